@@ -1,0 +1,80 @@
+//! The journal's vocabulary: what a change of a share is, whoever made it.
+
+use bytes::Bytes;
+
+use crate::id::{Epoch, Gen, Hash, Name, ObjectId, Position, Seq, Version};
+use crate::object::Object;
+
+/// What a mark, hold or release is about: an object, or one entry of a directory. Never a path (R15).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Touch {
+    Object(ObjectId),
+    /// The entry, the object at it, and everything below.
+    Entry(ObjectId, Name),
+}
+
+/// One step of a share's history. Steps state what is so afterwards, so that applying one twice
+/// changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The object is as this row says; a new one, or a new version or new attributes of a known one.
+    Put(Object),
+    /// The entry (parent, name) now is `id`; what it was before is said by its own change.
+    Link { parent: ObjectId, name: Name, id: ObjectId },
+    /// The entry (parent, name), which was `id`, is no more. The object lives on unless `Gone` follows.
+    Unlink { parent: ObjectId, name: Name, id: ObjectId },
+    /// A rename: both ends in one step (R16).
+    Move { id: ObjectId, from: (ObjectId, Name), to: (ObjectId, Name) },
+    /// The object is deleted: its handle is stale or it has no links left.
+    Gone { id: ObjectId },
+}
+
+/// What was held or marked for `touch` up to generation `through` is all in the journal by now (R4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    pub touch: Touch,
+    pub through: Gen,
+}
+
+/// One atomic step of the journal. `chain` is BLAKE3 over the record before it and this one's own
+/// bytes: two journals with the same chain hash at a position are the same up to there (R24).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub at: Position,
+    /// Chain hash of the record before; of the share's incarnation for the first.
+    pub prev: Hash,
+    pub chain: Hash,
+    /// When the primary wrote it, in nanoseconds since 1970 by its own clock: for people, lag shown
+    /// by `status` is computed from positions and the primary's own answers.
+    pub wall: i64,
+    /// Parents before children.
+    pub changes: Vec<Change>,
+    pub releases: Vec<Release>,
+}
+
+/// Content of one object at one version, small enough to travel inside the journal's stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inline {
+    pub id: ObjectId,
+    pub version: Version,
+    pub data: Bytes,
+}
+
+/// Where a journal is: what a site says of itself at hello (R24, R33).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    pub at: Position,
+    pub chain: Hash,
+    /// Random per journal that was begun: a restored state directory begins a new one.
+    pub incarnation: Hash,
+}
+
+/// Content that a copy awaits (R25).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Debt {
+    pub id: ObjectId,
+    pub version: Version,
+    pub size: u64,
+    pub seq: Seq,
+    pub epoch: Epoch,
+}

@@ -1,0 +1,24 @@
+//! nearshare: a transparent caching proxy for file servers. Reads are answered from the near copy,
+//! writes go to the site with the primary, every copy follows. ARCHITECTURE.md is the map of the
+//! rooms; each imports only from rooms below it.
+
+pub mod admin;
+pub mod body;
+pub mod catalog;
+pub mod cli;
+pub mod clock;
+pub mod door;
+pub mod effect;
+pub mod embedded;
+pub mod follow;
+pub mod id;
+pub mod link;
+pub mod map;
+pub mod notice;
+pub mod object;
+pub mod relay;
+pub mod route;
+pub mod serve;
+pub mod server;
+pub mod tree;
+pub mod wire;

@@ -1,0 +1,164 @@
+//! A share's directory on this site's disk. One seam, [`Tree`], between what a share means and what
+//! a disk does; [`disk::Disk`] is the real one.
+//!
+//! Everything happens below an open root descriptor, never through a symbolic link and never across
+//! a mount point (R28). `.nearshare` at the root is ours and shows up in no look and no listing.
+//! Not here: what a share's history says (see `catalog`), and whether disk or history is right
+//! (`notice` at the primary, `follow` at a copy).
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use crate::id::{Hash, Name, ObjectId, RelPath, ShareId, SiteId};
+use crate::object::{Attrs, Found, LocalHandle, Object};
+
+/// What went wrong on the disk, with what it was about.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// The directory is not the share: empty, unmounted, another share's or another site's. Nothing
+    /// may be read as "deleted" and nothing applied until it is back (R28).
+    #[error("{path}: {why}; mount or restore the share's directory, or correct `path` in the map")]
+    NotTheShare { path: PathBuf, why: String },
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: String, source: io::Error },
+}
+
+pub type Result<T, E = TreeError> = std::result::Result<T, E>;
+
+/// A directory to be opened: by handle where the kernel lets us, else by a path that is then checked
+/// against the handle. The path is a hint and may be stale.
+pub struct Place<'a> {
+    pub handle: &'a LocalHandle,
+    pub path: &'a dyn Fn() -> Option<RelPath>,
+}
+
+/// Where an inode sits.
+#[derive(Debug)]
+pub enum Spot<'a, D> {
+    Entry(&'a D, &'a Name),
+    /// `.nearshare/park/<id>`: between two names, or without one (R16).
+    Park(ObjectId),
+    /// `.nearshare/tmp/<id>`: being made whole.
+    Tmp(ObjectId),
+}
+impl<D> Clone for Spot<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D> Copy for Spot<'_, D> {}
+
+/// Whether an inode still exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alive {
+    /// It does; with the path where the kernel last saw it, when it knows one below the root.
+    Yes(Found, Option<RelPath>),
+    /// Its handle is stale, or it has no links left.
+    Gone,
+    /// This process may not open by handle (no CAP_DAC_READ_SEARCH): only looking for it tells.
+    Unknown,
+}
+
+/// Where a client's path ends up on this disk, symlinks inside the share followed as the server
+/// would (all but the last component).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolved {
+    /// The share's root itself.
+    Root(Found),
+    /// The directory exists; the entry may or may not.
+    Entry { dir: Found, name: Name, found: Option<Found> },
+    /// Some directory on the way is missing: `name` is the first missing entry, in `dir`.
+    NoParent { dir: Found, name: Name },
+    /// A component on the way is not a directory; `dir` and `name` say which entry that is.
+    NotADirectory { dir: Found, name: Name },
+    /// A symbolic link on the way, or the last one if followed, leaves the share (or is absolute).
+    Outside,
+}
+
+/// The operations `notice`, `follow`, `relay` and `embedded` need of a share's directory. All block.
+pub trait Tree: Send + Sync + 'static {
+    /// An open directory.
+    type Dir: Send + Sync;
+    /// A regular file open for reading.
+    type File: Read + io::Seek + Send;
+    /// A regular file being written at its `Spot::Tmp`.
+    type Stage: Write + Send;
+
+    /// The random id of the root marker: stands for the file system in ObjectIds (R32).
+    fn marker(&self) -> [u8; 16];
+    /// Fails with `NotTheShare` unless the root is there and carries our marker for this share and
+    /// site. Called before every scan and every apply.
+    fn check(&self) -> Result<()>;
+    fn root(&self) -> Result<Self::Dir>;
+
+    /// `None` when the directory is gone (or, unprivileged, no longer at the hinted path).
+    fn open_dir(&self, place: &Place<'_>) -> Result<Option<Self::Dir>>;
+    /// The directory's own attributes.
+    fn dir_found(&self, dir: &Self::Dir) -> Result<Found>;
+    /// One entry, its symlink not followed. `None` when there is none; a mount point is none.
+    fn look(&self, at: Spot<'_, Self::Dir>) -> Result<Option<Found>>;
+    /// All names but `.nearshare`, in no order.
+    fn list(&self, dir: &Self::Dir) -> Result<Vec<Name>>;
+    /// `None` when it is missing or not a regular file.
+    fn open_file(&self, at: Spot<'_, Self::Dir>) -> Result<Option<Self::File>>;
+    /// Of an open file, by descriptor: for the second of two looks around a read (R17).
+    fn file_found(&self, file: &Self::File) -> Result<Found>;
+    fn read_link(&self, at: Spot<'_, Self::Dir>) -> Result<Vec<u8>>;
+    fn alive(&self, handle: &LocalHandle) -> Result<Alive>;
+    /// For paths that clients name: see [`Resolved`]. `follow_last` also follows a final symlink.
+    fn resolve(&self, path: &RelPath, follow_last: bool) -> Result<Resolved>;
+
+    /// Everything written so far to this file system is on disk (`syncfs`).
+    fn sync(&self) -> Result<()>;
+    /// One entry's object and the directory are on disk (`fsync` of both); a missing entry syncs the
+    /// directory alone.
+    fn sync_entry(&self, dir: &Self::Dir, name: &Name) -> Result<()>;
+
+    /// Makes `Spot::Tmp(id)`, replacing a left-over one. Mode 0600 until `set_attrs`.
+    fn stage(&self, id: ObjectId) -> Result<Self::Stage>;
+    /// Closes a stage; its content stays at `Spot::Tmp(id)`.
+    fn staged(&self, stage: Self::Stage) -> Result<()>;
+    /// Makes a directory, symlink or special file with `object`'s attributes. Fails if one is there.
+    fn make(&self, at: Spot<'_, Self::Dir>, object: &Object) -> Result<Found>;
+    /// Owner, then mode, then mtime, of the entry itself (symlinks not followed; their mode left).
+    fn set_attrs(&self, at: Spot<'_, Self::Dir>, attrs: &Attrs) -> Result<Found>;
+    /// rename(2): replaces a file by a file, an empty directory by a directory. `replace = false`
+    /// fails with EEXIST instead (RENAME_NOREPLACE).
+    fn rename(&self, from: Spot<'_, Self::Dir>, to: Spot<'_, Self::Dir>, replace: bool) -> Result<()>;
+    /// Another name for the file or special file at `from`. Fails if one is there.
+    fn link(&self, from: Spot<'_, Self::Dir>, to: Spot<'_, Self::Dir>) -> Result<()>;
+    /// Unlinks one file or one empty directory. Nothing there is no error.
+    fn remove(&self, at: Spot<'_, Self::Dir>) -> Result<()>;
+    /// Opens the directory at `at` itself, for looking below a parked one.
+    fn open_at(&self, at: Spot<'_, Self::Dir>) -> Result<Option<Self::Dir>>;
+    /// Moves what is at `at` to `.nearshare/kept/<time>-<name>` with a note of `reason` beside it,
+    /// durably; says where. A copy never destroys what it did not make.
+    fn keep(&self, at: Spot<'_, Self::Dir>, label: &str, reason: &str) -> Result<PathBuf>;
+    /// Ids of what is left at `Spot::Park` and `Spot::Tmp`, for tidying after a start.
+    fn leftovers(&self) -> Result<Leftovers>;
+}
+
+/// What a crash left in `.nearshare`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    pub park: Vec<ObjectId>,
+    pub tmp: Vec<ObjectId>,
+}
+
+/// What a share's root must carry, and how to come by it.
+#[derive(Debug, Clone)]
+pub struct RootSpec {
+    pub path: PathBuf,
+    pub share: ShareId,
+    pub site: SiteId,
+    /// The marker id the catalog remembers. `None` on the very first start: the marker is made, or
+    /// an existing one of this share and site taken over.
+    pub marker: Option<[u8; 16]>,
+}
+
+/// A content hash and the number of bytes under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content {
+    pub root: Hash,
+    pub size: u64,
+}
