@@ -153,8 +153,8 @@ impl fmt::Display for Position {
 }
 
 /// A file, directory, symlink or special file of a share, the same at every site for ever: the
-/// epoch in which it was created (4 bytes, big endian) and 12 bytes of a keyed hash (DESIGN.md
-/// section 6).
+/// epoch in which it was created (4 bytes, big endian) and 12 bytes of a keyed hash
+/// (ARCHITECTURE.md, "Identity").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId([u8; 16]);
 
