@@ -1,1 +1,106 @@
-//! The route room.
+//! Where a request goes: one pure function of the share's role, what the request touches and a few
+//! facts of the moment. Not here: how those facts are known, and how a request gets there.
+
+mod clients;
+
+pub use self::clients::{Access, ClientRule, Clients};
+
+use crate::effect::Effect;
+
+/// What this site is for the share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The primary copy is here.
+    Local,
+    /// A copy is here.
+    Broadcast,
+    /// No copy: everything is asked of the primary's site.
+    Remote,
+}
+
+/// How far this site's copy may speak for what a read depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It is what the primary last told.
+    Current,
+    /// Content that the primary told of has not come yet: it can be had there, and what is here is an
+    /// earlier state of it.
+    Behind,
+    /// Something the read depends on was changed from here and has not come back yet (R9).
+    Ahead,
+    /// The first fill has not confirmed it yet (R29).
+    Unconfirmed,
+    /// This site has just started and does not yet know what is ahead (R9).
+    Barrier,
+}
+
+/// What the decision depends on beside the effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Facts {
+    pub role: Role,
+    /// Of a copy; not looked at in other roles.
+    pub standing: Standing,
+    /// The link to the primary's site carries requests.
+    pub link_up: bool,
+    /// A full answer would be right even though the request asks for less (see
+    /// [`crate::wire::http::Conditions::Refetch`]).
+    pub full_answer_will_do: bool,
+}
+
+/// What is done with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Outside every share: to the local server as it is.
+    Pass,
+    /// To the local server.
+    Divert,
+    /// To the local server without its conditions, which only the primary could judge.
+    DivertPlain,
+    /// To the primary's site.
+    Forward,
+    /// A change, to the local server, which has the primary copy.
+    Home,
+    /// Nothing was done; the client may try again.
+    Refuse(Why),
+}
+
+/// Why a request cannot be carried out just now. All of it passes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// A change can be made at the primary only, which cannot be reached.
+    ChangeAway,
+    /// Only the primary may answer this read, and it cannot be reached.
+    ReadAway,
+    /// This site changed it and has not seen the change come back; the primary cannot be reached.
+    Ahead,
+    /// This copy has not been compared yet, and the primary cannot be reached.
+    Unconfirmed,
+    /// This site has just started, and the primary cannot be reached.
+    Barrier,
+}
+
+/// Decides.
+pub fn route(effect: &Effect, facts: &Facts) -> Route {
+    let forward_or = |route| if facts.link_up { Route::Forward } else { route };
+    match (effect, facts.role) {
+        (Effect::Outside, _) => Route::Pass,
+        (Effect::Read(_), Role::Local) => Route::Divert,
+        (Effect::Change(_), Role::Local) => Route::Home,
+        (Effect::Change(_), _) => forward_or(Route::Refuse(Why::ChangeAway)),
+        (Effect::Read(_), Role::Remote) => forward_or(Route::Refuse(Why::ReadAway)),
+        (Effect::Read(read), Role::Broadcast) => match facts.standing {
+            Standing::Behind if !read.home_only => forward_or(Route::Divert),
+            Standing::Behind if facts.full_answer_will_do => forward_or(Route::DivertPlain),
+            Standing::Behind => forward_or(Route::Refuse(Why::ReadAway)),
+            Standing::Ahead => forward_or(Route::Refuse(Why::Ahead)),
+            Standing::Unconfirmed => forward_or(Route::Refuse(Why::Unconfirmed)),
+            Standing::Barrier => forward_or(Route::Refuse(Why::Barrier)),
+            Standing::Current if !read.home_only => Route::Divert,
+            Standing::Current if facts.full_answer_will_do => forward_or(Route::DivertPlain),
+            Standing::Current => forward_or(Route::Refuse(Why::ReadAway)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! One row per method: no other file knows what a method does.
+
+use ::http::Method;
+
+/// What a method touches of the URL it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touches {
+    /// Reads the object; a listing when the path ends in a slash.
+    Object,
+    /// Reads as far down as the Depth field says; everything when there is none (RFC 4918 9.1).
+    ByDepth,
+    /// Changes the entry.
+    Entry,
+    /// Changes the entry and the one that the Destination field names.
+    Both,
+    /// Reads here, changes at and below the Destination.
+    Copy,
+    /// May change anything at or below the URL.
+    Below,
+    /// Is not relayed at all.
+    Refused,
+}
+
+impl Touches {
+    pub fn changes(self) -> bool {
+        !matches!(self, Self::Object | Self::ByDepth | Self::Refused)
+    }
+}
+
+/// What is known of a method.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    pub name: &'static str,
+    pub touches: Touches,
+    /// Doing it twice is doing it once (RFC 9110 section 9.2.2): may be repeated on a new connection.
+    pub idempotent: bool,
+    /// A symbolic link at the last place of the path is followed by servers.
+    pub follows: bool,
+}
+
+impl Row {
+    pub fn has_destination(&self) -> bool {
+        matches!(self.touches, Touches::Both | Touches::Copy)
+    }
+}
+
+const fn known(name: &'static str, touches: Touches, idempotent: bool, follows: bool) -> Row {
+    Row { name, touches, idempotent, follows }
+}
+
+const ROWS: [Row; 11] = [
+    known("GET", Touches::Object, true, true),
+    known("HEAD", Touches::Object, true, true),
+    known("OPTIONS", Touches::Object, true, true),
+    known("PROPFIND", Touches::ByDepth, true, true),
+    known("PUT", Touches::Entry, true, true),
+    known("DELETE", Touches::Entry, false, false),
+    known("MKCOL", Touches::Entry, false, true),
+    known("COPY", Touches::Copy, false, true),
+    known("MOVE", Touches::Both, false, false),
+    known("TRACE", Touches::Refused, true, true),
+    known("CONNECT", Touches::Refused, false, true),
+];
+
+/// Any method that is not in the table.
+const OTHER: Row = known("another method", Touches::Below, false, true);
+
+/// The row of a method; method names are case-sensitive (RFC 9110 section 9.1).
+pub fn row(method: &Method) -> &'static Row {
+    let name = method.as_str();
+    ROWS.iter().find(|row| row.name == name).unwrap_or(&OTHER)
+}

@@ -1,0 +1,340 @@
+//! The filter over 207 answers (RFC 4918 section 13): leaves out what lies in `.nearshare`, and moves
+//! the URLs of another site's server to this site's prefix. Every other byte passes as it came.
+//!
+//! It is fed as the answer arrives and holds back only a `response` element up to its first `href`.
+
+use super::prefix::{Move, names_ours};
+
+/// Longest single tag, comment or CDATA section.
+pub const TOKEN_MAX: usize = 256 * 1024;
+/// Most bytes of one `response` before its first `href`.
+pub const HELD_MAX: usize = 64 * 1024;
+/// Longest `href`: a path of 4096 bytes, all escaped twice, and an authority.
+pub const HREF_MAX: usize = 64 * 1024;
+/// Deepest nesting of elements.
+pub const DEPTH_MAX: usize = 128;
+/// Most namespace declarations in force at once.
+pub const NAMESPACES_MAX: usize = 1024;
+
+/// Why a multistatus cannot be passed on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MultistatusError {
+    #[error("a multistatus of the server {what} is longer than {limit} bytes")]
+    TooLong { what: &'static str, limit: usize },
+    #[error("a multistatus of the server is nested deeper than {DEPTH_MAX} elements")]
+    TooDeep,
+    #[error("a multistatus of the server declares more than {NAMESPACES_MAX} namespaces")]
+    Namespaces,
+    #[error("a multistatus of the server ends in the middle")]
+    CutOff,
+}
+
+type Result<T, E = MultistatusError> = std::result::Result<T, E>;
+
+/// One answer being filtered.
+#[derive(Debug, Default)]
+pub struct Multistatus {
+    moved: Option<Move>,
+    drop_etags: bool,
+    /// What arrived and is not yet a whole token.
+    rest: Vec<u8>,
+    depth: usize,
+    namespaces: Vec<Namespace>,
+    response: Response,
+    href: Option<Href>,
+    /// Depth of an element that is being left out.
+    skipping: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Namespace {
+    depth: usize,
+    /// Empty for the default namespace.
+    prefix: Vec<u8>,
+    dav: bool,
+}
+
+#[derive(Debug)]
+struct Href {
+    depth: usize,
+    /// Escaped as text.
+    text: Vec<u8>,
+}
+
+/// The `response` we are in.
+#[derive(Debug, Default)]
+enum Response {
+    #[default]
+    None,
+    /// No `href` seen yet: what it had so far.
+    Undecided(Vec<u8>),
+    Kept,
+    Dropped,
+}
+
+impl Multistatus {
+    /// `moved`: the answer was written for another site's URLs. `drop_etags`: leave out `getetag`.
+    pub fn new(moved: Option<Move>, drop_etags: bool) -> Self {
+        Self { moved, drop_etags, ..Self::default() }
+    }
+
+    /// Takes the next bytes of the answer and appends what may be sent on.
+    pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.rest);
+        buffer.extend_from_slice(input);
+        let mut at = 0;
+        while let Some(token) = Token::next(&buffer[at..]) {
+            self.token(token, out)?;
+            at += token.raw.len();
+        }
+        buffer.drain(..at);
+        if buffer.len() > TOKEN_MAX {
+            return Err(MultistatusError::TooLong { what: "(one tag)", limit: TOKEN_MAX });
+        }
+        self.rest = buffer;
+        Ok(())
+    }
+
+    /// The answer has ended.
+    pub fn finish(self) -> Result<()> {
+        if self.rest.is_empty() && self.depth == 0 { Ok(()) } else { Err(MultistatusError::CutOff) }
+    }
+
+    fn token(&mut self, token: Token<'_>, out: &mut Vec<u8>) -> Result<()> {
+        match token.kind {
+            Kind::Start => self.start(token.raw, out),
+            Kind::End => self.end(token.raw, out),
+            Kind::Text | Kind::CData if self.href.is_some() && self.skipping.is_none() => {
+                self.href_text(token)
+            }
+            Kind::Text | Kind::CData | Kind::Other => self.emit(token.raw, out),
+        }
+    }
+
+    fn start(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let empty = raw.ends_with(b"/>");
+        if self.depth >= DEPTH_MAX {
+            return Err(MultistatusError::TooDeep);
+        }
+        self.depth += 1;
+        self.declare(raw)?;
+        if self.skipping.is_none() {
+            match self.dav_name(raw) {
+                Some(b"response") if self.depth == 2 && !empty => {
+                    self.response = Response::Undecided(Vec::new());
+                }
+                Some(b"getetag") if self.drop_etags => self.skipping = Some(self.depth),
+                Some(b"href") if !empty && self.href.is_none() => {
+                    self.href = Some(Href { depth: self.depth, text: Vec::new() });
+                }
+                _ => {}
+            }
+            self.emit(raw, out)?;
+        }
+        if empty {
+            self.close();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        if self.skipping.is_none() && self.href.as_ref().is_some_and(|href| href.depth == self.depth) {
+            self.end_href(out)?;
+        }
+        self.emit(raw, out)?;
+        if self.depth == 2 {
+            // A response without any href names nothing, and is nobody's secret.
+            if let Response::Undecided(held) = std::mem::take(&mut self.response) {
+                out.extend_from_slice(&held);
+            }
+        }
+        self.close();
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if self.skipping == Some(self.depth) {
+            self.skipping = None;
+        }
+        while self.namespaces.last().is_some_and(|space| space.depth >= self.depth) {
+            self.namespaces.pop();
+        }
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    fn emit(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        match &mut self.response {
+            _ if self.skipping.is_some() => {}
+            Response::Dropped => {}
+            Response::Undecided(held) => {
+                held.extend_from_slice(raw);
+                if held.len() > HELD_MAX {
+                    return Err(MultistatusError::TooLong { what: "before its href", limit: HELD_MAX });
+                }
+            }
+            Response::None | Response::Kept => out.extend_from_slice(raw),
+        }
+        Ok(())
+    }
+
+    fn href_text(&mut self, token: Token<'_>) -> Result<()> {
+        let Some(href) = &mut self.href else { return Ok(()) };
+        match token.kind {
+            Kind::CData => {
+                let inner = &token.raw[CDATA.len()..token.raw.len() - 3];
+                let text = String::from_utf8_lossy(inner);
+                href.text.extend_from_slice(quick_xml::escape::partial_escape(text).as_bytes());
+            }
+            _ => href.text.extend_from_slice(token.raw),
+        }
+        if href.text.len() > HREF_MAX {
+            return Err(MultistatusError::TooLong { what: "href", limit: HREF_MAX });
+        }
+        Ok(())
+    }
+
+    fn end_href(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        let Some(href) = self.href.take() else { return Ok(()) };
+        let url = std::str::from_utf8(&href.text).ok().and_then(|text| {
+            let text = quick_xml::escape::unescape(text).ok()?;
+            Some(text.trim().to_owned())
+        });
+        if let Response::Undecided(held) = &mut self.response {
+            let held = std::mem::take(held);
+            if url.as_deref().is_some_and(names_ours) {
+                self.response = Response::Dropped;
+            } else {
+                self.response = Response::Kept;
+                out.extend_from_slice(&held);
+            }
+        }
+        let moved = url.and_then(|url| self.moved.as_ref()?.apply(&url));
+        match moved {
+            Some(url) => {
+                let text = quick_xml::escape::partial_escape(url.as_str()).into_owned();
+                self.emit(text.as_bytes(), out)
+            }
+            None => self.emit(&href.text, out),
+        }
+    }
+
+    /// Notes the namespaces that a start tag declares.
+    fn declare(&mut self, raw: &[u8]) -> Result<()> {
+        for (name, value) in Attributes(tag_inside(raw)) {
+            let prefix = match name.strip_prefix(b"xmlns") {
+                Some(b"") => &b""[..],
+                Some([b':', prefix @ ..]) => prefix,
+                _ => continue,
+            };
+            if self.namespaces.len() >= NAMESPACES_MAX {
+                return Err(MultistatusError::Namespaces);
+            }
+            let dav = value.trim_ascii() == b"DAV:";
+            self.namespaces.push(Namespace { depth: self.depth, prefix: prefix.to_vec(), dav });
+        }
+        Ok(())
+    }
+
+    /// The local name of a start tag in the namespace `DAV:`.
+    fn dav_name<'a>(&self, raw: &'a [u8]) -> Option<&'a [u8]> {
+        let name = tag_name(raw);
+        let (prefix, local) = match name.iter().position(|byte| *byte == b':') {
+            Some(at) => (&name[..at], &name[at + 1..]),
+            None => (&b""[..], name),
+        };
+        let space = self.namespaces.iter().rev().find(|space| space.prefix == prefix)?;
+        space.dav.then_some(local)
+    }
+}
+
+const CDATA: &[u8] = b"<![CDATA[";
+
+/// The smallest piece of XML that can be looked at by itself.
+#[derive(Debug, Clone, Copy)]
+struct Token<'a> {
+    kind: Kind,
+    raw: &'a [u8],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Start,
+    End,
+    /// Up to the next tag, or as much of it as has arrived.
+    Text,
+    CData,
+    /// Comments, processing instructions, declarations.
+    Other,
+}
+
+impl<'a> Token<'a> {
+    /// `None` when more bytes are needed to know.
+    fn next(buffer: &'a [u8]) -> Option<Self> {
+        let whole = |kind, end: Option<usize>| Some(Token { kind, raw: &buffer[..end?] });
+        let after = |needle: &[u8], from: usize| {
+            let windows = buffer.get(from..)?.windows(needle.len());
+            windows.into_iter().position(|window| window == needle).map(|at| from + at + needle.len())
+        };
+        match buffer {
+            [] => None,
+            [b'<'] => None,
+            [b'<', b'/', ..] => whole(Kind::End, after(b">", 2)),
+            [b'<', b'?', ..] => whole(Kind::Other, after(b"?>", 2)),
+            [b'<', b'!', ..] if buffer.starts_with(b"<!--") => whole(Kind::Other, after(b"-->", 4)),
+            [b'<', b'!', ..] if buffer.starts_with(CDATA) => {
+                whole(Kind::CData, after(b"]]>", CDATA.len()))
+            }
+            [b'<', b'!', ..] if b"<!--".starts_with(buffer) || CDATA.starts_with(buffer) => None,
+            [b'<', b'!', ..] => whole(Kind::Other, after(b">", 2)),
+            [b'<', ..] => whole(Kind::Start, tag_end(buffer)),
+            _ => {
+                let end = buffer.iter().position(|byte| *byte == b'<').unwrap_or(buffer.len());
+                whole(Kind::Text, Some(end))
+            }
+        }
+    }
+}
+
+/// Past the `>` of a start tag, which may stand in a quoted value too.
+fn tag_end(buffer: &[u8]) -> Option<usize> {
+    let mut quote = None;
+    for (at, byte) in buffer.iter().enumerate() {
+        match (quote, byte) {
+            (None, b'>') => return Some(at + 1),
+            (None, b'"' | b'\'') => quote = Some(*byte),
+            (Some(open), byte) if open == *byte => quote = None,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn tag_name(raw: &[u8]) -> &[u8] {
+    let inside = raw.get(1..).unwrap_or_default();
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'>');
+    &inside[..inside.iter().position(ends).unwrap_or(inside.len())]
+}
+
+/// What follows the name in a start tag.
+fn tag_inside(raw: &[u8]) -> &[u8] {
+    &raw[(1 + tag_name(raw).len()).min(raw.len())..]
+}
+
+/// The attributes of a start tag, values as they are written.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+    fn next(&mut self) -> Option<Self::Item> {
+        let equals = self.0.iter().position(|byte| *byte == b'=')?;
+        let name = self.0[..equals].trim_ascii();
+        let value = self.0[equals + 1..].trim_ascii_start();
+        let (quote, value) = value.split_first()?;
+        let end = value.iter().position(|byte| byte == quote)?;
+        self.0 = &value[end + 1..];
+        Some((name, &value[..end]))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use super::*;
+use crate::id::Name;
+
+fn run(filter: fn() -> Multistatus, input: &str) -> String {
+    let mut whole = Vec::new();
+    let mut one = filter();
+    one.push(input.as_bytes(), &mut whole).unwrap();
+    one.finish().unwrap();
+    // However it is cut, the same comes out.
+    for size in [1, 2, 3, 7, 64] {
+        let mut out = Vec::new();
+        let mut cut = filter();
+        for piece in input.as_bytes().chunks(size) {
+            cut.push(piece, &mut out).unwrap();
+        }
+        cut.finish().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&whole), "cut by {size}");
+    }
+    String::from_utf8(whole).unwrap()
+}
+
+fn plain() -> Multistatus {
+    Multistatus::new(None, false)
+}
+
+fn moving() -> Multistatus {
+    let from = [Name::new(b"srv").unwrap(), Name::new(b"e").unwrap()];
+    Multistatus::new(Some(Move::new(&from, "/eng")), true)
+}
+
+const NGINX: &str = r#"<?xml version="1.0" encoding="utf-8" ?>
+<D:multistatus xmlns:D="DAV:">
+<D:response>
+<D:href>/srv/e/</D:href>
+<D:propstat><D:prop><D:displayname>e</D:displayname><D:getetag>"1-2"</D:getetag></D:prop></D:propstat>
+</D:response>
+<D:response>
+<D:href>/srv/e/.nearshare/</D:href>
+<D:propstat><D:prop><D:displayname>.nearshare</D:displayname></D:prop></D:propstat>
+</D:response>
+<D:response>
+<D:href>/srv/e/a%20b&amp;c</D:href>
+<D:propstat><D:prop/></D:propstat>
+</D:response>
+</D:multistatus>
+"#;
+
+#[test]
+fn leaves_out_what_is_ours_and_nothing_else() {
+    let out = run(plain, NGINX);
+    let start = NGINX.find("<D:response>\n<D:href>/srv/e/.nearshare").unwrap();
+    let end = start + NGINX[start..].find("</D:response>").unwrap() + "</D:response>".len();
+    let want = format!("{}{}", &NGINX[..start], &NGINX[end..]);
+    assert_eq!(out, want);
+}
+
+#[test]
+fn moves_urls_and_drops_tags_of_other_servers() {
+    let out = run(moving, NGINX);
+    assert!(out.contains("<D:href>/eng/</D:href>"), "{out}");
+    assert!(out.contains("<D:href>/eng/a%20b&amp;c</D:href>"), "{out}");
+    assert!(out.contains("<D:prop><D:displayname>e</D:displayname></D:prop>"), "{out}");
+    assert!(!out.contains("nearshare") && !out.contains("/srv/"), "{out}");
+}
+
+#[test]
+fn understands_every_spelling_of_dav() {
+    let out = run(
+        moving,
+        concat!(
+            r#"<multistatus xmlns='DAV:'><response><href>http://hq:81/srv/e/x</href></response>"#,
+            r#"<response><status>200</status><href><![CDATA[/srv/e/.near]]>share/&#120;</href></response>"#,
+            r#"<lp1:response xmlns:lp1="DAV:" a=">"><lp1:href> /srv/e/y </lp1:href></lp1:response>"#,
+            r#"<response><href>/srv/e/d/%2Enearshare</href><href>/srv/e/z</href></response>"#,
+            r#"<x:response xmlns:x="other"><x:href>/srv/e/.nearshare</x:href></x:response>"#,
+            r#"<!-- <response> --><response><href>/srv/e/p</href><prop>"#,
+            r#"<lockroot><href>/srv/e/q</href></lockroot><mine xmlns="me"><href>/srv/e/.nearshare</href></mine>"#,
+            r#"<getetag/></prop></response></multistatus>"#
+        ),
+    );
+    assert_eq!(
+        out,
+        concat!(
+            r#"<multistatus xmlns='DAV:'><response><href>/eng/x</href></response>"#,
+            r#"<lp1:response xmlns:lp1="DAV:" a=">"><lp1:href>/eng/y</lp1:href></lp1:response>"#,
+            r#"<x:response xmlns:x="other"><x:href>/srv/e/.nearshare</x:href></x:response>"#,
+            r#"<!-- <response> --><response><href>/eng/p</href><prop>"#,
+            r#"<lockroot><href>/eng/q</href></lockroot><mine xmlns="me"><href>/srv/e/.nearshare</href></mine>"#,
+            r#"</prop></response></multistatus>"#
+        )
+    );
+}
+
+#[test]
+fn names_that_are_not_utf8_pass() {
+    let mut input =
+        b"<D:multistatus xmlns:D=\"DAV:\"><D:response><D:href>/a/\xff</D:href><D:x>".to_vec();
+    input.extend_from_slice(b"\xfe\xff</D:x></D:response></D:multistatus>");
+    let mut filter = plain();
+    let mut out = Vec::new();
+    filter.push(&input, &mut out).unwrap();
+    assert_eq!(filter.finish(), Ok(()));
+    assert_eq!(out, input);
+}
+
+#[test]
+fn has_limits_and_says_which() {
+    let feed = |pieces: &mut dyn Iterator<Item = Vec<u8>>| {
+        let mut filter = plain();
+        let mut out = Vec::new();
+        for piece in pieces {
+            filter.push(&piece, &mut out)?;
+        }
+        filter.finish()
+    };
+    let many = |piece: &'static [u8], count| std::iter::repeat_n(piece.to_vec(), count);
+    let open = |start: &'static [u8]| {
+        std::iter::once(start.to_vec()).chain(std::iter::repeat_n(vec![b'x'; 8192], 64))
+    };
+    assert!(matches!(feed(&mut open(b"<m ")), Err(MultistatusError::TooLong { limit: TOKEN_MAX, .. })));
+    assert!(matches!(
+        feed(&mut open(b"<multistatus xmlns='DAV:'><response><status>")),
+        Err(MultistatusError::TooLong { limit: HELD_MAX, .. })
+    ));
+    assert!(matches!(
+        feed(&mut open(b"<multistatus xmlns='DAV:'><response><href>")),
+        Err(MultistatusError::TooLong { limit: HREF_MAX, .. })
+    ));
+    assert_eq!(feed(&mut many(b"<a>", DEPTH_MAX + 1)), Err(MultistatusError::TooDeep));
+    assert_eq!(feed(&mut many(b"<a>", 2)), Err(MultistatusError::CutOff));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_end_in_an_answer_or_an_error(
+        pieces in proptest::collection::vec("(<|</|>|/>|<!--|-->|<!\\[CDATA\\[|\\]\\]>|<\\?|\\?>|\"|'|=|xmlns=|DAV:|response|href|&amp;|&| |/|.nearshare){0,12}", 0..12)
+    ) {
+        let mut filter = moving();
+        let mut out = Vec::new();
+        for piece in pieces {
+            if filter.push(piece.as_bytes(), &mut out).is_err() {
+                return Ok(());
+            }
+        }
+        let _ended = filter.finish();
+    }
+}

@@ -1,0 +1,334 @@
+use ::http::Request;
+use proptest::prelude::*;
+
+use super::*;
+
+/// `/eng`, `/eng/sub` below it, `/a b` and `/deep/er`.
+fn shares() -> SiteShares {
+    let share = |name: &str, url| ShareUrl::new(name.parse().unwrap(), url).unwrap();
+    SiteShares::new(vec![
+        share("eng", "/eng"),
+        share("sub", "/eng/sub"),
+        share("space", "/a%20b"),
+        share("deep", "/deep/er"),
+    ])
+}
+
+fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(uri).header("host", "files:8080");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+/// What is expected of one request.
+enum Want {
+    Outside,
+    Read(&'static str, &'static str, Depth),
+    Change(&'static str, &'static [(&'static str, Reach)]),
+    Status(u16),
+}
+use Want::{Change as C, Outside as O, Read as R, Status as S};
+
+fn check(method: &str, uri: &str, fields: &[(&str, &str)], want: &Want) {
+    let got = classify(&parts(method, uri, fields), &shares());
+    let context = format!("{method} {uri} {fields:?}: {got:?}");
+    match (want, got) {
+        (O, Ok(Classified { effect: Effect::Outside, place: None, .. })) => {}
+        (R(share, path, depth), Ok(Classified { effect: Effect::Read(read), .. })) => {
+            assert_eq!(read.share.as_str(), *share, "{context}");
+            assert_eq!(read.path.to_string(), *path, "{context}");
+            assert_eq!(read.depth, *depth, "{context}");
+        }
+        (C(share, targets), Ok(Classified { effect: Effect::Change(change), .. })) => {
+            assert_eq!(change.share.as_str(), *share, "{context}");
+            let got: Vec<_> =
+                change.targets.iter().map(|target| (target.path.to_string(), target.reach)).collect();
+            let want: Vec<_> =
+                targets.iter().map(|(path, reach)| ((*path).to_owned(), *reach)).collect();
+            assert_eq!(got, want, "{context}");
+        }
+        (S(status), Err(refusal)) => assert_eq!(refusal.status().as_u16(), *status, "{context}"),
+        _ => panic!("{context}"),
+    }
+}
+
+type Row = (&'static str, &'static str, Vec<(&'static str, &'static str)>, Want);
+
+// long: one table of every method, read from top to bottom.
+#[test]
+fn every_method_says_what_it_touches() {
+    use Depth::{Children, Object, Tree};
+    use Reach::{Below, Entry};
+    let to = |path: &'static str| vec![("destination", path)];
+    let table: Vec<Row> = vec![
+        ("GET", "/eng/f", vec![], R("eng", "/f", Object)),
+        ("GET", "/eng/d/", vec![], R("eng", "/d", Children)),
+        ("GET", "/eng", vec![], R("eng", "/", Object)),
+        ("GET", "/eng/", vec![], R("eng", "/", Children)),
+        ("HEAD", "/eng/f", vec![], R("eng", "/f", Object)),
+        ("OPTIONS", "/eng/f", vec![], R("eng", "/f", Object)),
+        ("OPTIONS", "*", vec![], O),
+        ("PROPFIND", "/eng/d", vec![("depth", "0")], R("eng", "/d", Object)),
+        ("PROPFIND", "/eng/d", vec![("depth", "1")], R("eng", "/d", Children)),
+        ("PROPFIND", "/eng/d", vec![("depth", "Infinity")], R("eng", "/d", Tree)),
+        ("PROPFIND", "/eng/d", vec![], R("eng", "/d", Tree)),
+        ("PROPFIND", "/eng/d", vec![("depth", "2")], S(400)),
+        ("PUT", "/eng/f", vec![], C("eng", &[("/f", Entry)])),
+        ("DELETE", "/eng/d/", vec![], C("eng", &[("/d", Entry)])),
+        ("MKCOL", "/eng/d/", vec![], C("eng", &[("/d", Entry)])),
+        ("COPY", "/eng/f", to("/eng/g"), C("eng", &[("/g", Below)])),
+        ("MOVE", "/eng/f", to("/eng/g"), C("eng", &[("/f", Entry), ("/g", Entry)])),
+        ("MOVE", "/eng/f", to("http://files:8080/eng/g"), C("eng", &[("/f", Entry), ("/g", Entry)])),
+        ("MOVE", "/eng/f", to("HTTP://FILES:8080/eng/g"), C("eng", &[("/f", Entry), ("/g", Entry)])),
+        (
+            "COPY",
+            "/eng/f",
+            vec![("destination", "/eng/g"), ("overwrite", "F")],
+            C("eng", &[("/g", Below)]),
+        ),
+        ("COPY", "/eng/f", vec![("destination", "/eng/g"), ("overwrite", "no")], S(400)),
+        ("LOCK", "/eng/f", vec![], C("eng", &[("/f", Below)])),
+        ("PROPPATCH", "/eng/f", vec![], C("eng", &[("/f", Below)])),
+        ("PATCH", "/deep/er/", vec![], C("deep", &[("/", Below)])),
+        ("PATCH", "/eng/", vec![], S(403)),
+        ("PROPFIND", "/eng/", vec![], S(403)),
+        ("get", "/eng/f", vec![], C("eng", &[("/f", Below)])),
+        ("TRACE", "/eng/f", vec![], S(405)),
+        ("CONNECT", "files:443", vec![], S(405)),
+        // Absolute form.
+        ("GET", "http://files:8080/eng/f?x=1", vec![], R("eng", "/f", Object)),
+        // The narrowest share.
+        ("GET", "/eng/sub/f", vec![], R("sub", "/f", Object)),
+        ("GET", "/eng/submarine/f", vec![], R("eng", "/submarine/f", Object)),
+        ("GET", "/english", vec![], O),
+        ("GET", "/deep", vec![], O),
+        ("GET", "/", vec![], O),
+        ("PUT", "/other", vec![], O),
+        // Never the share itself.
+        ("DELETE", "/eng", vec![], S(403)),
+        ("DELETE", "/eng/", vec![], S(403)),
+        ("PUT", "/deep/er", vec![], S(403)),
+        ("MKCOL", "/deep/er/", vec![], S(405)),
+        ("MOVE", "/deep/er", to("/deep/er/x"), S(403)),
+        ("COPY", "/deep/er/x", to("/deep/er/"), S(403)),
+        // Never a directory that holds a share.
+        ("DELETE", "/", vec![], S(403)),
+        ("DELETE", "/deep/", vec![], S(403)),
+        ("POST", "/deep", vec![], S(403)),
+        ("MOVE", "/deep", to("/x"), S(403)),
+        ("MOVE", "/x", to("/deep"), S(403)),
+        ("PROPFIND", "/", vec![("depth", "1")], O),
+        ("PROPFIND", "/", vec![("depth", "infinity")], S(403)),
+        ("PROPFIND", "/elsewhere", vec![], O),
+        // Never across an edge.
+        ("MOVE", "/eng/f", to("/f"), S(502)),
+        ("MOVE", "/f", to("/eng/f"), S(502)),
+        ("COPY", "/eng/f", to("/eng/sub/f"), S(502)),
+        ("COPY", "/eng/f", to("/deep"), S(502)),
+        ("COPY", "/eng/f", to("http://elsewhere/eng/g"), S(502)),
+        ("COPY", "/eng/f", to("http://files/eng/g"), S(502)),
+        ("COPY", "/eng/f", to("ftp://files:8080/eng/g"), S(502)),
+        ("COPY", "/eng/f", to("eng/g"), S(400)),
+        ("COPY", "/eng/f", to("//files/eng/g"), S(400)),
+        ("COPY", "/eng/f", to("/eng/../../g"), S(400)),
+        ("COPY", "/eng/f", to("/eng/g?x"), S(400)),
+        ("COPY", "/eng/f", vec![], S(400)),
+        ("COPY", "/f", to("/g"), O),
+        ("DELETE", "/eng/x", vec![], C("eng", &[("/x", Entry)])),
+        ("DELETE", "/eng/sub", vec![], S(403)),
+        // Ours.
+        ("GET", "/eng/.nearshare", vec![], S(404)),
+        ("GET", "/eng/d/%2Enearshare/x", vec![], S(404)),
+        ("PROPFIND", "/eng/.nearshare/", vec![], S(404)),
+        ("PUT", "/eng/.nearshare/tmp/x", vec![], S(403)),
+        ("MOVE", "/eng/f", to("/eng/.nearshare/f"), S(403)),
+        ("LOCK", "/eng/.nearshare", vec![], S(403)),
+        ("GET", "/eng/.nearshare2", vec![], R("eng", "/.nearshare2", Object)),
+        ("GET", "/.nearshare", vec![], O),
+        // Two framings.
+        ("PUT", "/eng/f", vec![("content-length", "1"), ("transfer-encoding", "chunked")], S(400)),
+    ];
+    for (method, uri, fields, want) in &table {
+        check(method, uri, fields, want);
+    }
+}
+
+#[test]
+fn hostile_paths_never_leave_their_share() {
+    let long = format!("/eng/{}", "x".repeat(256));
+    let deep = format!("/eng{}", "/abcdefgh".repeat(500));
+    let table: Vec<(&str, Want)> = vec![
+        ("/eng/../etc/passwd", S(400)),
+        ("/eng/a/..", S(400)),
+        ("/eng/./a", S(400)),
+        ("/eng/%2e%2e/etc", S(400)),
+        ("/eng/.%2E/etc", S(400)),
+        ("/eng/%2e", S(400)),
+        ("/x/../eng/f", S(400)),
+        ("/x/%2e%2e/eng/f", S(400)),
+        ("/eng/a%2Fb", S(400)),
+        ("/eng%2Ff", S(400)),
+        ("/%2Feng/f", S(400)),
+        ("/x%2F..%2Feng/f", S(400)),
+        ("/x/a%2f..%2f..%2feng/f", S(400)),
+        ("/eng/a%00", S(400)),
+        ("/eng/%", S(400)),
+        ("/eng/%4", S(400)),
+        ("/eng/%zz", S(400)),
+        ("/eng/%+1", S(400)),
+        (&long, S(414)),
+        (&deep, S(414)),
+        // What is odd but leads elsewhere however it is read passes.
+        ("/api/a%2Fb", O),
+        ("/x/%00", O),
+        ("/x/%zz", O),
+        ("/x/%2e%2e", S(400)),
+        // What is only spelled oddly is what it says.
+        ("//eng///f", R("eng", "/f", Depth::Object)),
+        ("/%65ng/f", R("eng", "/f", Depth::Object)),
+        ("/a%20b/f", R("space", "/f", Depth::Object)),
+        ("/eng/...", R("eng", "/...", Depth::Object)),
+        ("/eng/..a", R("eng", "/..a", Depth::Object)),
+        ("/eng/a%5C..%5Cb", R("eng", "/a\\\\..\\\\b", Depth::Object)),
+        ("/eng/%252e%252e", R("eng", "/%2e%2e", Depth::Object)),
+        ("/eng/%FF%FE", R("eng", "/\\xff\\xfe", Depth::Object)),
+        ("/eng/f;x=1", R("eng", "/f;x=1", Depth::Object)),
+    ];
+    for (uri, want) in &table {
+        check("GET", uri, &[], want);
+    }
+}
+
+#[test]
+fn conditions_go_home() {
+    let home_only = |fields: &[(&str, &str)]| match classify(&parts("GET", "/eng/f", fields), &shares())
+        .unwrap()
+        .effect
+    {
+        Effect::Read(read) => read.home_only,
+        other => panic!("{other:?}"),
+    };
+    assert!(!home_only(&[]));
+    assert!(!home_only(&[("range", "bytes=0-1"), ("accept", "*/*")]));
+    for name in
+        ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "If"]
+    {
+        assert!(home_only(&[(name, "x")]), "{name}");
+    }
+    let kind = |fields: &[(&str, &str)]| conditions(&parts("GET", "/", fields).headers);
+    assert_eq!(kind(&[("if-none-match", "x")]), Conditions::Refetch);
+    assert_eq!(kind(&[("if-none-match", "x"), ("if-range", "y")]), Conditions::Other);
+    let mut plain = parts("GET", "/", &[("if-none-match", "x"), ("if-modified-since", "y")]).headers;
+    drop_conditions(&mut plain);
+    assert_eq!(conditions(&plain), Conditions::None);
+}
+
+#[test]
+fn a_share_at_the_root_holds_everything() {
+    let all = SiteShares::new(vec![ShareUrl::new("all".parse().unwrap(), "/").unwrap()]);
+    let got = |uri| all.locate(uri).unwrap();
+    let inside = |path: &str, slash| Located::Inside {
+        slot: 0,
+        path: RelPath::parse(path.as_bytes()).unwrap(),
+        slash,
+        canonical: true,
+        above: false,
+    };
+    assert_eq!(got("/"), inside("", true));
+    assert_eq!(got("/a/b"), inside("a/b", false));
+    assert_eq!(encode(all.url(0).encoded(), &RelPath::ROOT, false), "/");
+    assert_eq!(encode(all.url(0).encoded(), &RelPath::parse(b"a").unwrap(), true), "/a/");
+}
+
+#[test]
+fn hop_by_hop_fields_end_here() {
+    let mut request = Request::new(());
+    for (name, value) in [
+        ("connection", "close, X-Private"),
+        ("connection", "x-other, host, if-match"),
+        ("x-private", "1"),
+        ("x-other", "2"),
+        ("keep-alive", "5"),
+        ("te", "trailers"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("proxy-connection", "close"),
+        ("host", "files"),
+        ("if-match", "\"x\""),
+        ("x-kept", "3"),
+    ] {
+        request.headers_mut().append(name, value.parse().unwrap());
+    }
+    let mut headers = request.into_parts().0.headers;
+    strip_hop_by_hop(&mut headers);
+    let mut left: Vec<&str> = headers.keys().map(|name| name.as_str()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["host", "if-match", "x-kept"]);
+}
+
+#[test]
+fn urls_move_between_prefixes() {
+    let from = ShareUrl::new("eng".parse().unwrap(), "/srv/a%20b").unwrap();
+    let moved = Move::new(from.prefix(), "/eng");
+    for (url, want) in [
+        ("/srv/a%20b/x%2Cy?q#f", Some("/eng/x%2Cy?q#f")),
+        ("/srv/a%20b", Some("/eng")),
+        ("/srv/a%20b?q", Some("/eng?q")),
+        ("http://host:1/srv/a%20b/", Some("/eng/")),
+        ("/srv/a%20bc", None),
+        ("/srv", None),
+        ("mailto:x", None),
+    ] {
+        assert_eq!(moved.apply(url).as_deref(), want, "{url}");
+    }
+    assert_eq!(Move::new(from.prefix(), "").apply("/srv/a%20b").as_deref(), Some("/"));
+    assert_eq!(Move::new(&[], "/eng").apply("/x").as_deref(), Some("/eng/x"));
+}
+
+fn holds_for(method: &str, uri: &str, destination: &str) -> Result<(), TestCaseError> {
+    judge::request(&shares(), method, uri, destination).map_err(TestCaseError::fail)
+}
+
+#[test]
+fn fields_that_decide_stand_only_once() {
+    for name in ["Host", "Depth", "Destination", "Overwrite"] {
+        let mut parts = parts("COPY", "/eng/f", &[("destination", "/eng/g")]);
+        let name = ::http::HeaderName::try_from(name).unwrap();
+        parts.headers.append(&name, "T".parse().unwrap());
+        parts.headers.append(&name, "T".parse().unwrap());
+        let refusal = classify(&parts, &shares()).unwrap_err();
+        assert!(matches!(refusal, Refusal::Twice(_)), "{name}: {refusal}");
+        assert_eq!(refusal.status(), StatusCode::BAD_REQUEST);
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_sent_on_is_what_was_understood(
+        method in "GET|PUT|DELETE|MOVE|COPY|PROPFIND|FOO",
+        path in "/{0,2}(eng|%65ng|deep|x)?(/(\\.\\.|%2[eEfF]|%00|%[0-9a-fA-F]{2}|[a-z;+~\"|]{0,3}|sub|er|\\.nearshare){1,3}){0,4}/{0,2}(\\?[a-z]{0,3})?",
+        to in "(http://files)?/eng(/(%[0-9a-fA-F]{2}|[a-z.]{0,3})){0,3}/?",
+    ) {
+        holds_for(&method, &path, &to)?;
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(method in "\\PC{0,8}", uri in "\\PC{0,80}", to in "\\PC{0,40}") {
+        holds_for(&method, &uri, &to)?;
+    }
+
+    #[test]
+    fn any_names_survive_the_way_through_a_url(
+        names in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..20), 0..5),
+        slash: bool,
+    ) {
+        let Ok(names) = names.iter().map(|bytes| crate::id::Name::new(bytes)).collect::<Result<Vec<_>, _>>()
+        else { return Ok(()) };
+        let path = RelPath::new(names.clone()).unwrap();
+        let back = UrlPath::decode(&encode("", &path, slash)).unwrap();
+        prop_assert_eq!(back.names, names);
+        prop_assert_eq!(back.slash, slash || path.is_root());
+    }
+}
