@@ -1,5 +1,5 @@
 //! A share's directory on this site's disk. One seam, [`Tree`], between what a share means and what
-//! a disk does; [`disk::Disk`] is the real one.
+//! a disk does; [`Disk`] is the real one.
 //!
 //! Everything happens below an open root descriptor, never through a symbolic link and never across
 //! a mount point (R28). `.nearshare` at the root is ours and shows up in no look and no listing.
@@ -8,6 +8,21 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+
+pub use self::disk::{Dir, Disk};
+
+mod apply;
+pub mod content;
+mod disk;
+mod handle;
+mod look;
+mod marker;
+#[cfg(test)]
+pub mod model;
+#[cfg(test)]
+mod tests;
+mod walk;
+pub mod write;
 
 use crate::id::{Hash, Name, ObjectId, RelPath, ShareId, SiteId};
 use crate::object::{Attrs, Found, LocalHandle, Object};
@@ -36,6 +51,8 @@ pub struct Place<'a> {
 #[derive(Debug)]
 pub enum Spot<'a, D> {
     Entry(&'a D, &'a Name),
+    /// The directory itself, for its own attributes only.
+    Itself(&'a D),
     /// `.nearshare/park/<id>`: between two names, or without one (R16).
     Park(ObjectId),
     /// `.nearshare/tmp/<id>`: being made whole.
@@ -71,8 +88,52 @@ pub enum Resolved {
     NoParent { dir: Found, name: Name },
     /// A component on the way is not a directory; `dir` and `name` say which entry that is.
     NotADirectory { dir: Found, name: Name },
-    /// A symbolic link on the way, or the last one if followed, leaves the share (or is absolute).
+    /// A symbolic link on the way, or the last one if followed, leaves the share, is absolute or goes
+    /// in circles; or another file system is mounted at or above the entry.
     Outside,
+}
+
+/// Whether a client's path, all symlinks followed, stays inside the share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contains {
+    /// It exists, inside.
+    Inside,
+    /// Some part of it is missing, no directory, or `.nearshare`.
+    Missing,
+    /// A symbolic link is absolute, leads out or in circles, or a file system is mounted there.
+    Outside,
+    /// Only with `cached`: the disk would have to be asked.
+    WouldBlock,
+}
+
+/// What this process cannot carry from site to site on this disk. An attribute that is not carried
+/// is left as the disk made it, without an error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// No CAP_CHOWN: `set_attrs` leaves an owner or group that it may not set (and the kernel then
+    /// may drop the set-gid bit).
+    pub no_owners: bool,
+    /// No CAP_MKNOD: `make` fails with EPERM for a `Block` or `Char`.
+    pub no_devices: bool,
+    /// No CAP_DAC_READ_SEARCH: `alive` is `Unknown`, and directories are found by path only.
+    pub no_handles: bool,
+}
+
+impl Limits {
+    /// One sentence for the operator for each.
+    pub fn sentences(self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.no_owners, "owners are not copied: that takes root or CAP_CHOWN"),
+            (self.no_devices, "device files are not copied: that takes root or CAP_MKNOD"),
+            (
+                self.no_handles,
+                "objects moved behind nearshare's back are found by a scan only: opening by handle \
+                 takes root or CAP_DAC_READ_SEARCH",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(missing, sentence)| missing.then_some(sentence))
+    }
 }
 
 /// The operations `notice`, `follow`, `relay` and `embedded` need of a share's directory. All block.
@@ -107,6 +168,14 @@ pub trait Tree: Send + Sync + 'static {
     fn alive(&self, handle: &LocalHandle) -> Result<Alive>;
     /// For paths that clients name: see [`Resolved`]. `follow_last` also follows a final symlink.
     fn resolve(&self, path: &RelPath, follow_last: bool) -> Result<Resolved>;
+    /// Whether a server that opens `path` now stays inside. With `cached` it never waits for the
+    /// disk (2 to 3 us), so an async task may call it; on `WouldBlock` ask again without, where
+    /// blocking is allowed.
+    fn contains(&self, path: &RelPath, cached: bool) -> Result<Contains>;
+    /// What this process cannot carry here.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
 
     /// Everything written so far to this file system is on disk (`syncfs`).
     fn sync(&self) -> Result<()>;
@@ -134,8 +203,19 @@ pub trait Tree: Send + Sync + 'static {
     /// Moves what is at `at` to `.nearshare/kept/<time>-<name>` with a note of `reason` beside it,
     /// durably; says where. A copy never destroys what it did not make.
     fn keep(&self, at: Spot<'_, Self::Dir>, label: &str, reason: &str) -> Result<PathBuf>;
+    /// How full the file system is.
+    fn used(&self) -> Result<Used>;
     /// Ids of what is left at `Spot::Park` and `Spot::Tmp`, for tidying after a start.
     fn leftovers(&self) -> Result<Leftovers>;
+}
+
+/// What is on the share's file system, other directories of it included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Inodes in use; 0 where the file system does not count them.
+    pub inodes: u64,
+    pub bytes: u64,
+    pub free_bytes: u64,
 }
 
 /// What a crash left in `.nearshare`.

@@ -1,0 +1,559 @@
+//! A tree in memory: what [`Disk`](super::Disk) must agree with, and what tests of higher rooms run
+//! on. Links, handles and errors are a Linux file system's; there are no mounts, rights or crashes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::*;
+use crate::id::RelPath;
+use crate::object::{Kind, Stamp, Timespec};
+
+const ROOT: u64 = 1;
+const PARK: u64 = 2;
+const TMP: u64 = 3;
+const KEPT: u64 = 4;
+
+/// One share's directory in memory.
+#[derive(Clone)]
+pub struct Model(Arc<Mutex<State>>);
+
+struct State {
+    marker: [u8; 16],
+    /// False while "unmounted": `check` fails.
+    present: bool,
+    inodes: HashMap<u64, Inode>,
+    next: u64,
+    /// Nanoseconds since 1970; every change takes one.
+    now: i64,
+    kept: u64,
+}
+
+#[derive(Clone)]
+struct Inode {
+    kind: Kind,
+    attrs: Attrs,
+    ctime: Timespec,
+    rdev: u64,
+    /// A file's content, a symlink's target.
+    data: Vec<u8>,
+    /// A directory's entries.
+    entries: BTreeMap<Name, u64>,
+    /// Names of a file, 1 for a directory; 0 is deleted.
+    names: u64,
+    /// Where a directory is.
+    parent: u64,
+}
+
+pub struct ModelDir(u64);
+
+/// An open file reads what the file holds at that moment.
+pub struct ModelFile {
+    model: Model,
+    inode: u64,
+    at: u64,
+}
+
+pub struct ModelStage {
+    model: Model,
+    inode: u64,
+}
+
+type Outcome<T> = Result<T, i32>;
+
+impl Model {
+    pub fn new(marker: [u8; 16]) -> Self {
+        let mut state = State {
+            marker,
+            present: true,
+            inodes: HashMap::new(),
+            next: ROOT,
+            now: 1_000_000_000,
+            kept: 0,
+        };
+        for _ in [ROOT, PARK, TMP, KEPT] {
+            state.add(Kind::Directory, 0o755);
+        }
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Unmounts or mounts the share: nothing is lost, but `check` tells.
+    pub fn set_present(&self, present: bool) {
+        self.lock().present = present;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn run<T>(
+        &self,
+        what: &'static str,
+        path: &str,
+        f: impl FnOnce(&mut State) -> Outcome<T>,
+    ) -> Result<T> {
+        f(&mut self.lock()).map_err(|errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            TreeError::Io { what, path: path.into(), source }
+        })
+    }
+}
+
+impl State {
+    fn tick(&mut self) -> Timespec {
+        self.now += 1;
+        Timespec { sec: self.now / 1_000_000_000, nsec: (self.now % 1_000_000_000) as u32 }
+    }
+
+    fn add(&mut self, kind: Kind, mode: u32) -> u64 {
+        let now = self.tick();
+        let inode = self.next;
+        self.next += 1;
+        let row = Inode {
+            kind,
+            attrs: Attrs {
+                mode,
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+                mtime: now,
+            },
+            ctime: now,
+            rdev: 0,
+            data: Vec::new(),
+            entries: BTreeMap::new(),
+            names: 1,
+            parent: inode,
+        };
+        self.inodes.insert(inode, row);
+        inode
+    }
+
+    fn row(&mut self, inode: u64) -> &mut Inode {
+        self.inodes.get_mut(&inode).unwrap()
+    }
+
+    fn found(&mut self, inode: u64) -> Found {
+        let row = self.row(inode).clone();
+        let is_dir = |id: &u64| self.inodes[id].kind == Kind::Directory;
+        let nlink = match row.kind {
+            Kind::Directory if row.names == 0 => 0,
+            Kind::Directory => {
+                let ours = u64::from(inode == ROOT);
+                2 + ours + row.entries.values().filter(|id| is_dir(id)).count() as u64
+            }
+            _ => row.names,
+        };
+        let size = row.data.len() as u64;
+        Found {
+            handle: LocalHandle::from_bytes(&[&b"\0\0model"[..], &inode.to_be_bytes()].concat()),
+            kind: row.kind,
+            attrs: row.attrs,
+            size,
+            rdev: row.rdev,
+            nlink,
+            stamp: Stamp { size, mtime: row.attrs.mtime, ctime: row.ctime },
+        }
+    }
+
+    /// Directory and name of a spot.
+    fn at(&self, spot: Spot<'_, ModelDir>) -> Option<(u64, Name)> {
+        let name = |id: ObjectId| Name::new(id.to_string().as_bytes()).unwrap();
+        match spot {
+            Spot::Itself(_) => None,
+            Spot::Entry(_, name) if name.is_ours() => None,
+            Spot::Entry(dir, name) => Some((dir.0, name.clone())),
+            Spot::Park(id) => Some((PARK, name(id))),
+            Spot::Tmp(id) => Some((TMP, name(id))),
+        }
+    }
+
+    fn target(&self, spot: Spot<'_, ModelDir>) -> Outcome<(u64, Name)> {
+        self.at(spot).ok_or(libc::EPERM)
+    }
+
+    fn get(&self, spot: Spot<'_, ModelDir>) -> Option<u64> {
+        if let Spot::Itself(dir) = spot {
+            return Some(dir.0);
+        }
+        let (dir, name) = self.at(spot)?;
+        self.inodes[&dir].entries.get(&name).copied()
+    }
+
+    fn put(&mut self, dir: u64, name: Name, inode: u64) -> Outcome<()> {
+        let now = self.tick();
+        let parent = self.row(dir);
+        if parent.names == 0 {
+            return Err(libc::ENOENT);
+        }
+        parent.entries.insert(name, inode);
+        (parent.attrs.mtime, parent.ctime) = (now, now);
+        let row = self.row(inode);
+        (row.parent, row.ctime) = (dir, now);
+        Ok(())
+    }
+
+    /// Takes an entry away; what it named loses a name if `drop`.
+    fn take(&mut self, dir: u64, name: &Name, drop: bool) {
+        let now = self.tick();
+        let parent = self.row(dir);
+        let inode = parent.entries.remove(name).unwrap();
+        (parent.attrs.mtime, parent.ctime) = (now, now);
+        let row = self.row(inode);
+        row.ctime = now;
+        if drop {
+            row.names -= 1;
+        }
+    }
+
+    fn unlink(&mut self, dir: u64, name: &Name) -> Outcome<()> {
+        let Some(inode) = self.inodes[&dir].entries.get(name).copied() else { return Ok(()) };
+        if !self.inodes[&inode].entries.is_empty() {
+            return Err(libc::ENOTEMPTY);
+        }
+        self.take(dir, name, true);
+        Ok(())
+    }
+
+    fn rename(
+        &mut self,
+        (from, old): (u64, Name),
+        (to, new): (u64, Name),
+        replace: bool,
+    ) -> Outcome<()> {
+        let inode = *self.inodes[&from].entries.get(&old).ok_or(libc::ENOENT)?;
+        if self.inodes[&to].names == 0 {
+            return Err(libc::ENOENT);
+        }
+        let there = self.inodes[&to].entries.get(&new).copied();
+        if there.is_some() && !replace {
+            return Err(libc::EEXIST);
+        }
+        let is_dir = |id: u64| self.inodes[&id].kind == Kind::Directory;
+        if is_dir(inode) && self.is_below(to, inode) {
+            return Err(libc::EINVAL);
+        }
+        if there == Some(inode) {
+            if (from, &old) != (to, &new) {
+                self.take(from, &old, true);
+            }
+            return Ok(());
+        }
+        if let Some(there) = there {
+            // An ancestor of the source is never empty.
+            if self.is_below(from, there) {
+                return Err(libc::ENOTEMPTY);
+            }
+            match (is_dir(inode), is_dir(there)) {
+                (true, false) => return Err(libc::ENOTDIR),
+                (false, true) => return Err(libc::EISDIR),
+                _ => self.unlink(to, &new)?,
+            }
+        }
+        self.take(from, &old, false);
+        self.put(to, new, inode)
+    }
+
+    /// Whether `inode` is `top` or below it.
+    fn is_below(&self, mut inode: u64, top: u64) -> bool {
+        while inode != top {
+            let parent = self.inodes[&inode].parent;
+            if parent == inode {
+                return false;
+            }
+            inode = parent;
+        }
+        true
+    }
+
+    /// The first path of `inode` below the root.
+    fn path_of(&self, inode: u64) -> Option<RelPath> {
+        let mut todo = vec![(ROOT, RelPath::ROOT)];
+        while let Some((dir, path)) = todo.pop() {
+            for (name, child) in &self.inodes[&dir].entries {
+                let below = path.join(name.clone());
+                if *child == inode {
+                    return Some(below);
+                }
+                todo.push((*child, below));
+            }
+        }
+        None
+    }
+
+    fn resolve(&mut self, path: &RelPath, follow_last: bool) -> Outcome<Resolved> {
+        let mut todo: Vec<Vec<u8>> =
+            path.names().iter().rev().map(|name| name.as_bytes().to_vec()).collect();
+        let mut steps: Vec<(u64, Name)> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = todo.pop() {
+            if part == b"." || (part == b".." && steps.pop().is_some()) {
+                continue;
+            }
+            if part == b".." {
+                return Ok(Resolved::Outside);
+            }
+            let name = Name::new(&part).map_err(|_| libc::ENAMETOOLONG)?;
+            let top = steps.last().map_or(ROOT, |step| step.0);
+            let dir = self.found(top);
+            let inode = self.inodes[&top].entries.get(&name).copied().filter(|_| !name.is_ours());
+            let Some(inode) = inode else {
+                return Ok(match todo.is_empty() {
+                    true => Resolved::Entry { dir, name, found: None },
+                    false => Resolved::NoParent { dir, name },
+                });
+            };
+            let row = self.row(inode).clone();
+            match row.kind {
+                Kind::Directory => steps.push((inode, name)),
+                Kind::Symlink if follow_last || !todo.is_empty() => {
+                    links += 1;
+                    if links > 40 || row.data.starts_with(b"/") {
+                        return Ok(Resolved::Outside);
+                    }
+                    if row.data.ends_with(b"/") {
+                        todo.push(b".".to_vec());
+                    }
+                    let parts = row.data.split(|byte| *byte == b'/').rev();
+                    todo.extend(parts.filter(|part| !part.is_empty()).map(<[u8]>::to_vec));
+                }
+                _ if todo.is_empty() => {
+                    return Ok(Resolved::Entry { dir, name, found: Some(self.found(inode)) });
+                }
+                _ => return Ok(Resolved::NotADirectory { dir, name }),
+            }
+        }
+        let Some((inode, name)) = steps.pop() else { return Ok(Resolved::Root(self.found(ROOT))) };
+        let dir = self.found(steps.last().map_or(ROOT, |step| step.0));
+        Ok(Resolved::Entry { dir, name, found: Some(self.found(inode)) })
+    }
+
+    fn ids(&self, room: u64) -> Vec<ObjectId> {
+        let id = |name: &Name| marker::unhex(name.as_bytes()).map(ObjectId::from_bytes);
+        self.inodes[&room].entries.keys().filter_map(id).collect()
+    }
+}
+
+fn inode_of(handle: &LocalHandle) -> Outcome<u64> {
+    let bytes = handle.as_bytes().strip_prefix(b"\0\0model").ok_or(libc::EINVAL)?;
+    Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| libc::EINVAL)?))
+}
+
+impl Tree for Model {
+    type Dir = ModelDir;
+    type File = ModelFile;
+    type Stage = ModelStage;
+
+    fn marker(&self) -> [u8; 16] {
+        self.lock().marker
+    }
+    fn check(&self) -> Result<()> {
+        if self.lock().present {
+            return Ok(());
+        }
+        Err(TreeError::NotTheShare { path: "/model".into(), why: "it is not mounted".into() })
+    }
+    fn root(&self) -> Result<ModelDir> {
+        Ok(ModelDir(ROOT))
+    }
+    fn open_dir(&self, place: &Place<'_>) -> Result<Option<ModelDir>> {
+        self.run("open", "by handle", |state| {
+            let inode = inode_of(place.handle)?;
+            let row = state.inodes.get(&inode).filter(|row| row.names > 0);
+            let inside = row.is_some_and(|row| row.kind == Kind::Directory)
+                && [ROOT, PARK, TMP].iter().any(|top| state.is_below(inode, *top));
+            Ok(inside.then_some(ModelDir(inode)))
+        })
+    }
+    fn dir_found(&self, dir: &ModelDir) -> Result<Found> {
+        Ok(self.lock().found(dir.0))
+    }
+    fn look(&self, at: Spot<'_, ModelDir>) -> Result<Option<Found>> {
+        let mut state = self.lock();
+        Ok(state.get(at).map(|inode| state.found(inode)))
+    }
+    fn list(&self, dir: &ModelDir) -> Result<Vec<Name>> {
+        Ok(self.lock().row(dir.0).entries.keys().cloned().collect())
+    }
+    fn open_file(&self, at: Spot<'_, ModelDir>) -> Result<Option<ModelFile>> {
+        let state = self.lock();
+        let inode = state.get(at).filter(|inode| state.inodes[inode].kind == Kind::File);
+        Ok(inode.map(|inode| ModelFile { model: self.clone(), inode, at: 0 }))
+    }
+    fn file_found(&self, file: &ModelFile) -> Result<Found> {
+        Ok(self.lock().found(file.inode))
+    }
+    fn read_link(&self, at: Spot<'_, ModelDir>) -> Result<Vec<u8>> {
+        self.run("read the link", "in the model", |state| {
+            let row = &state.inodes[&state.get(at).ok_or(libc::ENOENT)?];
+            if row.kind == Kind::Symlink { Ok(row.data.clone()) } else { Err(libc::EINVAL) }
+        })
+    }
+    fn alive(&self, handle: &LocalHandle) -> Result<Alive> {
+        self.run("find", "by handle", |state| {
+            let inode = inode_of(handle)?;
+            match state.inodes.get(&inode) {
+                Some(row) if row.names > 0 => {
+                    let path = state.path_of(inode);
+                    Ok(Alive::Yes(state.found(inode), path))
+                }
+                _ => Ok(Alive::Gone),
+            }
+        })
+    }
+    fn resolve(&self, path: &RelPath, follow_last: bool) -> Result<Resolved> {
+        self.run("resolve", &path.to_string(), |state| state.resolve(path, follow_last))
+    }
+    fn contains(&self, path: &RelPath, _cached: bool) -> Result<Contains> {
+        let resolved = self.lock().resolve(path, true);
+        Ok(match resolved {
+            Ok(Resolved::Root(_) | Resolved::Entry { found: Some(_), .. }) => Contains::Inside,
+            Ok(Resolved::Outside) => Contains::Outside,
+            _ => Contains::Missing,
+        })
+    }
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+    fn sync_entry(&self, _dir: &ModelDir, _name: &Name) -> Result<()> {
+        Ok(())
+    }
+    fn stage(&self, id: ObjectId) -> Result<ModelStage> {
+        self.run("stage", "in the model", |state| {
+            let (dir, name) = state.target(Spot::Tmp(id))?;
+            state.unlink(dir, &name)?;
+            let inode = state.add(Kind::File, 0o600);
+            state.put(dir, name, inode)?;
+            Ok(ModelStage { model: self.clone(), inode })
+        })
+    }
+    fn staged(&self, _stage: ModelStage) -> Result<()> {
+        Ok(())
+    }
+    fn make(&self, at: Spot<'_, ModelDir>, object: &Object) -> Result<Found> {
+        self.run("make", "in the model", |state| {
+            let (dir, name) = state.target(at)?;
+            if object.kind == Kind::File {
+                return Err(libc::EINVAL);
+            }
+            if state.inodes[&dir].entries.contains_key(&name) {
+                return Err(libc::EEXIST);
+            }
+            if state.inodes[&dir].names == 0 {
+                return Err(libc::ENOENT);
+            }
+            let inode = state.add(object.kind, object.attrs.mode);
+            state.put(dir, name, inode)?;
+            let row = state.row(inode);
+            row.attrs = object.attrs;
+            if object.kind == Kind::Symlink {
+                row.data.clone_from(&object.target);
+                row.attrs.mode = 0o777;
+            }
+            row.rdev = object.rdev;
+            Ok(state.found(inode))
+        })
+    }
+    fn set_attrs(&self, at: Spot<'_, ModelDir>, attrs: &Attrs) -> Result<Found> {
+        self.run("set the attributes of", "in the model", |state| {
+            let inode = state.get(at).ok_or(libc::ENOENT)?;
+            let now = state.tick();
+            let row = state.row(inode);
+            let mode = if row.kind == Kind::Symlink { row.attrs.mode } else { attrs.mode };
+            let wanted = Attrs { mode, ..*attrs };
+            if row.attrs != wanted {
+                (row.attrs, row.ctime) = (wanted, now);
+            }
+            Ok(state.found(inode))
+        })
+    }
+    fn rename(&self, from: Spot<'_, ModelDir>, to: Spot<'_, ModelDir>, replace: bool) -> Result<()> {
+        self.run("rename", "in the model", |state| {
+            let (from, to) = (state.target(from)?, state.target(to)?);
+            state.rename(from, to, replace)
+        })
+    }
+    fn link(&self, from: Spot<'_, ModelDir>, to: Spot<'_, ModelDir>) -> Result<()> {
+        self.run("link", "in the model", |state| {
+            let (dir, name) = state.target(to)?;
+            state.target(from)?;
+            let inode = state.get(from).ok_or(libc::ENOENT)?;
+            if state.inodes[&dir].entries.contains_key(&name) {
+                return Err(libc::EEXIST);
+            }
+            if state.inodes[&inode].kind == Kind::Directory {
+                return Err(libc::EPERM);
+            }
+            state.put(dir, name, inode)?;
+            state.row(inode).names += 1;
+            Ok(())
+        })
+    }
+    fn remove(&self, at: Spot<'_, ModelDir>) -> Result<()> {
+        self.run("remove", "in the model", |state| {
+            let (dir, name) = state.target(at)?;
+            state.unlink(dir, &name)
+        })
+    }
+    fn open_at(&self, at: Spot<'_, ModelDir>) -> Result<Option<ModelDir>> {
+        let state = self.lock();
+        let inode = state.get(at).filter(|inode| state.inodes[inode].kind == Kind::Directory);
+        Ok(inode.map(ModelDir))
+    }
+    fn keep(&self, at: Spot<'_, ModelDir>, label: &str, _reason: &str) -> Result<PathBuf> {
+        self.run("keep aside", "in the model", |state| {
+            let from = state.target(at)?;
+            state.kept += 1;
+            let name = format!("{}-{label}", state.kept);
+            state.rename(from, (KEPT, Name::new(name.as_bytes()).unwrap()), false)?;
+            Ok(PathBuf::from("/model/.nearshare/kept").join(name))
+        })
+    }
+    fn used(&self) -> Result<Used> {
+        let inodes = self.lock().inodes.len() as u64;
+        Ok(Used { inodes, ..Used::default() })
+    }
+    fn leftovers(&self) -> Result<Leftovers> {
+        let state = self.lock();
+        Ok(Leftovers { park: state.ids(PARK), tmp: state.ids(TMP) })
+    }
+}
+
+impl Read for ModelFile {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.model.lock();
+        let data = &state.row(self.inode).data;
+        let from = usize::try_from(self.at).unwrap().min(data.len());
+        let count = out.len().min(data.len() - from);
+        out[..count].copy_from_slice(&data[from..from + count]);
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for ModelFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let end = self.model.lock().row(self.inode).data.len() as u64;
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(offset) => end.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.at.checked_add_signed(offset),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+impl Write for ModelStage {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let mut state = self.model.lock();
+        let now = state.tick();
+        let row = state.row(self.inode);
+        row.data.extend_from_slice(data);
+        (row.attrs.mtime, row.ctime) = (now, now);
+        Ok(data.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
