@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::id::{Epoch, Gen, Hash, Name, ObjectId, Position, Seq, Version};
+use crate::id::{Epoch, Gen, Hash, Name, ObjectId, Position, Seq, SiteId, Version};
 use crate::object::Object;
 
 /// What a mark, hold or release is about: an object, or one entry of a directory. Never a path (R15).
@@ -77,4 +77,47 @@ pub struct Debt {
     pub size: u64,
     pub seq: Seq,
     pub epoch: Epoch,
+}
+
+/// What a share holds, root directory included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    pub objects: u64,
+    /// Sum of the sizes of all files.
+    pub bytes: u64,
+}
+
+/// What is known of another site's copy of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerRow {
+    /// Everything up to here is applied there, but for its debts.
+    pub acked: Position,
+    /// Objects whose content it still awaited then.
+    pub debts: u64,
+    /// When it last said so, in nanoseconds since 1970 by this site's clock. For people.
+    pub seen_wall: i64,
+}
+
+/// What this site has to remember of a share over restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// The root marker's id; `None` until the share's directory was first opened.
+    pub marker: Option<[u8; 16]>,
+    /// The newest epoch heard of (R33): of the own journal, of a record, of a head that was set.
+    pub epoch: Epoch,
+    /// A first scan was completed (primary).
+    pub scanned: bool,
+    /// A first comparison with the primary was completed (copy).
+    pub confirmed: bool,
+    /// The last stop was a clean one. Set at the end, cleared at the next start.
+    pub clean: bool,
+    /// The kernel's boot id at the last start: another one without a clean stop means that the page
+    /// cache was lost (R24). At most 64 bytes.
+    pub boot_id: String,
+    /// When this site was last known to be running, in nanoseconds since 1970 by its own clock.
+    pub alive_wall: i64,
+    /// No generation above this one was ever handed out. The catalog's own: `set_meta` cannot lower it.
+    pub gen_reserved: Gen,
+    /// The map's first primary, when the share was first seen.
+    pub first_primary: Option<SiteId>,
 }
