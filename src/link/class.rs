@@ -1,0 +1,126 @@
+//! The two connections of a link and what each may take.
+
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
+
+/// Which of the two connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Small and urgent: journal records, small requests and answers.
+    Control,
+    /// Content, bodies, long answers.
+    Bulk,
+}
+
+/// What a connection of a class may take.
+pub(super) struct ClassLimits {
+    /// Bytes under way on the connection, and on one request of it.
+    pub window: (u32, u32),
+    pub streams: u32,
+    /// Longest HTTP/2 frame: what a small message has to wait for.
+    pub frame: u32,
+    /// Bytes that a request or answer may have waiting in HTTP/2.
+    pub buffer: usize,
+    /// A ping so often, and how long its answer may take.
+    pub ping: (Duration, Duration),
+    /// How long sent bytes may stay without acknowledgement (TCP_USER_TIMEOUT).
+    pub unacknowledged: Duration,
+    /// Bytes that may wait in the kernel without being sent (TCP_NOTSENT_LOWAT).
+    pub unsent: Option<u32>,
+}
+
+/// Longest list of header fields, in bytes.
+const HEADERS_MAX: u32 = 64 << 10;
+/// Requests that the dialler may cancel before the acceptor has looked at them. A site is trusted, and
+/// its clients may all leave at once.
+const RESETS_MAX: usize = 1024;
+
+/// A dead line is noticed within five seconds.
+const CONTROL: ClassLimits = ClassLimits {
+    window: (256 << 10, 64 << 10),
+    streams: 1024,
+    frame: 16 << 10,
+    buffer: 64 << 10,
+    ping: (Duration::from_secs(1), Duration::from_secs(4)),
+    unacknowledged: Duration::from_secs(5),
+    unsent: None,
+};
+
+/// Windows for 1 Gbit/s over 100 ms: 12.5 MB, of which one request may hold a quarter. They are fixed:
+/// hyper's adaptive ones give the whole window to every stream, so that one slow reader stops all
+/// others. Bulk ends with its session's control connection, so its own pings only have to find what
+/// kills one of two connections, and may wait behind 128 KiB on a line of 64 kbit/s.
+const BULK: ClassLimits = ClassLimits {
+    window: (12_500_000, 3_125_000),
+    streams: 256,
+    frame: 64 << 10,
+    buffer: 256 << 10,
+    ping: (Duration::from_secs(5), Duration::from_secs(20)),
+    unacknowledged: Duration::from_secs(20),
+    unsent: Some(128 << 10),
+};
+
+impl Class {
+    pub const ALL: [Self; 2] = [Self::Control, Self::Bulk];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Bulk => "bulk",
+        }
+    }
+    pub(super) fn limits(self) -> &'static ClassLimits {
+        match self {
+            Self::Control => &CONTROL,
+            Self::Bulk => &BULK,
+        }
+    }
+    /// The protocol's name in TLS: the acceptor has to know the class before the first request.
+    pub(super) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Control => b"nearshare-control",
+            Self::Bulk => b"nearshare-bulk",
+        }
+    }
+    pub(super) fn number(self) -> u32 {
+        match self {
+            Self::Control => 1,
+            Self::Bulk => 2,
+        }
+    }
+    pub(super) fn client(self) -> hyper::client::conn::http2::Builder<TokioExecutor> {
+        let limits = self.limits();
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_connection_window_size(limits.window.0)
+            .initial_stream_window_size(limits.window.1)
+            .max_frame_size(limits.frame)
+            .max_header_list_size(HEADERS_MAX)
+            .max_send_buf_size(limits.buffer)
+            .keep_alive_interval(limits.ping.0)
+            .keep_alive_timeout(limits.ping.1)
+            .keep_alive_while_idle(true);
+        builder
+    }
+    pub(super) fn server(self) -> hyper::server::conn::http2::Builder<TokioExecutor> {
+        let limits = self.limits();
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_connection_window_size(limits.window.0)
+            .initial_stream_window_size(limits.window.1)
+            .max_concurrent_streams(limits.streams)
+            .max_frame_size(limits.frame)
+            .max_header_list_size(HEADERS_MAX)
+            .max_send_buf_size(limits.buffer)
+            .max_pending_accept_reset_streams(RESETS_MAX)
+            .keep_alive_interval(limits.ping.0)
+            .keep_alive_timeout(limits.ping.1)
+            .auto_date_header(false);
+        builder
+    }
+}

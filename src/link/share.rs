@@ -1,0 +1,231 @@
+//! What two sites say to each other about one share, as protobuf messages. Unknown fields are
+//! skipped, so a site one release older or newer is understood.
+//!
+//! ```text
+//! POST /v1/share/SHARE/journal    request: Follow, then Ack ...     answer: Feed ... without end,
+//!                                 or 409: compare with a snapshot first
+//! POST /v1/share/SHARE/snapshot   answer: Snap(start) Snap(entries) ... Snap(end)
+//! POST /v1/share/SHARE/content    request: Wants ...                answer: Content, bytes, ...
+//! POST /v1/share/SHARE/barrier    answer: Barrier
+//! ```
+
+use bytes::Bytes;
+
+/// Longest message of a journal or snapshot stream, in bytes: a record of 512 changes with names of
+/// 255 bytes and link targets of 4 KiB stays below 3 MiB.
+pub const MESSAGE_MAX: usize = 4 << 20;
+
+/// Where the asking copy's journal ends.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Follow {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub chain: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub incarnation: Bytes,
+}
+
+/// The copy has durably spooled everything up to here (R25); content it still awaits is told apart.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Ack {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(uint64, tag = "3")]
+    pub debts: u64,
+}
+
+/// One message of the journal's stream.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Feed {
+    #[prost(oneof = "feed::Kind", tags = "1, 2, 3, 4")]
+    pub kind: Option<feed::Kind>,
+}
+
+pub mod feed {
+    use bytes::Bytes;
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Start(super::Start),
+        #[prost(message, tag = "2")]
+        Record(super::Sent),
+        /// Releases without a record (R4), as `catalog::encode_touch_gens` writes them.
+        #[prost(bytes = "bytes", tag = "3")]
+        Releases(Bytes),
+        #[prost(message, tag = "4")]
+        Beat(super::Beat),
+    }
+}
+
+/// The stream begins: the head now, and every mark in force (R10).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Start {
+    #[prost(message, required, tag = "1")]
+    pub head: Beat,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub in_force: Bytes,
+    /// There were more marks than are told: nothing may be taken for released.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+    /// The newest generation handed out: an earlier one that is not in force is released.
+    #[prost(uint64, tag = "4")]
+    pub generation: u64,
+}
+
+/// A record as the journal stores it, and contents small enough to come along.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sent {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub record: Bytes,
+    #[prost(message, repeated, tag = "2")]
+    pub inline: Vec<Small>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Small {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub data: Bytes,
+}
+
+/// Where the primary's journal ends; sent at least once a second.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Beat {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// Milliseconds by the primary's clock since the record after the last acknowledged one was
+    /// written: how far this copy lags.
+    #[prost(uint64, tag = "3")]
+    pub lag_ms: u64,
+}
+
+/// One message of a snapshot's stream.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Snap {
+    #[prost(oneof = "snap::Kind", tags = "1, 2, 3")]
+    pub kind: Option<snap::Kind>,
+}
+
+pub mod snap {
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Start(super::SnapStart),
+        #[prost(message, tag = "2")]
+        Entries(super::SnapEntries),
+        #[prost(message, tag = "3")]
+        End(super::SnapEnd),
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SnapStart {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub chain: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub incarnation: Bytes,
+    /// For progress.
+    #[prost(uint64, tag = "5")]
+    pub objects: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes: u64,
+    /// The root directory's own row, as a `Change::Put`.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub root: Bytes,
+}
+
+/// Entries in order: breadth first, each directory's names in byte order.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SnapEntries {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: Vec<SnapEntry>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SnapEntry {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub parent: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub name: Bytes,
+    /// The object as a `Change::Put`.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub object: Bytes,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct SnapEnd {
+    #[prost(uint64, tag = "1")]
+    pub entries: u64,
+}
+
+/// Contents that a copy asks for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Wants {
+    #[prost(message, repeated, tag = "1")]
+    pub wants: Vec<Want>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Want {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
+
+/// Announces the content that follows: `size` raw bytes, then one `ContentEnd`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Content {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: Bytes,
+    /// The version that follows: the one asked for or a later one (R25).
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    #[prost(enumeration = "Supply", tag = "4")]
+    pub supply: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Supply {
+    /// `size` bytes follow.
+    Whole = 0,
+    /// It is changing right now: ask again later; a newer record may come first.
+    Later = 1,
+    /// The object is deleted; the record that says so is on its way.
+    Gone = 2,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct ContentEnd {
+    /// The file stayed the same from the first byte to the last.
+    #[prost(bool, tag = "1")]
+    pub whole: bool,
+}
+
+/// Once everything up to here is applied, all that the asking site sent before and knows no outcome
+/// of is in its copy, or will never be done.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Barrier {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+}

@@ -1,0 +1,185 @@
+//! The byte streams under a link's HTTP/2: a TCP socket that can be ended from anywhere and looked at
+//! by the pacing, and a layer above TLS that remembers why it broke.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use rustls::AlertDescription;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::Class;
+
+/// Sets what both ends of a connection of this class want of TCP.
+pub(super) fn prepare(tcp: &TcpStream, class: Class) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    tcp.set_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(class.limits().unacknowledged))?;
+    if let Some(bytes) = class.limits().unsent {
+        socket.set_tcp_notsent_lowat(bytes)?;
+    }
+    Ok(())
+}
+
+/// A TCP socket shared with whoever looks at it; reads and writes fail once `kill` is cancelled.
+pub(super) struct Tcp {
+    tcp: Arc<TcpStream>,
+    kill: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Tcp {
+    pub(super) fn new(tcp: Arc<TcpStream>, kill: CancellationToken) -> Self {
+        Self { tcp, kill: Box::pin(kill.cancelled_owned()) }
+    }
+    fn killed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.kill.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "ended here")),
+            Poll::Pending => Ok(()),
+        }
+    }
+    fn poll_write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.tcp.poll_write_ready(cx))?;
+            match write(&self.tcp) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.killed(cx)?;
+        loop {
+            ready!(this.tcp.poll_read_ready(cx))?;
+            match this.tcp.try_read(buf.initialize_unfilled()) {
+                Ok(read) => {
+                    buf.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write_with(cx, |tcp| tcp.try_write(buf))
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write_with(cx, |tcp| tcp.try_write_vectored(bufs))
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.tcp).shutdown(Shutdown::Write))
+    }
+}
+
+/// Why a stream broke. HTTP/2 reports it as text at best, so it is kept where it is first seen.
+#[derive(Debug, Clone)]
+pub(super) struct Fault {
+    pub text: String,
+    /// What the other side's TLS said, if it did.
+    pub alert: Option<AlertDescription>,
+}
+
+impl Fault {
+    pub(super) fn of(error: &io::Error) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let alert = match inner {
+            Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+            _ => None,
+        };
+        Self { text: error.to_string(), alert }
+    }
+}
+
+pub(super) type FaultCell = Arc<OnceLock<Fault>>;
+
+/// A stream that keeps its first error.
+pub(super) struct Watched<S> {
+    stream: S,
+    fault: FaultCell,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S) -> (Self, FaultCell) {
+        let fault = FaultCell::default();
+        (Self { stream, fault: fault.clone() }, fault)
+    }
+    fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &result {
+            self.fault.get_or_init(|| Fault::of(error));
+        }
+        result
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_read(cx, buf);
+        this.note(result)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.note(result)
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.note(result)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_flush(cx);
+        this.note(result)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_shutdown(cx);
+        this.note(result)
+    }
+}
