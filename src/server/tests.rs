@@ -1,0 +1,294 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::body::collect;
+use crate::clock::{BootTime, WallTime};
+
+struct Still;
+impl Clock for Still {
+    fn boot(&self) -> BootTime {
+        BootTime::default()
+    }
+    fn wall(&self) -> WallTime {
+        WallTime(7)
+    }
+}
+
+fn upstream(port: u16, limits: Limits) -> Arc<Upstream> {
+    Upstream::new(Target::Tcp { host: "127.0.0.1".into(), port }, limits, Arc::new(Still))
+}
+
+fn request(method: Method, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = "/f".parse().unwrap();
+    request
+}
+
+fn get() -> Request<Body> {
+    request(Method::GET, Body::Empty)
+}
+
+async fn fails(server: &Arc<Upstream>, request: Request<Body>) -> ServerError {
+    server.send(request).await.err().unwrap()
+}
+
+async fn text(response: Response<Body>) -> String {
+    String::from_utf8(collect(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
+}
+
+/// Reads one request's head.
+async fn head(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await.unwrap_or(0) == 0 {
+            return None;
+        }
+        bytes.push(byte[0]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A server that does `each` to every connection, numbered.
+async fn origin<F, Fut>(each: F) -> u16
+where
+    F: Fn(usize, TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let Ok((stream, _)) = listener.accept().await else { return };
+            tokio::spawn(each(number, stream));
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    let port = origin(|_, mut stream| async move {
+        SEEN.fetch_add(1, Ordering::Relaxed);
+        while head(&mut stream).await.is_some() {
+            stream.write_all(OK).await.unwrap();
+        }
+    })
+    .await;
+    let server = upstream(port, Limits::default());
+    for _ in 0..20 {
+        assert_eq!(text(server.send(get()).await.unwrap()).await, "ok");
+    }
+    assert_eq!(SEEN.load(Ordering::Relaxed), 1);
+    let health = server.health();
+    assert_eq!((health.up, health.answered, health.failed, health.in_use), (true, 20, 0, 0));
+}
+
+/// The server closes each kept connection just when the next request arrives on it.
+#[tokio::test]
+async fn a_stale_connection_is_replaced_once_for_what_may_be_sent_twice() {
+    let port = origin(|_, mut stream| async move {
+        head(&mut stream).await;
+        stream.write_all(OK).await.unwrap();
+        head(&mut stream).await;
+    })
+    .await;
+    let server = upstream(port, Limits::default());
+    assert_eq!(text(server.send(get()).await.unwrap()).await, "ok");
+    assert_eq!(text(server.send(get()).await.unwrap()).await, "ok");
+
+    let server = upstream(port, Limits::default());
+    assert_eq!(text(server.send(get()).await.unwrap()).await, "ok");
+    let error = fails(&server, request(Method::DELETE, Body::Empty)).await;
+    assert!(matches!(error, ServerError::Broke { .. }), "{error}");
+    assert!(!error.nothing_done());
+}
+
+/// One that was closed while nobody looked is simply not used.
+#[tokio::test]
+async fn a_connection_closed_while_idle_is_not_used() {
+    let (closed, mut told) = tokio::sync::mpsc::channel(1);
+    let port = origin(move |_, mut stream| {
+        let closed = closed.clone();
+        async move {
+            head(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+            drop(stream);
+            closed.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let server = upstream(port, Limits::default());
+    for _ in 0..3 {
+        // Even what must not be sent twice goes through.
+        let answer = server.send(request(Method::DELETE, Body::Empty)).await.unwrap();
+        assert_eq!(text(answer).await, "ok");
+        told.recv().await.unwrap();
+        while server.pool.take().is_some_and(|conn| !conn.sender.is_closed()) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_server_is_an_error_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let server = upstream(port, Limits::default());
+    let error = fails(&server, get()).await;
+    assert!(matches!(error, ServerError::Connect { .. }), "{error}");
+    assert!(error.nothing_done());
+    let health = server.health();
+    assert!(!health.up);
+    assert_eq!(health.failed, 1);
+    assert_eq!(health.last_error.as_ref().map(|(at, _)| *at), Some(WallTime(7)));
+}
+
+#[tokio::test]
+async fn a_silent_server_is_an_error_in_time() {
+    let port = origin(|number, mut stream| async move {
+        head(&mut stream).await;
+        if number == 1 {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let limits = Limits { silence: Duration::from_millis(200), ..Limits::default() };
+    let server = upstream(port, limits);
+    let error = fails(&server, get()).await;
+    assert!(matches!(error, ServerError::Silent { .. }), "{error}");
+    assert!(!error.nothing_done());
+    // In the middle of a body too: it ends in an error, not in less than was announced.
+    let answer = server.send(get()).await.unwrap();
+    assert!(collect(answer.into_body(), 100).await.is_err());
+    assert_eq!(server.health().in_use, 0);
+}
+
+#[tokio::test]
+async fn a_silent_client_is_not_the_servers_fault() {
+    let port = origin(|_, mut stream| async move {
+        head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let limits = Limits {
+        client_silence: Duration::from_millis(200),
+        silence: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let server = upstream(port, limits);
+    let never = http_body_util::StreamBody::new(futures_util::stream::pending());
+    let error = fails(&server, request(Method::PUT, Body::boxed(never))).await;
+    assert!(matches!(error, ServerError::ClientSilent { .. }), "{error}");
+    assert!(server.health().up);
+}
+
+#[tokio::test]
+async fn a_broken_upload_breaks_the_connection() {
+    let (ended, mut seen) = tokio::sync::mpsc::channel(1);
+    let port = origin(move |_, mut stream| {
+        let ended = ended.clone();
+        async move {
+            head(&mut stream).await;
+            let mut body = Vec::new();
+            let read = stream.read_to_end(&mut body).await;
+            // The last chunk must not have been sent: the server must not take it for the whole.
+            ended.send((read.is_ok(), body.ends_with(b"0\r\n\r\n"))).await.unwrap();
+        }
+    })
+    .await;
+    let server = upstream(port, Limits::default());
+    let pieces = futures_util::stream::iter([
+        Ok(http_body::Frame::data(bytes::Bytes::from_static(b"half"))),
+        Err(BoxError::from("gone")),
+    ]);
+    let body = Body::boxed(http_body_util::StreamBody::new(pieces));
+    let error = fails(&server, request(Method::PUT, body)).await;
+    assert!(matches!(error, ServerError::Client { .. }), "{error}");
+    let (_, whole) = seen.recv().await.unwrap();
+    assert!(!whole);
+}
+
+#[tokio::test]
+async fn one_more_than_the_limit_is_refused_by_name() {
+    let port = origin(|_, mut stream| async move {
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let server = upstream(port, Limits { connections: 2, ..Limits::default() });
+    let one = server.send(get()).await.unwrap();
+    let two = server.send(get()).await.unwrap();
+    let error = fails(&server, get()).await;
+    assert!(matches!(error, ServerError::Busy { limit: 2, .. }), "{error}");
+    // An answer that is not wanted any more makes room.
+    drop(one);
+    assert!(server.send(get()).await.is_ok());
+    drop(two);
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_in_time() {
+    let (ended, mut seen) = tokio::sync::mpsc::channel(1);
+    let port = origin(move |_, mut stream| {
+        let ended = ended.clone();
+        async move {
+            head(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+            let next = head(&mut stream).await;
+            ended.send(next.is_none()).await.unwrap();
+        }
+    })
+    .await;
+    let server = upstream(port, Limits { idle_for: Duration::from_millis(50), ..Limits::default() });
+    assert_eq!(text(server.send(get()).await.unwrap()).await, "ok");
+    assert!(seen.recv().await.unwrap());
+}
+
+/// With `Expect: 100-continue` the body is sent only when the server wants it.
+#[tokio::test]
+async fn the_server_decides_whether_it_wants_the_body() {
+    let port = origin(|number, mut stream| async move {
+        head(&mut stream).await;
+        if number == 0 {
+            let no = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(no).await.unwrap();
+            std::future::pending::<()>().await;
+        }
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+        let mut body = [0; 4];
+        stream.read_exact(&mut body).await.unwrap();
+        assert_eq!(&body, b"data");
+        stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    })
+    .await;
+    let server = upstream(port, Limits::default());
+    let polled = Arc::new(AtomicUsize::new(0));
+    let put = || {
+        let polled = polled.clone();
+        let piece = futures_util::stream::once(async move {
+            polled.fetch_add(1, Ordering::Relaxed);
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(b"data")))
+        });
+        let body = Body::boxed(http_body_util::StreamBody::new(Box::pin(piece)));
+        let mut put = request(Method::PUT, body);
+        put.headers_mut().insert("expect", "100-continue".parse().unwrap());
+        put.headers_mut().insert("content-length", "4".parse().unwrap());
+        put
+    };
+    assert_eq!(server.send(put()).await.unwrap().status(), StatusCode::FORBIDDEN);
+    assert_eq!(polled.load(Ordering::Relaxed), 0);
+    assert_eq!(server.send(put()).await.unwrap().status(), StatusCode::CREATED);
+    assert_eq!(polled.load(Ordering::Relaxed), 1);
+}
