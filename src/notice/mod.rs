@@ -1,1 +1,487 @@
-//! The notice room.
+//! The primary's side of a share: every change, wherever it came from, becomes records of the
+//! journal, and the journal goes to every copy.
+//!
+//! A relayed change, an entry found by a scan, a mark left by a crash: each is only a hint that an
+//! object or an entry may differ from the catalog; [`pass`] finds out from the disk what is so. Not
+//! here: what a copy does with the records (see `follow`), and who may change what (the servers).
+//!
+//! What a crash leaves, step by step:
+//! 1. before the mark is durable: the server has not heard of the change; nothing happened.
+//! 2. after it: the mark is found at start and the entry is looked at, done or not done.
+//! 3. after the batch with the record is durable: copies get it; the mark, still there, costs one
+//!    more look that finds nothing.
+//! 4. after the mark is cleared: the file system was synced before that.
+
+mod draft;
+mod feed;
+mod locks;
+mod minter;
+mod pass;
+mod scan;
+mod supply;
+mod table;
+mod tail;
+mod worker;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use minter::Minter;
+use table::Table;
+use tail::Tail;
+
+use crate::catalog::{CatalogError, Shelf, Touch};
+use crate::clock::Clock;
+use crate::effect::{Change, Reach, Target};
+use crate::id::{Gen, Name, ObjectId, RelPath, ShareId, SiteId};
+use crate::link::Session;
+use crate::object::{Found, Kind};
+use crate::tree::{Place, Resolved, Tree, TreeError};
+
+/// Most marks told at the start of a journal stream; beyond it the copy waits for releases.
+const IN_FORCE_MAX: usize = 10_000;
+/// Most entries looked at beside those that a failed change named; a scan finds any others.
+const STRAYS_MAX: usize = 1000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NoticeError {
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("reading {what}: {source}")]
+    Read { what: String, source: io::Error },
+    #[error("{path} leaves the share by a symbolic link")]
+    Outside { path: RelPath },
+    #[error("the share is stopped here: {why}")]
+    Stopped { why: String },
+    #[error("a task of the share ended early; see the log")]
+    Task,
+}
+
+pub type Result<T, E = NoticeError> = std::result::Result<T, E>;
+
+/// Who sent a change: a session of another site, so that a barrier knows what it must wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    pub site: SiteId,
+    pub session: Session,
+}
+
+/// What a share needs to know of the map.
+pub struct Config {
+    pub share: ShareId,
+    /// For ObjectIds, derived from the cluster's secret.
+    pub key: [u8; 32],
+    /// The kernel's boot id: another one than last time means that the page cache was lost (R24).
+    pub boot_id: String,
+}
+
+/// How a share fares at its primary, for `status`.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Standing {
+    /// Why nothing can be noticed now, and what to do about it.
+    pub stopped: Option<String>,
+    pub scan: Option<scan::Progress>,
+    pub marks: usize,
+    /// Changes whose outcome the server never told.
+    pub suspects: usize,
+}
+
+/// One share at its primary's site.
+pub struct Notice<T: Tree> {
+    config: Config,
+    shelf: Arc<Shelf>,
+    tree: Arc<T>,
+    clock: Arc<dyn Clock>,
+    minter: Minter,
+    locks: Arc<locks::EntryLocks>,
+    table: Mutex<Table>,
+    wake: Condvar,
+    tail: Tail,
+    flushes: Mutex<HashMap<u64, tokio::sync::oneshot::Sender<()>>>,
+    next_flush: AtomicU64,
+    flying: Mutex<HashMap<Origin, u64>>,
+    landed: tokio::sync::Notify,
+    standing: Mutex<Standing>,
+    scan_wanted: AtomicBool,
+    terms: Mutex<(Vec<SiteId>, bool)>,
+    stop: AtomicBool,
+    worker: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: Tree> Notice<T> {
+    /// Takes up the marks that are in force and starts the share's worker thread, which scans first
+    /// if the share was never scanned or was not stopped cleanly, and in the background otherwise.
+    pub fn start(
+        config: Config,
+        shelf: Arc<Shelf>,
+        tree: Arc<T>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        let minter = Minter::new(config.key, tree.marker());
+        let head = shelf.head();
+        let notice = Arc::new(Self {
+            config,
+            tree,
+            clock,
+            minter,
+            locks: Arc::default(),
+            table: Mutex::default(),
+            wake: Condvar::new(),
+            tail: Tail::new(head.at.seq),
+            flushes: Mutex::default(),
+            next_flush: AtomicU64::new(1),
+            flying: Mutex::default(),
+            landed: tokio::sync::Notify::new(),
+            standing: Mutex::default(),
+            scan_wanted: AtomicBool::new(true),
+            terms: Mutex::default(),
+            stop: AtomicBool::new(false),
+            worker: Mutex::default(),
+            shelf,
+        });
+        {
+            let mut table = lock(&notice.table);
+            for (touch, generation) in notice.shelf.marks()? {
+                table.remember(touch, generation, true);
+            }
+        }
+        let worker = notice.clone();
+        let handle = std::thread::Builder::new()
+            .name(format!("notice {}", notice.config.share))
+            .spawn(move || worker.run())
+            .map_err(|source| NoticeError::Read {
+                what: "starting the share's thread".into(),
+                source,
+            })?;
+        *lock(&notice.worker) = Some(handle);
+        Ok(notice)
+    }
+
+    /// Takes what a map may change while running: the sites whose copies the journal is kept for, and
+    /// whether what a change touched is synced before it is answered.
+    pub fn reconfigure(&self, copies: Vec<SiteId>, sync: bool) {
+        *lock(&self.terms) = (copies, sync);
+    }
+
+    pub fn copies(&self) -> Vec<SiteId> {
+        lock(&self.terms).0.clone()
+    }
+
+    /// Waits for the worker after `stop`. Blocks.
+    pub fn join(&self) {
+        if let Some(worker) = lock(&self.worker).take()
+            && worker.join().is_err()
+        {
+            tracing::error!(share = %self.config.share, "the share's thread panicked");
+        }
+    }
+
+    /// Ends the worker after what it is doing now.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.wake.notify_all();
+    }
+
+    pub fn share(&self) -> &ShareId {
+        &self.config.share
+    }
+
+    pub fn standing(&self) -> Standing {
+        let table = lock(&self.table);
+        let (marks, suspects) = (table.len(), table.suspects());
+        drop(table);
+        Standing { marks, suspects, ..lock(&self.standing).clone() }
+    }
+
+    /// Looks over the whole share again, in the background.
+    pub fn rescan(&self) {
+        self.scan_wanted.store(true, Ordering::SeqCst);
+        self.wake.notify_all();
+    }
+
+    /// Before the server hears of a change: what it touches is found on the disk, changes of the same
+    /// entries are waited for, and the marks are made durable.
+    pub async fn begin(self: &Arc<Self>, change: &Change, origin: Option<Origin>) -> Result<Ticket<T>> {
+        if let Some(why) = lock(&self.standing).stopped.clone() {
+            return Err(NoticeError::Stopped { why });
+        }
+        let (touches, deep) = self.touches_of(&change.targets).await?;
+        let entries: Vec<Touch> =
+            touches.iter().filter(|touch| matches!(touch, Touch::Entry(..))).cloned().collect();
+        let guard = self.locks.lock(&entries).await;
+        // Handed out under the table's lock: whoever asks for the newest knows all before it.
+        let generation = {
+            let mut table = lock(&self.table);
+            let generation = self.shelf.next_gen();
+            table.begin(&touches, generation, deep);
+            generation
+        };
+        let ticket = Ticket {
+            notice: self.clone(),
+            targets: change.targets.clone(),
+            touches,
+            generation,
+            deep,
+            origin,
+            open: true,
+            _guard: guard,
+        };
+        if let Some(origin) = &ticket.origin {
+            *lock(&self.flying).entry(origin.clone()).or_default() += 1;
+        }
+        self.mark(&ticket.touches, generation).await?;
+        Ok(ticket)
+    }
+
+    async fn mark(&self, touches: &[Touch], generation: Gen) -> Result<()> {
+        let mut batch = self.shelf.batch();
+        for touch in touches {
+            batch.mark(touch.clone(), generation);
+        }
+        Ok(self.shelf.commit(batch, true).await?)
+    }
+
+    async fn touches_of(self: &Arc<Self>, targets: &[Target]) -> Result<(Vec<Touch>, bool)> {
+        let notice = self.clone();
+        let targets = targets.to_vec();
+        blocking(move || {
+            let mut touches = Vec::new();
+            let mut deep = false;
+            for target in &targets {
+                deep |= notice.touch(target, &mut touches)?;
+            }
+            touches.dedup();
+            Ok((touches, deep))
+        })
+        .await
+    }
+
+    /// What one target is on the disk now (R2). `true`: everything below it may change too.
+    fn touch(&self, target: &Target, touches: &mut Vec<Touch>) -> Result<bool> {
+        let path = &target.path;
+        let below = target.reach == Reach::Below;
+        let (dir, name, found, deep) = match self.tree.resolve(path, false)? {
+            Resolved::Root(_) => {
+                touches.push(Touch::Object(ObjectId::ROOT));
+                return Ok(below);
+            }
+            Resolved::Entry { dir, name, found } => (dir, name, found, below),
+            // A server that makes missing parents makes them below here.
+            Resolved::NoParent { dir, name } => (dir, name, None, true),
+            Resolved::NotADirectory { dir, name } => (dir, name, None, below),
+            Resolved::Outside => return Err(NoticeError::Outside { path: path.clone() }),
+        };
+        let parent = self.dir_id(&dir, path)?;
+        if let Some(found) = found {
+            touches.extend(self.shelf.by_handle(&found.handle)?.map(Touch::Object));
+            if found.kind == Kind::Symlink {
+                self.touch_target(path, touches)?;
+            }
+        }
+        touches.push(Touch::Entry(parent, name));
+        Ok(deep)
+    }
+
+    /// Some servers write through a symbolic link at the end of the path, some replace it: what it
+    /// leads to is touched as well.
+    fn touch_target(&self, path: &RelPath, touches: &mut Vec<Touch>) -> Result<()> {
+        let Resolved::Entry { dir, name, found } = self.tree.resolve(path, true)? else { return Ok(()) };
+        if let Some(found) = found {
+            touches.extend(self.shelf.by_handle(&found.handle)?.map(Touch::Object));
+        }
+        touches.push(Touch::Entry(self.dir_id(&dir, path)?, name));
+        Ok(())
+    }
+
+    /// The directory's id; one that is not recorded yet is remembered with where it was seen.
+    fn dir_id(&self, dir: &Found, path: &RelPath) -> Result<ObjectId> {
+        if let Some(id) = self.shelf.by_handle(&dir.handle)? {
+            return Ok(id);
+        }
+        let id = self.minter.mint(self.shelf.meta().epoch, &dir.handle);
+        let above = path.split_last().map(|(above, _)| above).unwrap_or_default();
+        self.minter.remember(id, dir.handle.clone(), above);
+        Ok(id)
+    }
+
+    /// Everything answered before this call has been looked at; says the head after that.
+    pub(crate) async fn flush(&self) -> Result<crate::catalog::Head> {
+        let ticket = self.next_flush.fetch_add(1, Ordering::Relaxed);
+        let (done, wait) = tokio::sync::oneshot::channel();
+        lock(&self.flushes).insert(ticket, done);
+        lock(&self.table).flush(ticket);
+        self.wake.notify_all();
+        wait.await.map_err(|_| NoticeError::Task)?;
+        Ok(self.shelf.head())
+    }
+
+    /// All that `origin`'s site sent in older sessions has landed, and has been looked at.
+    async fn barrier(&self, origin: &Origin) -> Result<crate::catalog::Head> {
+        loop {
+            let landed = self.landed.notified();
+            tokio::pin!(landed);
+            landed.as_mut().enable();
+            let older = lock(&self.flying)
+                .keys()
+                .any(|other| other.site == origin.site && other.session < origin.session);
+            if !older {
+                break;
+            }
+            landed.await;
+        }
+        self.flush().await
+    }
+
+    fn land(&self, origin: Option<&Origin>) {
+        if let Some(origin) = origin {
+            let mut flying = lock(&self.flying);
+            if let Some(count) = flying.get_mut(origin) {
+                *count -= 1;
+                if *count == 0 {
+                    flying.remove(origin);
+                }
+            }
+            drop(flying);
+            self.landed.notify_waiters();
+        }
+        self.wake.notify_all();
+    }
+}
+
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| NoticeError::Task)?
+}
+
+/// One change between its mark and its outcome. Dropped without a word, its outcome is unknown (R18).
+pub struct Ticket<T: Tree> {
+    notice: Arc<Notice<T>>,
+    targets: Vec<Target>,
+    touches: Vec<Touch>,
+    generation: Gen,
+    deep: bool,
+    origin: Option<Origin>,
+    open: bool,
+    _guard: locks::EntryGuard,
+}
+
+impl<T: Tree> Ticket<T> {
+    /// The server said it is done. Synced where the share asks for it; then the disk is looked at. Says what
+    /// the asking site must not answer from its own copy until these generations are released there.
+    pub async fn answered(mut self, sync: bool) -> Result<Vec<(Touch, Gen)>> {
+        // The walk may have led elsewhere meanwhile (R2): what it leads to now is marked as well.
+        let (now, deep) = self.notice.touches_of(&self.targets).await?;
+        let more: Vec<Touch> = now.into_iter().filter(|touch| !self.touches.contains(touch)).collect();
+        if !more.is_empty() {
+            lock(&self.notice.table).begin(&more, self.generation, deep);
+            self.touches.extend(more.iter().cloned());
+            self.notice.mark(&more, self.generation).await?;
+        }
+        if !sync {
+            self.strays().await?;
+        } else if lock(&self.notice.terms).1 {
+            self.sync().await?;
+        }
+        self.open = false;
+        let awaits = lock(&self.notice.table).answered(&self.touches);
+        self.notice.land(self.origin.as_ref());
+        Ok(awaits)
+    }
+
+    /// The server refused: still looked at, as a refusal halfway through may have changed something.
+    pub fn refused(mut self) -> Vec<(Touch, Gen)> {
+        self.open = false;
+        let awaits = lock(&self.notice.table).answered(&self.touches);
+        self.notice.land(self.origin.as_ref());
+        awaits
+    }
+
+    /// A server that failed halfway may have left what nobody named, a temporary file beside its
+    /// target say: what is in the directories of the change and not in the catalog is looked at too.
+    async fn strays(&self) -> Result<()> {
+        let notice = self.notice.clone();
+        let dirs: std::collections::BTreeSet<ObjectId> = self
+            .touches
+            .iter()
+            .filter_map(|touch| match touch {
+                Touch::Entry(dir, _) => Some(*dir),
+                Touch::Object(_) => None,
+            })
+            .collect();
+        let generation = self.generation;
+        blocking(move || {
+            let mut found = Vec::new();
+            for id in dirs {
+                let Some(handle) = notice.handle_of(id)? else { continue };
+                let path = || notice.shelf.path_of(id).ok().flatten();
+                let Some(dir) = notice.tree.open_dir(&Place { handle: &handle, path: &path })? else {
+                    continue;
+                };
+                for name in notice.tree.list(&dir)? {
+                    if found.len() < STRAYS_MAX && notice.shelf.child(id, &name)?.is_none() {
+                        found.push(Touch::Entry(id, name));
+                    }
+                }
+            }
+            let mut table = lock(&notice.table);
+            for touch in found {
+                table.remember(touch, generation, false);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        let notice = self.notice.clone();
+        let entries: Vec<(ObjectId, Name)> = self
+            .touches
+            .iter()
+            .filter_map(|touch| match touch {
+                Touch::Entry(dir, name) => Some((*dir, name.clone())),
+                Touch::Object(_) => None,
+            })
+            .collect();
+        let deep = self.deep;
+        blocking(move || {
+            if deep {
+                return Ok(notice.tree.sync()?);
+            }
+            for (id, name) in &entries {
+                let Some(handle) = notice.handle_of(*id)? else { continue };
+                let path = || notice.shelf.path_of(*id).ok().flatten();
+                match notice.tree.open_dir(&Place { handle: &handle, path: &path })? {
+                    Some(dir) => notice.tree.sync_entry(&dir, name)?,
+                    None => notice.tree.sync()?,
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl<T: Tree> Notice<T> {
+    fn handle_of(&self, id: ObjectId) -> Result<Option<crate::object::LocalHandle>> {
+        Ok(match self.shelf.local(id)? {
+            Some(local) => Some(local.handle),
+            None => self.minter.recall(id).map(|(handle, _)| handle),
+        })
+    }
+}
+
+impl<T: Tree> Drop for Ticket<T> {
+    fn drop(&mut self) {
+        if self.open {
+            lock(&self.notice.table).doubt(&self.touches);
+            self.notice.land(self.origin.as_ref());
+        }
+    }
+}

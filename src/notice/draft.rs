@@ -1,0 +1,178 @@
+//! What one pass is about to write to the journal, over the catalog as it is: later looks of the same
+//! pass see what earlier ones found.
+
+use std::collections::HashMap;
+
+use crate::catalog::{Batch, CatalogError, Change, Inline, Release, Shelf};
+use crate::id::{Name, ObjectId, RelPath};
+use crate::object::{Local, LocalHandle, Object};
+
+pub(super) type Entry = (ObjectId, Name);
+
+/// Deepest directory a path is built for, as in the catalog.
+const DEPTH_MAX: usize = 2048;
+
+pub(super) struct Draft<'a> {
+    shelf: &'a Shelf,
+    pub changes: Vec<Change>,
+    pub inline: Vec<Inline>,
+    names: HashMap<Entry, Option<ObjectId>>,
+    objects: HashMap<ObjectId, Option<Object>>,
+    links: HashMap<ObjectId, Vec<Entry>>,
+    handles: HashMap<LocalHandle, Option<ObjectId>>,
+    locals: HashMap<ObjectId, Option<Local>>,
+}
+
+type Result<T> = std::result::Result<T, CatalogError>;
+
+impl<'a> Draft<'a> {
+    pub fn new(shelf: &'a Shelf) -> Self {
+        Self {
+            shelf,
+            changes: Vec::new(),
+            inline: Vec::new(),
+            names: HashMap::new(),
+            objects: HashMap::new(),
+            links: HashMap::new(),
+            handles: HashMap::new(),
+            locals: HashMap::new(),
+        }
+    }
+
+    pub fn child(&self, parent: ObjectId, name: &Name) -> Result<Option<ObjectId>> {
+        match self.names.get(&(parent, name.clone())) {
+            Some(known) => Ok(*known),
+            None => self.shelf.child(parent, name),
+        }
+    }
+    pub fn object(&self, id: ObjectId) -> Result<Option<Object>> {
+        match self.objects.get(&id) {
+            Some(known) => Ok(known.clone()),
+            None => self.shelf.object(id),
+        }
+    }
+    pub fn links(&self, id: ObjectId) -> Result<Vec<Entry>> {
+        match self.links.get(&id) {
+            Some(known) => Ok(known.clone()),
+            None => self.shelf.links(id),
+        }
+    }
+    pub fn local(&self, id: ObjectId) -> Result<Option<Local>> {
+        match self.locals.get(&id) {
+            Some(known) => Ok(known.clone()),
+            None => self.shelf.local(id),
+        }
+    }
+    pub fn by_handle(&self, handle: &LocalHandle) -> Result<Option<ObjectId>> {
+        match self.handles.get(handle) {
+            Some(known) => Ok(*known),
+            None => self.shelf.by_handle(handle),
+        }
+    }
+    pub fn path_of(&self, id: ObjectId) -> Result<Option<RelPath>> {
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != ObjectId::ROOT {
+            let Some((parent, name)) = self.links(at)?.into_iter().next() else { return Ok(None) };
+            names.push(name);
+            at = parent;
+            if names.len() > DEPTH_MAX {
+                return Ok(None);
+            }
+        }
+        names.reverse();
+        Ok(RelPath::new(names).ok())
+    }
+
+    pub fn put(&mut self, object: Object) {
+        self.objects.insert(object.id, Some(object.clone()));
+        self.changes.push(Change::Put(object));
+    }
+    pub fn set_local(&mut self, id: ObjectId, local: Local) -> Result<()> {
+        if let Some(old) = self.local(id)?
+            && old.handle != local.handle
+        {
+            self.handles.insert(old.handle, None);
+        }
+        self.handles.insert(local.handle.clone(), Some(id));
+        self.locals.insert(id, Some(local));
+        Ok(())
+    }
+    /// The entry is `id` from now on, with no word in the journal: `link` and `moved` give it.
+    fn enter(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<()> {
+        let mut links = self.links(id)?;
+        let entry = (parent, name.clone());
+        if !links.contains(&entry) {
+            links.push(entry.clone());
+        }
+        self.links.insert(id, links);
+        self.names.insert(entry, Some(id));
+        Ok(())
+    }
+    /// The entry is nothing from now on, with no word in the journal yet.
+    pub fn leave(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<()> {
+        let mut links = self.links(id)?;
+        let entry = (parent, name.clone());
+        links.retain(|known| *known != entry);
+        self.links.insert(id, links);
+        self.names.insert(entry, None);
+        Ok(())
+    }
+    pub fn link(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<()> {
+        self.enter(parent, name, id)?;
+        self.changes.push(Change::Link { parent, name: name.clone(), id });
+        Ok(())
+    }
+    /// Says in the journal what `leave` has done.
+    pub fn unlinked(&mut self, (parent, name): Entry, id: ObjectId) {
+        self.changes.push(Change::Unlink { parent, name, id });
+    }
+    pub fn moved(&mut self, id: ObjectId, from: Entry, to: Entry) -> Result<()> {
+        self.enter(to.0, &to.1, id)?;
+        self.changes.push(Change::Move { id, from, to });
+        Ok(())
+    }
+    pub fn gone(&mut self, id: ObjectId) -> Result<()> {
+        if let Some(local) = self.local(id)? {
+            self.handles.insert(local.handle, None);
+        }
+        self.locals.insert(id, None);
+        self.objects.insert(id, None);
+        self.links.insert(id, Vec::new());
+        self.changes.push(Change::Gone { id });
+        Ok(())
+    }
+
+    /// Hands everything over to `batch` as records of at most `most` changes, and begins anew. The
+    /// catalog must have committed it before the next read. Releases go with the last record; where
+    /// there is no change they are handed back.
+    pub fn fill(
+        &mut self,
+        batch: &mut Batch,
+        wall: i64,
+        most: usize,
+        releases: Vec<Release>,
+    ) -> Vec<Release> {
+        let mut changes = std::mem::take(&mut self.changes).into_iter().peekable();
+        let mut left = Some(releases);
+        while changes.peek().is_some() {
+            let chunk: Vec<Change> = changes.by_ref().take(most).collect();
+            let releases = if changes.peek().is_none() { left.take() } else { None };
+            batch.publish(wall, chunk, releases.unwrap_or_default());
+        }
+        // After the changes: a `Gone` takes its local row along.
+        for (id, local) in self.locals.drain() {
+            batch.set_local(id, local);
+        }
+        self.names.clear();
+        self.objects.clear();
+        self.links.clear();
+        self.handles.clear();
+        left.unwrap_or_default()
+    }
+
+    /// How much this holds: what bounds a pass.
+    pub fn weight(&self) -> usize {
+        self.changes.len() + self.locals.len()
+    }
+}

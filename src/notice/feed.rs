@@ -1,0 +1,303 @@
+//! The journal and the snapshot as streams to one copy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::tail::Missed;
+use super::{IN_FORCE_MAX, Notice, Origin, blocking, lock};
+use crate::body::Body;
+use crate::catalog::{self, Change, Head, PeerRow};
+use crate::id::{Epoch, Hash, Position, Seq, SiteId};
+use crate::link::frames::{FrameReader, FrameSender, sender};
+use crate::link::share::{
+    Ack, Barrier, Beat, Feed, Follow, MESSAGE_MAX, Sent, Snap, SnapEnd, SnapEntries, SnapEntry,
+    SnapStart, Start, feed, snap,
+};
+use crate::tree::Tree;
+
+/// A copy hears where the journal ends at least this often.
+const BEAT: Duration = Duration::from_secs(1);
+/// Records read from the catalog at once.
+const READ_RECORDS: usize = 64;
+const READ_BYTES: usize = 256 * 1024;
+/// Entries in one message of a snapshot.
+const SNAP_ENTRIES: usize = 256;
+/// Longest first message of a request.
+const ASK_MAX: usize = 1024;
+
+/// What a journal stream ended with.
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error("the copy is no longer listening")]
+    Closed,
+    #[error(transparent)]
+    Notice(#[from] super::NoticeError),
+    #[error(transparent)]
+    Catalog(#[from] catalog::CatalogError),
+}
+
+pub(super) fn answer(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(Body::text(text));
+    *response.status_mut() = status;
+    response
+}
+
+impl<T: Tree> Notice<T> {
+    /// Answers what a copy asks about this share: `what` is the last part of the path.
+    pub async fn inbound(
+        self: Arc<Self>,
+        from: Origin,
+        what: &str,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        match what {
+            "journal" => self.journal(from.site, request).await,
+            "snapshot" => self.snapshot(from.site),
+            "content" => self.content(request),
+            "barrier" => match self.barrier(&from).await {
+                Ok(head) => {
+                    let barrier = Barrier { epoch: head.at.epoch.0, seq: head.at.seq.0 };
+                    Response::new(Body::Full(prost::Message::encode_to_vec(&barrier).into()))
+                }
+                Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            },
+            _ => answer(StatusCode::NOT_FOUND, "no such request about a share"),
+        }
+    }
+
+    async fn journal(self: Arc<Self>, site: SiteId, request: Request<Incoming>) -> Response<Body> {
+        let mut asked = FrameReader::new(request.into_body());
+        let follow = match asked.next::<Follow>(ASK_MAX).await {
+            Ok(Some(follow)) => follow,
+            Ok(None) => {
+                return answer(StatusCode::BAD_REQUEST, "the request ended before its first message");
+            }
+            Err(error) => return answer(StatusCode::BAD_REQUEST, error.to_string()),
+        };
+        let at = Position { epoch: Epoch(follow.epoch), seq: Seq(follow.seq) };
+        let known =
+            Hash::try_from(&follow.chain[..]).ok().zip(Hash::try_from(&follow.incarnation[..]).ok());
+        let Some((chain, incarnation)) = known else {
+            return answer(
+                StatusCode::BAD_REQUEST,
+                "the chain and incarnation hashes must be 32 bytes each",
+            );
+        };
+        match self.extends(at, chain, incarnation) {
+            Ok(true) => {}
+            Ok(false) => {
+                return answer(
+                    StatusCode::CONFLICT,
+                    "this journal does not extend yours: compare trees",
+                );
+            }
+            Err(error) => return answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        }
+        let (feeds, body) = sender(MESSAGE_MAX);
+        let acked = Arc::new(std::sync::Mutex::new(at));
+        tokio::spawn(self.clone().take_acks(site.clone(), asked, acked.clone()));
+        tokio::spawn(async move {
+            match self.stream(at, &feeds, &acked).await {
+                Err(FeedError::Closed) | Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(share = %self.config.share, %site, %error, "the journal's stream broke off");
+                }
+            }
+        });
+        Response::new(body)
+    }
+
+    /// Whether our journal goes on where the copy's ends (R24).
+    fn extends(
+        &self,
+        at: Position,
+        chain: Hash,
+        incarnation: Hash,
+    ) -> Result<bool, catalog::CatalogError> {
+        let head = self.shelf.head();
+        if incarnation != head.incarnation
+            || at.seq.next() < self.shelf.oldest()
+            || !self.shelf.meta().scanned
+        {
+            return Ok(false);
+        }
+        Ok(self.shelf.chain_at(at)? == Some(chain))
+    }
+
+    async fn take_acks(
+        self: Arc<Self>,
+        site: SiteId,
+        mut asked: FrameReader,
+        last: Arc<std::sync::Mutex<Position>>,
+    ) {
+        while let Ok(Some(ack)) = asked.next::<Ack>(ASK_MAX).await {
+            let acked = Position { epoch: Epoch(ack.epoch), seq: Seq(ack.seq) };
+            *lock(&last) = acked;
+            let row = PeerRow { acked, debts: ack.debts, seen_wall: self.clock.wall().0 };
+            let mut batch = self.shelf.batch();
+            batch.peer(site.clone(), row);
+            // Not waited for to be durable: an older position only means that more is sent again.
+            if let Err(error) = self.shelf.commit(batch, false).await {
+                tracing::warn!(share = %self.config.share, %site, %error, "an acknowledgement was not noted");
+            }
+        }
+    }
+
+    async fn stream(
+        &self,
+        at: Position,
+        feeds: &FrameSender,
+        acked: &std::sync::Mutex<Position>,
+    ) -> Result<(), FeedError> {
+        let mut done = at.seq;
+        let mut grown = self.tail.watch();
+        'restart: loop {
+            let (mut cursor, force, newest) = {
+                let table = lock(&self.table);
+                (self.tail.cursor(), table.in_force(IN_FORCE_MAX), table.newest())
+            };
+            let head = self.beat(*lock(acked));
+            let start = Start {
+                head,
+                more: force.len() >= IN_FORCE_MAX,
+                generation: newest.0,
+                in_force: catalog::encode_touch_gens(&force),
+            };
+            self.catch_up(&mut done, cursor.head, feeds).await?;
+            send(feeds, feed::Kind::Start(start)).await?;
+            loop {
+                match self.tail.get(cursor.next) {
+                    Ok(Some(feed)) => {
+                        cursor.next += 1;
+                        feeds.send(&*feed).await.map_err(|_| FeedError::Closed)?;
+                        if let Some(feed::Kind::Record(_)) = &feed.kind {
+                            done = done.next();
+                        }
+                    }
+                    Err(Missed) => continue 'restart,
+                    Ok(None) => {
+                        grown.mark_unchanged();
+                        if self.tail.cursor().next > cursor.next {
+                            continue;
+                        }
+                        if tokio::time::timeout(BEAT, grown.changed()).await.is_err() {
+                            let beat = self.beat(*lock(acked));
+                            send(feeds, feed::Kind::Beat(beat)).await?;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn catch_up(&self, done: &mut Seq, head: Seq, feeds: &FrameSender) -> Result<(), FeedError> {
+        while *done < head {
+            let shelf = self.shelf.clone();
+            let after = *done;
+            let records =
+                blocking(move || Ok(shelf.records_after(after, READ_RECORDS, READ_BYTES)?)).await?;
+            if records.first().is_none_or(|first| first.at.seq != done.next()) {
+                // Trimmed under a copy that was away: the next connection compares trees.
+                return Err(FeedError::Closed);
+            }
+            for record in records.iter().take_while(|record| record.at.seq <= head) {
+                let sent = Sent { record: catalog::encode_record(record), inline: Vec::new() };
+                *done = record.at.seq;
+                send(feeds, feed::Kind::Record(sent)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn beat(&self, acked: Position) -> Beat {
+        let head = self.shelf.head().at;
+        let behind = (acked.epoch == head.epoch && acked.seq < head.seq)
+            .then(|| self.shelf.record(acked.seq.next()).ok().flatten())
+            .flatten();
+        let lag = behind.map_or(0, |record| self.clock.wall().0.saturating_sub(record.wall));
+        Beat {
+            epoch: head.epoch.0,
+            seq: head.seq.0,
+            lag_ms: u64::try_from(lag / 1_000_000).unwrap_or(0),
+        }
+    }
+
+    fn snapshot(self: Arc<Self>, site: SiteId) -> Response<Body> {
+        if !self.shelf.meta().scanned {
+            return answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the primary copy is being scanned for the first time",
+            );
+        }
+        let (feeds, body) = sender(MESSAGE_MAX);
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            match self.send_snapshot(&site, &runtime, &feeds) {
+                // The reader has gone: nobody to tell.
+                Ok(()) => {
+                    let _ = runtime.block_on(feeds.finish());
+                }
+                Err(error) => {
+                    tracing::warn!(share = %self.config.share, %site, %error, "a snapshot broke off");
+                }
+            }
+        });
+        Response::new(body)
+    }
+
+    fn send_snapshot(
+        &self,
+        site: &SiteId,
+        runtime: &tokio::runtime::Handle,
+        feeds: &FrameSender,
+    ) -> Result<(), FeedError> {
+        let snapshot = self.shelf.snapshot()?;
+        let head: Head = snapshot.head();
+        // Pins the records after the snapshot until the copy says more (R29).
+        let row = PeerRow { acked: head.at, debts: 0, seen_wall: self.clock.wall().0 };
+        let mut batch = self.shelf.batch();
+        batch.peer(site.clone(), row);
+        self.shelf.commit(batch, false).wait()?;
+        let totals = self.shelf.totals();
+        let put = |kind| {
+            let snap = Snap { kind: Some(kind) };
+            runtime.block_on(feeds.send(&snap)).map_err(|_| FeedError::Closed)
+        };
+        put(snap::Kind::Start(SnapStart {
+            epoch: head.at.epoch.0,
+            seq: head.at.seq.0,
+            chain: Bytes::copy_from_slice(&head.chain.0),
+            incarnation: Bytes::copy_from_slice(&head.incarnation.0),
+            objects: totals.objects,
+            bytes: totals.bytes,
+            root: snapshot
+                .root()?
+                .map(|root| catalog::encode_change(&Change::Put(root)))
+                .unwrap_or_default(),
+        }))?;
+        let mut entries = Vec::with_capacity(SNAP_ENTRIES);
+        let mut count = 0;
+        for entry in snapshot.entries() {
+            let (parent, name, object) = entry?;
+            count += 1;
+            entries.push(SnapEntry {
+                parent: Bytes::copy_from_slice(parent.as_bytes()),
+                name: Bytes::copy_from_slice(name.as_bytes()),
+                object: catalog::encode_change(&Change::Put(object)),
+            });
+            if entries.len() == SNAP_ENTRIES {
+                put(snap::Kind::Entries(SnapEntries { entries: std::mem::take(&mut entries) }))?;
+            }
+        }
+        put(snap::Kind::Entries(SnapEntries { entries }))?;
+        put(snap::Kind::End(SnapEnd { entries: count }))
+    }
+}
+
+async fn send(feeds: &FrameSender, kind: feed::Kind) -> Result<(), FeedError> {
+    feeds.send(&Feed { kind: Some(kind) }).await.map_err(|_| FeedError::Closed)
+}

@@ -1,0 +1,554 @@
+//! One pass over the disk: look at what hints name, compare with the catalog, draft what differs.
+//! A hint only says where to look; what is so is found out here, and finding nothing is an answer
+//! too, so a doubled hint costs time and never correctness.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::Read;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::draft::{Draft, Entry};
+use super::{Minter, NoticeError};
+use crate::catalog::{Inline, Shelf, Touch};
+use crate::clock::{Clock, WallTime};
+use crate::id::{Epoch, Hash, Name, ObjectId, Seq, Version};
+use crate::object::{Found, Kind, Local, Object, Stamp};
+use crate::tree::content::Hasher;
+use crate::tree::{Alive, Place, Spot, Tree};
+
+/// A file system's time stamps tell two changes apart when this lies between them (R17).
+const GRANULARITY_NS: i64 = 20_000_000;
+/// Content up to this size travels inside the journal's stream: one round trip less.
+const INLINE_MAX: u64 = 4096;
+/// One read of a file.
+const READ_LEN: usize = 256 * 1024;
+/// Looks at a file that changes under the reader before it is left for later.
+const TRIES: usize = 3;
+/// Open directories kept for the next look in the same one.
+const DIRS_MAX: usize = 64;
+/// Hinted places followed from one to the next (a chain of renames).
+const CHAIN_MAX: usize = 256;
+
+type Result<T> = std::result::Result<T, NoticeError>;
+
+/// Counts what a scan has read, for progress.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Tally {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+pub(super) struct Pass<'a, T: Tree> {
+    tree: &'a T,
+    shelf: &'a Shelf,
+    minter: &'a Minter,
+    clock: &'a dyn Clock,
+    epoch: Epoch,
+    pub draft: Draft<'a>,
+    /// Objects whose name is gone and whose new one, or end, has not been found yet.
+    vacated: HashMap<ObjectId, Vec<Entry>>,
+    visited: HashSet<Entry>,
+    dirs: HashMap<ObjectId, Option<Arc<T::Dir>>>,
+    /// Directories whose own attributes may have changed with their entries.
+    stirred: BTreeSet<ObjectId>,
+    /// Directories to list: (directory, also those already known).
+    pub expand: Vec<(ObjectId, bool)>,
+    /// Entries that may still change without their stamps telling, or that would not hold still.
+    pub unsettled: Vec<Entry>,
+    /// Stamps as new as this prove nothing: the machine crashed, and what it wrote last may be lost
+    /// or torn (R24).
+    pub distrust: Option<WallTime>,
+    pub read: Tally,
+    buffer: Vec<u8>,
+    depth: usize,
+}
+
+impl<'a, T: Tree> Pass<'a, T> {
+    pub fn new(tree: &'a T, shelf: &'a Shelf, minter: &'a Minter, clock: &'a dyn Clock) -> Self {
+        Self {
+            tree,
+            shelf,
+            minter,
+            clock,
+            epoch: shelf.meta().epoch,
+            draft: Draft::new(shelf),
+            vacated: HashMap::new(),
+            visited: HashSet::new(),
+            dirs: HashMap::new(),
+            stirred: BTreeSet::new(),
+            expand: Vec::new(),
+            unsettled: Vec::new(),
+            distrust: None,
+            read: Tally::default(),
+            buffer: Vec::new(),
+            depth: 0,
+        }
+    }
+
+    /// After what was drafted is committed: what was seen before is no longer news.
+    pub fn committed(&mut self) {
+        self.visited.clear();
+        self.dirs.clear();
+    }
+
+    pub fn look(&mut self, touch: &Touch, deep: bool) -> Result<()> {
+        match touch {
+            Touch::Entry(dir, name) => self.visit(*dir, name, deep),
+            Touch::Object(id) if *id == ObjectId::ROOT => {
+                self.stirred.insert(*id);
+                if deep {
+                    self.expand.push((*id, true));
+                }
+                Ok(())
+            }
+            Touch::Object(id) => self.look_object(*id, deep),
+        }
+    }
+
+    /// An object without a name to look at: wherever it is known to be, or wherever the kernel says.
+    fn look_object(&mut self, id: ObjectId, deep: bool) -> Result<()> {
+        let links = self.draft.links(id)?;
+        for (dir, name) in &links {
+            self.visit(*dir, name, deep)?;
+        }
+        if links.is_empty() && self.draft.object(id)?.is_some() {
+            self.vacated.entry(id).or_default();
+            self.seek(id)?;
+        }
+        Ok(())
+    }
+
+    /// Lists a directory: every name on the disk and every name in the catalog is looked at.
+    pub fn list(&mut self, id: ObjectId) -> Result<Vec<Name>> {
+        let Some(dir) = self.dir(id)? else { return Ok(Vec::new()) };
+        let mut names: BTreeSet<Name> = self.tree.list(&dir)?.into_iter().collect();
+        let mut after: Option<Name> = None;
+        loop {
+            let known = self.shelf.children(id, after.as_ref(), 1000)?;
+            let Some((last, _)) = known.last() else { break };
+            after = Some(last.clone());
+            names.extend(known.into_iter().map(|(name, _)| name));
+        }
+        self.stirred.insert(id);
+        Ok(names.into_iter().collect())
+    }
+
+    /// Compares one entry of the disk with the catalog.
+    pub fn visit(&mut self, parent: ObjectId, name: &Name, deep: bool) -> Result<()> {
+        if !self.visited.insert((parent, name.clone())) || name.is_ours() {
+            return Ok(());
+        }
+        let found = match self.dir(parent)? {
+            Some(dir) => self.tree.look(Spot::Entry(&dir, name))?,
+            None => None,
+        };
+        if found.is_some() && !self.recorded(parent)? {
+            // Whoever made the directory, it is recorded before what is in it.
+            self.record_parents(parent)?;
+            if !self.recorded(parent)? {
+                return Ok(());
+            }
+        }
+        let known = self.draft.child(parent, name)?;
+        let Some(found) = found else {
+            return known.map_or(Ok(()), |id| self.vacate(parent, name, id));
+        };
+        let id = self.identify(&found)?;
+        if let Some(known) = known.filter(|known| *known != id) {
+            self.vacate(parent, name, known)?;
+        }
+        if self.draft.child(parent, name)? != Some(id) {
+            self.occupy(parent, name, id, &found, deep)?;
+        } else {
+            self.refresh(parent, name, id, &found)?;
+            if deep && found.kind == Kind::Directory {
+                self.expand.push((id, true));
+            }
+        }
+        Ok(())
+    }
+
+    fn recorded(&self, id: ObjectId) -> Result<bool> {
+        Ok(id == ObjectId::ROOT || self.draft.object(id)?.is_some())
+    }
+
+    /// Looks at every entry on the way to a directory that the catalog does not have yet.
+    fn record_parents(&mut self, id: ObjectId) -> Result<()> {
+        let Some((handle, remembered)) = self.minter.recall(id) else { return Ok(()) };
+        let path = match self.tree.alive(&handle)? {
+            Alive::Yes(_, Some(path)) => path,
+            Alive::Yes(_, None) | Alive::Unknown => remembered,
+            Alive::Gone => return Ok(()),
+        };
+        let mut parent = ObjectId::ROOT;
+        for name in path.names() {
+            self.visit(parent, name, false)?;
+            let Some(child) = self.draft.child(parent, name)? else { break };
+            parent = child;
+        }
+        Ok(())
+    }
+
+    /// The object that an inode is: as the catalog has it, else as it will have it (derived again and
+    /// again the same until it is recorded).
+    fn identify(&self, found: &Found) -> Result<ObjectId> {
+        Ok(match self.draft.by_handle(&found.handle)? {
+            Some(id) => id,
+            None => self.minter.mint(self.epoch, &found.handle),
+        })
+    }
+
+    /// The entry no longer is `id`: deleted, renamed, or one name less (R16).
+    fn vacate(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<()> {
+        self.draft.leave(parent, name, id)?;
+        self.stirred.insert(parent);
+        let entry = (parent, name.clone());
+        if !self.draft.links(id)?.is_empty() {
+            self.draft.unlinked(entry, id);
+            return Ok(());
+        }
+        self.vacated.entry(id).or_default().push(entry);
+        self.seek(id)
+    }
+
+    /// Finds out what became of a vacated object, as far as the kernel tells now.
+    fn seek(&mut self, id: ObjectId) -> Result<()> {
+        let Some(local) = self.draft.local(id)? else { return self.end(id) };
+        match self.tree.alive(&local.handle)? {
+            Alive::Gone => self.end(id),
+            Alive::Unknown => Ok(()),
+            Alive::Yes(_, path) => {
+                let Some((dir, name)) = path.as_ref().and_then(|path| path.split_last()) else {
+                    return Ok(());
+                };
+                if self.depth >= CHAIN_MAX {
+                    return Ok(());
+                }
+                self.depth += 1;
+                let parent = self.dir_at(&dir);
+                let visit = match parent {
+                    Ok(Some(parent)) => self.visit(parent, name, false),
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                self.depth -= 1;
+                visit
+            }
+        }
+    }
+
+    /// The recorded directory at a path of the disk; one that is not recorded is found by its own hint.
+    fn dir_at(&self, path: &crate::id::RelPath) -> Result<Option<ObjectId>> {
+        if path.is_root() {
+            return Ok(Some(ObjectId::ROOT));
+        }
+        let crate::tree::Resolved::Entry { found: Some(found), .. } = self.tree.resolve(path, false)?
+        else {
+            return Ok(None);
+        };
+        Ok(self.draft.by_handle(&found.handle)?)
+    }
+
+    /// The object is deleted, and what the catalog has below it is looked at too.
+    fn end(&mut self, id: ObjectId) -> Result<()> {
+        for entry in self.vacated.remove(&id).unwrap_or_default() {
+            self.draft.unlinked(entry, id);
+        }
+        let Some(object) = self.draft.object(id)? else { return Ok(()) };
+        if object.kind == Kind::Directory {
+            self.dirs.insert(id, None);
+            let mut after: Option<Name> = None;
+            loop {
+                let children = self.shelf.children(id, after.as_ref(), 1000)?;
+                let Some((last, _)) = children.last() else { break };
+                after = Some(last.clone());
+                for (name, _) in &children {
+                    self.visit(id, name, false)?;
+                }
+            }
+        }
+        self.stirred.remove(&id);
+        self.draft.gone(id)?;
+        Ok(())
+    }
+
+    /// The entry is `id` now: a new object, a renamed one, or one name more.
+    fn occupy(
+        &mut self,
+        parent: ObjectId,
+        name: &Name,
+        id: ObjectId,
+        found: &Found,
+        deep: bool,
+    ) -> Result<()> {
+        self.stirred.insert(parent);
+        let known = self.draft.object(id)?;
+        if known.as_ref().is_some_and(|known| known.kind != found.kind) {
+            // The handle of a deleted inode was given out again.
+            for (dir, old) in self.draft.links(id)? {
+                self.draft.leave(dir, &old, id)?;
+                self.draft.unlinked((dir, old), id);
+            }
+            self.vacated.remove(&id);
+            self.draft.gone(id)?;
+            return self.create(parent, name, id, found);
+        }
+        if known.is_none() {
+            return self.create(parent, name, id, found);
+        }
+        for (dir, old) in self.draft.links(id)? {
+            self.visit(dir, &old, false)?;
+        }
+        let to = (parent, name.clone());
+        match self.vacated.remove(&id) {
+            Some(from) => {
+                let mut from = from.into_iter();
+                match from.next_back() {
+                    Some(last) => {
+                        for entry in from {
+                            self.draft.unlinked(entry, id);
+                        }
+                        self.draft.moved(id, last, to)?;
+                    }
+                    None => self.draft.link(parent, name, id)?,
+                }
+            }
+            None => self.draft.link(parent, name, id)?,
+        }
+        if deep && found.kind == Kind::Directory {
+            self.expand.push((id, true));
+        }
+        self.refresh(parent, name, id, found)
+    }
+
+    fn create(&mut self, parent: ObjectId, name: &Name, id: ObjectId, found: &Found) -> Result<()> {
+        if !self.record(parent, name, id, found, None)? {
+            return Ok(());
+        }
+        self.draft.link(parent, name, id)?;
+        if found.kind == Kind::Directory {
+            self.expand.push((id, false));
+        }
+        Ok(())
+    }
+
+    /// The same object as before: has its content or have its attributes changed?
+    fn refresh(&mut self, parent: ObjectId, name: &Name, id: ObjectId, found: &Found) -> Result<()> {
+        let Some(object) = self.draft.object(id)? else { return Ok(()) };
+        if found.kind == Kind::Directory {
+            self.stirred.insert(id);
+            return Ok(());
+        }
+        let local = self.draft.local(id)?;
+        let proven = local.as_ref().is_some_and(|local| {
+            local.settled && local.stamp == found.stamp && !self.distrusted(&found.stamp)
+        });
+        if !proven {
+            self.record(parent, name, id, found, Some(object))?;
+        }
+        Ok(())
+    }
+
+    /// Puts what was found into the draft. `false`: it would not hold still, or went away.
+    fn record(
+        &mut self,
+        parent: ObjectId,
+        name: &Name,
+        id: ObjectId,
+        found: &Found,
+        known: Option<Object>,
+    ) -> Result<bool> {
+        let began = self.clock.wall();
+        let Some(seen) = self.read_entry(parent, name, found)? else {
+            self.unsettled.push((parent, name.clone()));
+            return Ok(false);
+        };
+        let found = &seen.found;
+        let settled = found.stamp.ctime.as_nanos().saturating_add(GRANULARITY_NS) <= began.0;
+        if !settled {
+            self.unsettled.push((parent, name.clone()));
+        }
+        let version = match &known {
+            Some(old) if old.root == seen.root && old.target == seen.target => old.version,
+            Some(old) => old.version.next(),
+            None => Version(1),
+        };
+        let object = Object {
+            id,
+            kind: found.kind,
+            attrs: found.attrs,
+            size: if found.kind == Kind::File { found.size } else { 0 },
+            rdev: found.rdev,
+            target: seen.target,
+            version,
+            root: seen.root,
+            ctime: found.stamp.ctime,
+            seq: Seq(0),
+        };
+        let local = Local { handle: found.handle.clone(), stamp: found.stamp, version, settled };
+        if self.draft.local(id)?.as_ref() != Some(&local) {
+            self.draft.set_local(id, local)?;
+        }
+        let same = known.is_some_and(|old| {
+            old.version == version
+                && old.attrs == object.attrs
+                && old.size == object.size
+                && old.rdev == object.rdev
+        });
+        if !same {
+            if let Some(data) = seen.inline {
+                self.draft.inline.push(Inline { id, version, data });
+            }
+            self.draft.put(object);
+        }
+        Ok(true)
+    }
+
+    /// Reads an entry's content between two looks that agree (R17).
+    fn read_entry(&mut self, parent: ObjectId, name: &Name, found: &Found) -> Result<Option<Seen>> {
+        let plain = |found: &Found| Seen {
+            found: found.clone(),
+            root: Hash::default(),
+            target: Vec::new(),
+            inline: None,
+        };
+        let Some(dir) = self.dir(parent)? else { return Ok(None) };
+        match found.kind {
+            Kind::File => {}
+            Kind::Symlink => {
+                let target = self.tree.read_link(Spot::Entry(&dir, name))?;
+                let again = self.tree.look(Spot::Entry(&dir, name))?;
+                let same = again.is_some_and(|again| again.handle == found.handle);
+                return Ok(same.then(|| Seen { target, ..plain(found) }));
+            }
+            _ => return Ok(Some(plain(found))),
+        }
+        for _ in 0..TRIES {
+            let Some(mut file) = self.tree.open_file(Spot::Entry(&dir, name))? else { return Ok(None) };
+            let before = self.tree.file_found(&file)?;
+            if before.handle != found.handle {
+                return Ok(None);
+            }
+            let mut hasher = Hasher::new();
+            let mut inline = (before.size <= INLINE_MAX).then(Vec::new);
+            self.buffer.resize(READ_LEN, 0);
+            loop {
+                let len = file
+                    .read(&mut self.buffer)
+                    .map_err(|source| NoticeError::Read { what: name.to_string(), source })?;
+                if len == 0 {
+                    break;
+                }
+                hasher.update(&self.buffer[..len]);
+                if let Some(inline) = &mut inline {
+                    inline.extend_from_slice(&self.buffer[..len]);
+                }
+                self.read.bytes += len as u64;
+            }
+            let content = hasher.finish();
+            let after = self.tree.file_found(&file)?;
+            if after.stamp == before.stamp && content.size == after.size {
+                self.read.files += 1;
+                let inline = inline.map(Bytes::from);
+                return Ok(Some(Seen { found: after, root: content.root, target: Vec::new(), inline }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends a pass: directories' own attributes, and objects that have no name now (R16).
+    pub fn finish(&mut self) -> Result<Vec<ObjectId>> {
+        let mut unplaced = Vec::new();
+        while let Some(id) = self.vacated.keys().next().copied() {
+            let local = self.draft.local(id)?;
+            let alive = local.map(|local| self.tree.alive(&local.handle)).transpose()?;
+            match alive {
+                Some(Alive::Yes(..)) => {
+                    for entry in self.vacated.remove(&id).unwrap_or_default() {
+                        self.draft.unlinked(entry, id);
+                    }
+                    unplaced.push(id);
+                }
+                // Unprivileged, a name that is gone is all we can know; a rename whose other end
+                // shows up later brings the object back under its own id.
+                Some(Alive::Gone | Alive::Unknown) | None => self.end(id)?,
+            }
+        }
+        for id in std::mem::take(&mut self.stirred) {
+            self.refresh_dir(id)?;
+        }
+        Ok(unplaced)
+    }
+
+    fn refresh_dir(&mut self, id: ObjectId) -> Result<()> {
+        let Some(dir) = self.dir(id)? else { return Ok(()) };
+        let found = self.tree.dir_found(&dir)?;
+        let known = self.draft.object(id)?;
+        if known.is_none() && id != ObjectId::ROOT {
+            return Ok(());
+        }
+        let version = known.as_ref().map_or(Version(1), |known| known.version);
+        // A directory's own row is taken again with every change of an entry: nothing waits for it.
+        let settled = found.stamp.ctime.as_nanos().saturating_add(GRANULARITY_NS) <= self.clock.wall().0;
+        let local = Local { handle: found.handle.clone(), stamp: found.stamp, version, settled };
+        if self.draft.local(id)?.as_ref() != Some(&local) {
+            self.draft.set_local(id, local)?;
+        }
+        if known.is_none_or(|known| known.attrs != found.attrs) {
+            self.draft.put(Object {
+                id,
+                kind: Kind::Directory,
+                attrs: found.attrs,
+                size: 0,
+                rdev: 0,
+                target: Vec::new(),
+                version,
+                root: Hash::default(),
+                ctime: found.stamp.ctime,
+                seq: Seq(0),
+            });
+        }
+        Ok(())
+    }
+
+    fn distrusted(&self, stamp: &Stamp) -> bool {
+        self.distrust.is_some_and(|since| stamp.ctime.as_nanos() >= since.0)
+    }
+
+    fn dir(&mut self, id: ObjectId) -> Result<Option<Arc<T::Dir>>> {
+        if let Some(known) = self.dirs.get(&id) {
+            return Ok(known.clone());
+        }
+        let dir = self.open(id)?.map(Arc::new);
+        if self.dirs.len() >= DIRS_MAX {
+            self.dirs.clear();
+        }
+        self.dirs.insert(id, dir.clone());
+        Ok(dir)
+    }
+
+    fn open(&self, id: ObjectId) -> Result<Option<T::Dir>> {
+        if id == ObjectId::ROOT {
+            return Ok(Some(self.tree.root()?));
+        }
+        let handle = match self.draft.local(id)? {
+            Some(local) => local.handle,
+            None => match self.minter.recall(id) {
+                Some((handle, _)) => handle,
+                None => return Ok(None),
+            },
+        };
+        let path = || self.draft.path_of(id).ok().flatten();
+        Ok(self.tree.open_dir(&Place { handle: &handle, path: &path })?)
+    }
+}
+
+/// One entry as it was read.
+struct Seen {
+    found: Found,
+    root: Hash,
+    target: Vec<u8>,
+    /// The whole content of a small file.
+    inline: Option<Bytes>,
+}

@@ -1,0 +1,156 @@
+//! The scan: every directory of the share against the catalog, in the background, a slice at a time,
+//! so that changes made through nearshare go first.
+
+use std::time::Duration;
+
+use super::pass::Pass;
+use super::worker::{DRAFT_MAX, Worker};
+use super::{Notice, Result, lock};
+use crate::catalog::Touch;
+use crate::clock::{BootTime, WallTime};
+use crate::id::{Name, ObjectId};
+use crate::tree::Tree;
+
+/// Entries looked at before waiting hints get their turn.
+const SLICE: usize = 2048;
+/// After a crash of the machine, what was written this long before it is compared by content (R24).
+const TORN: Duration = Duration::from_secs(300);
+/// Progress is logged this often.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// How far a scan is, for people.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Progress {
+    /// The share has never been scanned whole: its copies wait for the end.
+    pub first: bool,
+    pub entries: u64,
+    /// Files read, because they were new or might have changed.
+    pub files: u64,
+    pub bytes: u64,
+    pub entries_per_second: f64,
+    /// By what the catalog or the file system says is there; 0 when not even a guess is known.
+    pub seconds_left: f64,
+}
+
+pub(super) struct Scan {
+    /// Directories yet to be listed, and the one that is being looked at.
+    stack: Vec<ObjectId>,
+    names: std::vec::IntoIter<Name>,
+    dir: ObjectId,
+    progress: Progress,
+    expected: u64,
+    began: BootTime,
+    reported: BootTime,
+    distrust: Option<WallTime>,
+}
+
+impl Scan {
+    pub fn begin<T: Tree>(notice: &Notice<T>) -> Result<Self> {
+        notice.tree.check()?;
+        let meta = notice.shelf.meta();
+        let now = notice.clock.boot();
+        let first = !meta.scanned;
+        let boot_changed = !meta.clean && meta.boot_id != notice.config.boot_id;
+        let torn = i64::try_from(TORN.as_nanos()).unwrap_or(i64::MAX);
+        let expected = if first { notice.tree.used()?.inodes } else { notice.shelf.totals().objects };
+        let mut batch = notice.shelf.batch();
+        let boot_id = notice.config.boot_id.clone();
+        batch.set_meta(move |meta| {
+            meta.clean = false;
+            meta.boot_id = boot_id;
+        });
+        notice.shelf.commit(batch, true).wait()?;
+        tracing::info!(share = %notice.config.share, first, "scanning");
+        Ok(Self {
+            stack: vec![ObjectId::ROOT],
+            names: Vec::new().into_iter(),
+            dir: ObjectId::ROOT,
+            progress: Progress { first, ..Progress::default() },
+            expected,
+            began: now,
+            reported: now,
+            distrust: (boot_changed && !first).then(|| WallTime(meta.alive_wall.saturating_sub(torn))),
+        })
+    }
+
+    pub fn distrust(&self) -> Option<WallTime> {
+        self.distrust
+    }
+
+    /// Looks at a slice. `true`: the whole share has been looked at.
+    pub fn step<T: Tree>(&mut self, pass: &mut Pass<'_, T>, worker: &mut Worker<T>) -> Result<bool> {
+        for _ in 0..SLICE {
+            let Some(name) = self.names.next() else {
+                let Some(dir) = self.stack.pop() else {
+                    self.count(pass);
+                    return Ok(true);
+                };
+                self.dir = dir;
+                self.names = pass.list(dir)?.into_iter();
+                continue;
+            };
+            pass.visit(self.dir, &name, true)?;
+            self.progress.entries += 1;
+            // Children after their parent, depth first: the stack stays as small as the tree is deep.
+            self.stack.extend(pass.expand.drain(..).map(|(id, _)| id));
+            if pass.draft.weight() >= DRAFT_MAX {
+                worker.commit(pass, &[])?;
+            }
+        }
+        self.count(pass);
+        Ok(false)
+    }
+
+    fn count<T: Tree>(&mut self, pass: &Pass<'_, T>) {
+        self.progress.files += pass.read.files;
+        self.progress.bytes += pass.read.bytes;
+    }
+
+    /// What moved under the scan is looked at again.
+    pub fn unsettled<T: Tree>(&self, notice: &Notice<T>, entries: Vec<(ObjectId, Name)>) {
+        if entries.is_empty() {
+            return;
+        }
+        let due = BootTime(notice.clock.boot().0 + Duration::from_millis(25));
+        let generation = notice.shelf.next_gen();
+        let mut table = lock(&notice.table);
+        for (dir, name) in entries {
+            table.reopen(Touch::Entry(dir, name), generation, due);
+        }
+    }
+
+    pub fn report<T: Tree>(&mut self, notice: &Notice<T>) {
+        let now = notice.clock.boot();
+        let spent = now.since(self.began).as_secs_f64().max(1e-3);
+        let progress = &mut self.progress;
+        progress.entries_per_second = progress.entries as f64 / spent;
+        let left = self.expected.saturating_sub(progress.entries) as f64;
+        progress.seconds_left = left / progress.entries_per_second.max(1.0);
+        if now.since(self.reported) >= REPORT {
+            self.reported = now;
+            tracing::info!(
+                share = %notice.config.share, entries = progress.entries, files = progress.files,
+                bytes = progress.bytes, per_second = progress.entries_per_second.round(),
+                seconds_left = progress.seconds_left.round(), "scanning"
+            );
+        }
+        lock(&notice.standing).scan = Some(self.progress);
+    }
+
+    pub fn end<T: Tree>(mut self, notice: &Notice<T>) -> Result<()> {
+        self.report(notice);
+        let mut batch = notice.shelf.batch();
+        let wall = notice.clock.wall().0;
+        batch.set_meta(move |meta| {
+            meta.scanned = true;
+            meta.alive_wall = wall;
+        });
+        notice.shelf.commit(batch, true).wait()?;
+        lock(&notice.standing).scan = None;
+        tracing::info!(
+            share = %notice.config.share, entries = self.progress.entries, files = self.progress.files,
+            bytes = self.progress.bytes, per_second = self.progress.entries_per_second.round(), "scanned"
+        );
+        Ok(())
+    }
+}

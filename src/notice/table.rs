@@ -1,0 +1,291 @@
+//! Which touches are marked, which of them are in flight, and what is to be looked at next. Pure: it
+//! is handed the time and does nothing by itself.
+//!
+//! ```text
+//!            begin                    answered / refused / doubt
+//!  (clean) --------> in flight ------------------------------------> queued
+//!     ^                  ^ begin (a later generation)                  | take
+//!     |                  +------------------------------+              v
+//!     +---- close: nothing began or flew meanwhile -----+---------- looking
+//!                                                       +-- unsettled: queued again, later
+//! ```
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::catalog::Touch;
+use crate::clock::BootTime;
+use crate::id::Gen;
+
+/// A mark in force.
+#[derive(Debug, Clone, Default)]
+struct Mark {
+    /// Of the latest change.
+    generation: Gen,
+    in_flight: u32,
+    /// Counts the changes begun, so that a look can tell whether one began meanwhile.
+    begun: u64,
+    deep: bool,
+    /// Changes whose outcome nobody told (R18): looked at with back-off.
+    doubt: bool,
+    looks: u32,
+}
+
+/// One thing to look at on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hint {
+    pub touch: Touch,
+    /// Also everything below it, however unchanged it looks.
+    pub deep: bool,
+}
+
+/// What the worker does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    Look(Hint),
+    /// Everything queued before this has been looked at.
+    Flush(u64),
+}
+
+/// A mark as it was before the first read of its disk state (R4).
+#[derive(Debug, Clone)]
+pub(super) struct Closing {
+    touch: Touch,
+    generation: Gen,
+    begun: u64,
+}
+
+/// A change in doubt is looked at again after 1, 2, 4 ... 60 s.
+const DOUBT_FIRST: Duration = Duration::from_secs(1);
+const DOUBT_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    marks: HashMap<Touch, Mark>,
+    /// In the order in which the changes were answered (R20).
+    queue: VecDeque<Job>,
+    later: BTreeMap<(BootTime, u64), Hint>,
+    serial: u64,
+    /// The newest generation begun.
+    newest: Gen,
+    /// Closed, but the copies have not been told: still in force for whoever asks now.
+    untold: HashMap<Touch, Gen>,
+}
+
+impl Table {
+    pub fn begin(&mut self, touches: &[Touch], generation: Gen, deep: bool) {
+        self.newest = self.newest.max(generation);
+        for touch in touches {
+            let mark = self.marks.entry(touch.clone()).or_default();
+            mark.generation = mark.generation.max(generation);
+            mark.in_flight += 1;
+            mark.begun += 1;
+            mark.deep |= deep;
+        }
+    }
+
+    /// The outcome is known: what the change touched is looked at, in this order. Says the
+    /// generation up to which each touch will be released.
+    pub fn answered(&mut self, touches: &[Touch]) -> Vec<(Touch, Gen)> {
+        touches.iter().filter_map(|touch| self.landed(touch, false)).collect()
+    }
+
+    /// The outcome is not known (R18).
+    pub fn doubt(&mut self, touches: &[Touch]) {
+        for touch in touches {
+            self.landed(touch, true);
+        }
+    }
+
+    fn landed(&mut self, touch: &Touch, doubt: bool) -> Option<(Touch, Gen)> {
+        let mark = self.marks.get_mut(touch)?;
+        mark.in_flight = mark.in_flight.saturating_sub(1);
+        mark.doubt |= doubt;
+        let hint = Hint { touch: touch.clone(), deep: mark.deep };
+        let generation = mark.generation;
+        self.queue.push_back(Job::Look(hint));
+        Some((touch.clone(), generation))
+    }
+
+    /// A mark found at start, or a change heard of from elsewhere than a request.
+    pub fn remember(&mut self, touch: Touch, generation: Gen, deep: bool) {
+        self.newest = self.newest.max(generation);
+        let mark = self.marks.entry(touch.clone()).or_default();
+        mark.generation = mark.generation.max(generation);
+        mark.begun += 1;
+        mark.deep |= deep;
+        let deep = mark.deep;
+        self.queue.push_back(Job::Look(Hint { touch, deep }));
+    }
+
+    pub fn flush(&mut self, ticket: u64) {
+        self.queue.push_back(Job::Flush(ticket));
+    }
+
+    /// Looks at `hint` again at `due`.
+    pub fn again(&mut self, hint: Hint, due: BootTime) {
+        self.serial += 1;
+        self.later.insert((due, self.serial), hint);
+    }
+
+    /// The next jobs, at most `most`, and if there are none the time of the next one.
+    pub fn take(&mut self, now: BootTime, most: usize) -> Vec<Job> {
+        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
+            let hint = entry.remove();
+            if self.marks.contains_key(&hint.touch) {
+                self.queue.push_back(Job::Look(hint));
+            }
+        }
+        let most = most.min(self.queue.len());
+        self.queue.drain(..most).collect()
+    }
+
+    pub fn next_due(&self) -> Option<BootTime> {
+        self.later.first_key_value().map(|(key, _)| key.0)
+    }
+
+    /// Before the first read of `touch`: what `close` needs. `None` while a change is in flight,
+    /// whose answer brings the next look.
+    pub fn closing(&self, touch: &Touch) -> Option<Closing> {
+        let mark = self.marks.get(touch).filter(|mark| mark.in_flight == 0)?;
+        Some(Closing { touch: touch.clone(), generation: mark.generation, begun: mark.begun })
+    }
+
+    /// After what was read is known to be settled: takes the mark away unless something began
+    /// meanwhile. From here on the next change is a new generation (R4). A change in doubt stays
+    /// marked and is looked at again.
+    pub fn close(&mut self, closing: &Closing, now: BootTime) -> Option<(Touch, Gen)> {
+        let mark = self.marks.get_mut(&closing.touch)?;
+        if mark.begun != closing.begun || mark.in_flight > 0 {
+            return None;
+        }
+        if mark.doubt {
+            mark.looks += 1;
+            let wait = DOUBT_FIRST.saturating_mul(1 << mark.looks.min(6)).min(DOUBT_MAX);
+            let hint = Hint { touch: closing.touch.clone(), deep: mark.deep };
+            self.again(hint, BootTime(now.0 + wait));
+            return None;
+        }
+        self.marks.remove(&closing.touch);
+        self.untold.insert(closing.touch.clone(), closing.generation);
+        Some((closing.touch.clone(), closing.generation))
+    }
+
+    /// The copies have been told, or will be by what is queued for them.
+    pub fn told(&mut self, released: &[(Touch, Gen)]) {
+        for (touch, generation) in released {
+            if self.untold.get(touch).is_some_and(|known| known <= generation) {
+                self.untold.remove(touch);
+            }
+        }
+    }
+
+    /// Closing did not become durable: the mark is back in force.
+    pub fn reopen(&mut self, touch: Touch, generation: Gen, due: BootTime) {
+        self.untold.remove(&touch);
+        let mark = self.marks.entry(touch.clone()).or_default();
+        mark.generation = mark.generation.max(generation);
+        mark.begun += 1;
+        let deep = mark.deep;
+        self.again(Hint { touch, deep }, due);
+    }
+
+    /// The marks in force, at most `most`.
+    pub fn in_force(&self, most: usize) -> Vec<(Touch, Gen)> {
+        let marks = self.marks.iter().map(|(touch, mark)| (touch.clone(), mark.generation));
+        let untold = self.untold.iter().map(|(touch, generation)| (touch.clone(), *generation));
+        marks.chain(untold).take(most).collect()
+    }
+
+    pub fn newest(&self) -> Gen {
+        self.newest
+    }
+    pub fn len(&self) -> usize {
+        self.marks.len()
+    }
+    /// Changes in doubt that have been looked at and found without effect so far.
+    pub fn suspects(&self) -> usize {
+        self.marks.values().filter(|mark| mark.doubt && mark.looks > 0).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ObjectId;
+    use proptest::prelude::*;
+
+    fn touch(n: u8) -> Touch {
+        Touch::Object(ObjectId::from_bytes([n; 16]))
+    }
+    fn at(ms: u64) -> BootTime {
+        BootTime(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_change_that_begins_during_a_look_keeps_the_mark() {
+        let mut table = Table::default();
+        table.begin(&[touch(1)], Gen(1), false);
+        assert!(table.closing(&touch(1)).is_none(), "in flight");
+        assert_eq!(table.answered(&[touch(1)]), vec![(touch(1), Gen(1))]);
+        let closing = table.closing(&touch(1)).unwrap();
+        table.begin(&[touch(1)], Gen(2), false);
+        table.answered(&[touch(1)]);
+        assert_eq!(table.close(&closing, at(0)), None);
+        let closing = table.closing(&touch(1)).unwrap();
+        assert_eq!(table.close(&closing, at(0)), Some((touch(1), Gen(2))));
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_change_in_doubt_stays_marked_and_is_looked_at_again() {
+        let mut table = Table::default();
+        table.begin(&[touch(1)], Gen(1), false);
+        table.doubt(&[touch(1)]);
+        assert_eq!(table.take(at(0), 9).len(), 1);
+        let closing = table.closing(&touch(1)).unwrap();
+        assert_eq!(table.close(&closing, at(0)), None);
+        assert_eq!((table.len(), table.suspects()), (1, 1));
+        assert!(table.take(at(100), 9).is_empty());
+        assert_eq!(table.take(at(2_000), 9).len(), 1);
+    }
+
+    proptest! {
+        /// Whatever happens, a mark is taken away only by a look that began after the last change
+        /// of it was answered, and no release names a generation above what was looked at.
+        #[test]
+        fn no_release_overtakes_a_change(steps in proptest::collection::vec((0u8..6, 0u8..3), 1..200)) {
+            let mut table = Table::default();
+            let mut generation = Gen(0);
+            let mut flying: Vec<u8> = Vec::new();
+            let mut last_change: HashMap<u8, Gen> = HashMap::new();
+            let mut looks: Vec<(Closing, Gen)> = Vec::new();
+            for (step, n) in steps {
+                match step {
+                    0 | 1 => {
+                        generation = generation.next();
+                        table.begin(&[touch(n)], generation, false);
+                        last_change.insert(n, generation);
+                        flying.push(n);
+                    }
+                    2 => if let Some(i) = flying.iter().position(|f| *f == n) {
+                        flying.remove(i);
+                        table.answered(&[touch(n)]);
+                    },
+                    3 | 4 => if let Some(closing) = table.closing(&touch(n)) {
+                        prop_assert!(!flying.contains(&n));
+                        looks.push((closing, last_change[&n]));
+                    },
+                    _ => for (closing, known) in looks.drain(..) {
+                        if let Some((touch_, through)) = table.close(&closing, at(0)) {
+                            let n = (0..3).find(|n| touch(*n) == touch_).unwrap();
+                            prop_assert_eq!(through, known);
+                            prop_assert_eq!(last_change[&n], known);
+                            prop_assert!(!flying.contains(&n));
+                        }
+                    },
+                }
+            }
+        }
+    }
+}

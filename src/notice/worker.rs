@@ -1,0 +1,364 @@
+//! The share's one writer: takes hints in the order in which their changes were answered (R20), makes
+//! passes, commits, publishes, and clears marks once the disk is synced (R23).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::pass::Pass;
+use super::scan::Scan;
+use super::table::{Closing, Hint, Job};
+use super::{Notice, Result, lock};
+use crate::catalog::{self, Inline, Record, Release, Touch};
+use crate::clock::BootTime;
+use crate::id::{Gen, ObjectId, Version};
+use crate::link::share::{Feed, Sent, Small, feed};
+use crate::tree::Tree;
+
+/// Hints taken at once: what bounds the wait of a change behind them.
+const JOBS_MAX: usize = 1024;
+/// Changes in one record: bounds its length on the wire.
+pub(super) const RECORD_MAX: usize = 512;
+/// Drafted rows that are committed before a pass goes on.
+pub(super) const DRAFT_MAX: usize = 1024;
+/// A second look comes this long after a first that was too close to the change: above the time
+/// stamps' granularity (R17).
+const SETTLE: Duration = Duration::from_millis(25);
+/// What could not be looked at, or has no place, is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+/// Marks are cleared together: one sync of the file system for all of a second.
+const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_MAX: usize = 4096;
+/// How often the journal is trimmed.
+const TRIM: Duration = Duration::from_secs(30);
+/// Records kept for a copy that is away; one further behind compares trees instead. 1 M records of
+/// 300 bytes are 300 MB.
+const JOURNAL_MAX: u64 = 1_000_000;
+/// Records always kept, so that a copy that reconnects at once finds its place.
+const JOURNAL_MIN: u64 = 10_000;
+
+/// The worker's own state.
+pub(super) struct Worker<T: Tree> {
+    notice: Arc<Notice<T>>,
+    scan: Option<Scan>,
+    /// Closed marks that wait for the sync.
+    closed: HashMap<Touch, Gen>,
+    swept: BootTime,
+    trimmed: BootTime,
+}
+
+impl<T: Tree> Notice<T> {
+    pub(super) fn run(self: Arc<Self>) {
+        let now = self.clock.boot();
+        let mut worker =
+            Worker { notice: self, scan: None, closed: HashMap::new(), swept: now, trimmed: now };
+        while !worker.notice.stop.load(Ordering::SeqCst) {
+            let jobs = worker.wait();
+            if let Err(error) = worker.step(jobs) {
+                worker.pause(&error);
+            }
+        }
+        if let Err(error) = worker.sweep(true) {
+            tracing::warn!(share = %worker.notice.config.share, %error, "marks are kept over the stop");
+        }
+    }
+}
+
+impl<T: Tree> Worker<T> {
+    fn wait(&self) -> Vec<Job> {
+        let notice = &self.notice;
+        let mut table = lock(&notice.table);
+        loop {
+            let now = notice.clock.boot();
+            let jobs = table.take(now, JOBS_MAX);
+            let idle =
+                jobs.is_empty() && self.scan.is_none() && !notice.scan_wanted.load(Ordering::SeqCst);
+            if !idle || notice.stop.load(Ordering::SeqCst) {
+                return jobs;
+            }
+            let sweep = if self.closed.is_empty() { TRIM } else { SWEEP };
+            let due = table.next_due().map_or(sweep, |due| due.since(now).min(sweep));
+            let (guard, timeout) = notice
+                .wake
+                .wait_timeout(table, due.max(Duration::from_millis(1)))
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            table = guard;
+            if timeout.timed_out() && due >= sweep {
+                return Vec::new();
+            }
+        }
+    }
+
+    fn step(&mut self, jobs: Vec<Job>) -> Result<()> {
+        if !jobs.is_empty() {
+            self.look(jobs)?;
+        } else {
+            self.notice.tree.check()?;
+        }
+        if lock(&self.notice.standing).stopped.take().is_some() {
+            tracing::info!(share = %self.notice.config.share, "the share is back");
+        }
+        if self.notice.scan_wanted.swap(false, Ordering::SeqCst) && self.scan.is_none() {
+            self.scan = Some(Scan::begin(&self.notice)?);
+        }
+        self.scan_some()?;
+        self.sweep(false)?;
+        self.trim()
+    }
+
+    /// The disk or the catalog failed: nothing is taken for deleted, everything stays marked, and it
+    /// is tried again.
+    fn pause(&mut self, error: &super::NoticeError) {
+        let notice = &self.notice;
+        let why = error.to_string();
+        let mut standing = lock(&notice.standing);
+        if standing.stopped.as_ref() != Some(&why) {
+            tracing::error!(share = %notice.config.share, %error, "the share is stopped; trying again every second");
+        }
+        standing.stopped = Some(why);
+        drop(standing);
+        if self.scan.take().is_some() {
+            notice.scan_wanted.store(true, Ordering::SeqCst);
+        }
+        let table = lock(&notice.table);
+        drop(notice.wake.wait_timeout(table, RETRY));
+    }
+
+    /// Looks at what hints name and journals what differs.
+    fn look(&mut self, jobs: Vec<Job>) -> Result<()> {
+        let notice = self.notice.clone();
+        let mut flushes = Vec::new();
+        let hints: Vec<Hint> = jobs
+            .into_iter()
+            .filter_map(|job| match job {
+                Job::Look(hint) => Some(hint),
+                Job::Flush(ticket) => {
+                    flushes.push(ticket);
+                    None
+                }
+            })
+            .collect();
+        let done = notice.tree.check().map_err(Into::into).and_then(|()| self.look_at(&hints));
+        match done {
+            Ok(()) => {
+                let mut waiting = lock(&notice.flushes);
+                for ticket in flushes {
+                    if let Some(done) = waiting.remove(&ticket) {
+                        // A waiter that has left needs no answer.
+                        let _ = done.send(());
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let due = BootTime(notice.clock.boot().0 + RETRY);
+                let mut table = lock(&notice.table);
+                for hint in hints {
+                    table.again(hint, due);
+                }
+                for ticket in flushes {
+                    table.flush(ticket);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn look_at(&mut self, hints: &[Hint]) -> Result<()> {
+        let notice = self.notice.clone();
+        let mut pass = Pass::new(&*notice.tree, &notice.shelf, &notice.minter, &*notice.clock);
+        let mut closings = Vec::new();
+        let mut again = Vec::new();
+        for hint in hints {
+            let closing = lock(&notice.table).closing(&hint.touch);
+            pass.unsettled.clear();
+            pass.look(&hint.touch, hint.deep)?;
+            while let Some((dir, deep)) = pass.expand.pop() {
+                for name in pass.list(dir)? {
+                    pass.visit(dir, &name, deep)?;
+                    if pass.draft.weight() >= DRAFT_MAX {
+                        self.commit(&mut pass, &[])?;
+                    }
+                }
+            }
+            match closing {
+                Some(closing) if pass.unsettled.is_empty() => closings.push(closing),
+                Some(_) => again.push(hint.clone()),
+                None => {}
+            }
+        }
+        self.commit(&mut pass, &closings)?;
+        if !again.is_empty() {
+            let due = BootTime(notice.clock.boot().0 + SETTLE);
+            let mut table = lock(&notice.table);
+            for hint in again {
+                table.again(hint, due);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the draft in one atomic batch, closes what may be closed, and hands both to the copies.
+    pub(super) fn commit(&mut self, pass: &mut Pass<'_, T>, closings: &[Closing]) -> Result<()> {
+        let notice = self.notice.clone();
+        let unplaced = pass.finish()?;
+        let now = notice.clock.boot();
+        let released: Vec<(Touch, Gen)> = {
+            let mut table = lock(&notice.table);
+            closings.iter().filter_map(|closing| table.close(closing, now)).collect()
+        };
+        let inline = std::mem::take(&mut pass.draft.inline);
+        let mut batch = notice.shelf.batch();
+        let releases = released
+            .iter()
+            .map(|(touch, through)| Release { touch: touch.clone(), through: *through })
+            .collect();
+        let writes = pass.draft.weight() > 0 || !unplaced.is_empty();
+        let left = pass.draft.fill(&mut batch, notice.clock.wall().0, RECORD_MAX, releases);
+        self.keep_unplaced(&mut batch, &unplaced);
+        let records = if writes {
+            match notice.shelf.commit_records(batch, true).wait() {
+                Ok(records) => records,
+                Err(error) => {
+                    let due = BootTime(now.0 + RETRY);
+                    let mut table = lock(&notice.table);
+                    for (touch, generation) in released {
+                        table.reopen(touch, generation, due);
+                    }
+                    return Err(error.into());
+                }
+            }
+        } else {
+            Vec::new()
+        };
+        pass.committed();
+        self.publish(&records, inline, left, &released);
+        self.closed.extend(released);
+        Ok(())
+    }
+
+    /// Objects that live without a known name (R16): marked until a scan finds their place.
+    fn keep_unplaced(&self, batch: &mut catalog::Batch, unplaced: &[ObjectId]) {
+        if unplaced.is_empty() {
+            return;
+        }
+        let notice = &self.notice;
+        let generation = notice.shelf.next_gen();
+        let due = BootTime(notice.clock.boot().0 + RETRY);
+        let mut table = lock(&notice.table);
+        for id in unplaced {
+            batch.mark(Touch::Object(*id), generation);
+            table.reopen(Touch::Object(*id), generation, due);
+        }
+        drop(table);
+        notice.scan_wanted.store(true, Ordering::SeqCst);
+    }
+
+    fn publish(
+        &self,
+        records: &[Record],
+        inline: Vec<Inline>,
+        left: Vec<Release>,
+        told: &[(Touch, Gen)],
+    ) {
+        let mut small: HashMap<(ObjectId, Version), Small> = inline
+            .into_iter()
+            .map(|inline| {
+                let id = bytes::Bytes::copy_from_slice(inline.id.as_bytes());
+                let small = Small { id, version: inline.version.0, data: inline.data };
+                ((inline.id, inline.version), small)
+            })
+            .collect();
+        let mut feeds = Vec::new();
+        for record in records {
+            let mut sent = Sent { record: catalog::encode_record(record), inline: Vec::new() };
+            for change in &record.changes {
+                if let catalog::Change::Put(object) = change {
+                    sent.inline.extend(small.remove(&(object.id, object.version)));
+                }
+            }
+            let bytes =
+                sent.record.len() + sent.inline.iter().map(|small| small.data.len() + 40).sum::<usize>();
+            feeds.push((Feed { kind: Some(feed::Kind::Record(sent)) }, bytes));
+        }
+        if !left.is_empty() {
+            let touches: Vec<(Touch, Gen)> =
+                left.into_iter().map(|release| (release.touch, release.through)).collect();
+            for some in touches.chunks(RECORD_MAX) {
+                let bytes = catalog::encode_touch_gens(some);
+                let len = bytes.len();
+                feeds.push((Feed { kind: Some(feed::Kind::Releases(bytes)) }, len));
+            }
+        }
+        // Under the table's lock, so that a stream that begins now sees either the mark or the release.
+        let mut table = lock(&self.notice.table);
+        if !feeds.is_empty() {
+            self.notice.tail.push(feeds, self.notice.shelf.head().at.seq);
+        }
+        table.told(told);
+    }
+
+    fn scan_some(&mut self) -> Result<()> {
+        let Some(mut scan) = self.scan.take() else { return Ok(()) };
+        let notice = self.notice.clone();
+        let mut pass = Pass::new(&*notice.tree, &notice.shelf, &notice.minter, &*notice.clock);
+        pass.distrust = scan.distrust();
+        let done = scan.step(&mut pass, self)?;
+        self.commit(&mut pass, &[])?;
+        scan.unsettled(&notice, std::mem::take(&mut pass.unsettled));
+        if done {
+            scan.end(&notice)
+        } else {
+            scan.report(&notice);
+            self.scan = Some(scan);
+            Ok(())
+        }
+    }
+
+    /// Clears closed marks once what they were about is on the disk (R23).
+    fn sweep(&mut self, last: bool) -> Result<()> {
+        let notice = &self.notice;
+        let now = notice.clock.boot();
+        if self.closed.is_empty()
+            || (!last && now.since(self.swept) < SWEEP && self.closed.len() < SWEEP_MAX)
+        {
+            return Ok(());
+        }
+        notice.tree.sync()?;
+        let mut batch = notice.shelf.batch();
+        for (touch, through) in self.closed.drain() {
+            batch.clear_mark(&touch, through);
+        }
+        self.swept = now;
+        Ok(notice.shelf.commit(batch, false).wait()?)
+    }
+
+    /// Drops records that every copy has applied, but for the newest ones, and those beyond the
+    /// limit.
+    fn trim(&mut self) -> Result<()> {
+        let notice = &self.notice;
+        let now = notice.clock.boot();
+        if now.since(self.trimmed) < TRIM {
+            return Ok(());
+        }
+        self.trimmed = now;
+        let wall = notice.clock.wall().0;
+        let mut batch = notice.shelf.batch();
+        batch.set_meta(move |meta| meta.alive_wall = wall);
+        notice.shelf.commit(batch, false).wait()?;
+        let head = notice.shelf.head().at;
+        let peers: HashMap<_, _> = notice.shelf.peers()?.into_iter().collect();
+        let acked = notice.copies().into_iter().map(|site| {
+            peers.get(&site).filter(|row| row.acked.epoch == head.epoch).map_or(0, |row| row.acked.seq.0)
+        });
+        let keep_from = acked.min().unwrap_or(head.seq.0).min(head.seq.0.saturating_sub(JOURNAL_MIN));
+        let before = keep_from.max(head.seq.0.saturating_sub(JOURNAL_MAX));
+        if before > notice.shelf.oldest().0 {
+            let mut batch = notice.shelf.batch();
+            batch.trim_journal(crate::id::Seq(before));
+            notice.shelf.commit(batch, false).wait()?;
+        }
+        Ok(())
+    }
+}
