@@ -1,1 +1,426 @@
-//! The follow room.
+//! A copy's side of a share: pulls the primary's journal, spools it, brings the disk to it, fetches
+//! content, and knows what this copy may answer for.
+//!
+//! The catalog says what should be; a mark says that the disk may not be there yet. What a crash
+//! leaves, step by step:
+//! 1. before a batch of records is durable: nothing was acknowledged, the primary sends it again.
+//! 2. after it: records, marks and debts are there; at start every marked entry is settled again.
+//! 3. content staged in `.nearshare/tmp`: thrown away at start, the debt is still there.
+//! 4. renamed in, but the row that says so was not yet committed: the mark is, and settling takes over
+//!    what it finds by content.
+//! 5. marks are cleared only after the file system was synced.
+//!
+//! Not here: what the primary writes to its journal (see `notice`).
+
+mod ahead;
+mod applier;
+mod compare;
+mod fetch;
+mod owed;
+mod pull;
+mod settle;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ahead::Ahead;
+use owed::Owed;
+use tokio::sync::{Notify, mpsc};
+
+use crate::catalog::{CatalogError, Shelf, Touch};
+use crate::clock::Clock;
+use crate::effect::{Change, Depth, Read};
+use crate::id::{Gen, ObjectId, RelPath, ShareId, SiteId};
+use crate::link::Links;
+use crate::object::Kind;
+use crate::route::Standing;
+use crate::tree::{Tree, TreeError};
+
+/// Symbolic links followed on one walk, as the kernel does.
+const LINKS_MAX: usize = 40;
+/// Requests sent home and not yet back: beyond it writes get a retry answer.
+const AHEAD_MAX: usize = 65_536;
+/// Jobs that wait for the applier.
+const JOBS_MAX: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("reading {what}: {source}")]
+    Read { what: String, source: io::Error },
+    #[error("writing {what}: {source}")]
+    Write { what: String, source: io::Error },
+    #[error("{site} sent {what}: {why}")]
+    Peer { site: SiteId, what: &'static str, why: String },
+    #[error("{AHEAD_MAX} requests of this site are under way or not yet back in its copy")]
+    Busy,
+    #[error("a task of the share ended early; see the log")]
+    Task,
+}
+
+type Result<T, E = FollowError> = std::result::Result<T, E>;
+
+/// What a share needs to know of the map.
+pub struct Config {
+    pub share: ShareId,
+    /// The site with the primary copy.
+    pub primary: SiteId,
+}
+
+/// How a copy fares, for `status`.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Progress {
+    /// What it is doing: "waiting for the link", "comparing", "following".
+    pub doing: &'static str,
+    /// Why nothing can be applied now, and what to do about it.
+    pub stopped: Option<String>,
+    pub confirmed: bool,
+    /// Entries compared so far, of so many.
+    pub compared: u64,
+    pub expected: u64,
+    /// Records the primary has and this copy has not.
+    pub lag_records: u64,
+    pub lag_seconds: f64,
+    /// Contents awaited.
+    pub debts: u64,
+    pub debt_bytes: u64,
+    pub bytes_per_second: f64,
+    pub seconds_left: f64,
+    /// Requests of this site that are not back in its copy.
+    pub ahead: usize,
+    /// Files and directories moved aside since the start.
+    pub kept: u64,
+    pub last_error: Option<String>,
+}
+
+/// One share at a site that holds a copy.
+pub struct Follow<T: Tree> {
+    config: Config,
+    shelf: Arc<Shelf>,
+    tree: Arc<T>,
+    links: Arc<Links>,
+    clock: Arc<dyn Clock>,
+    ahead: Mutex<Ahead>,
+    /// How many notes are in `ahead`: the fast path of every read.
+    ahead_count: AtomicUsize,
+    next_note: AtomicU64,
+    owed: Mutex<Owed>,
+    owed_count: AtomicUsize,
+    owing: Notify,
+    confirmed: AtomicBool,
+    /// The primary has said what is in force, or we are known to be cut off (R9).
+    open: AtomicBool,
+    progress: Mutex<Progress>,
+    jobs: mpsc::Sender<applier::Job>,
+    stop: AtomicBool,
+    stopping: Notify,
+    applier: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: Tree> Follow<T> {
+    /// Takes up what the catalog remembers and starts the share's tasks on the current runtime.
+    pub fn start(
+        config: Config,
+        shelf: Arc<Shelf>,
+        tree: Arc<T>,
+        links: Arc<Links>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        let (jobs, inbox) = mpsc::channel(JOBS_MAX);
+        let mut ahead = Ahead::default();
+        let mut last = 0;
+        for (id, touches) in shelf.ahead_notes()? {
+            let above = above(&shelf, &touches)?;
+            ahead.note(id, touches, above);
+            // Whatever became of it, this process does not know.
+            ahead.doubt(id);
+            last = last.max(id);
+        }
+        let owed = Owed::load(&shelf)?;
+        let follow = Arc::new(Self {
+            ahead_count: AtomicUsize::new(ahead.len()),
+            ahead: Mutex::new(ahead),
+            next_note: AtomicU64::new(last + 1),
+            owed_count: AtomicUsize::new(owed.len()),
+            owed: Mutex::new(owed),
+            owing: Notify::new(),
+            confirmed: AtomicBool::new(shelf.meta().confirmed),
+            open: AtomicBool::new(false),
+            progress: Mutex::default(),
+            jobs,
+            stop: AtomicBool::new(false),
+            stopping: Notify::new(),
+            applier: Mutex::default(),
+            config,
+            shelf,
+            tree,
+            links,
+            clock,
+        });
+        let applier = follow.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let handle = std::thread::Builder::new()
+            .name(format!("follow {}", follow.config.share))
+            .spawn(move || applier::run(&applier, &runtime, inbox))
+            .map_err(|source| FollowError::Read {
+                what: "starting the share's thread".into(),
+                source,
+            })?;
+        *lock(&follow.applier) = Some(handle);
+        tokio::spawn(pull::run(follow.clone()));
+        tokio::spawn(fetch::run(follow.clone(), fetch::Lane::Small));
+        tokio::spawn(fetch::run(follow.clone(), fetch::Lane::Large));
+        Ok(follow)
+    }
+
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.stopping.notify_waiters();
+        self.owing.notify_waiters();
+    }
+
+    /// Waits for the applier after `stop`. Blocks.
+    pub fn join(&self) {
+        if let Some(applier) = lock(&self.applier).take()
+            && applier.join().is_err()
+        {
+            tracing::error!(share = %self.config.share, "the share's thread panicked");
+        }
+    }
+
+    pub fn share(&self) -> &ShareId {
+        &self.config.share
+    }
+    pub fn primary(&self) -> &SiteId {
+        &self.config.primary
+    }
+
+    pub fn progress(&self) -> Progress {
+        let owed = lock(&self.owed);
+        let (debts, debt_bytes) = (owed.len() as u64, owed.bytes());
+        drop(owed);
+        Progress {
+            debts,
+            debt_bytes,
+            ahead: self.ahead_count.load(Ordering::Relaxed),
+            confirmed: self.confirmed.load(Ordering::Relaxed),
+            ..lock(&self.progress).clone()
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut lock(&self.progress));
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Whether this copy may answer a read. Cheap when nothing of this site is under way.
+    pub fn standing(&self, read: &Read) -> Standing {
+        if !self.confirmed.load(Ordering::Acquire) {
+            return Standing::Unconfirmed;
+        }
+        if !self.open.load(Ordering::Acquire) {
+            return Standing::Barrier;
+        }
+        if self.ahead_count.load(Ordering::Acquire) == 0 && self.owed_count.load(Ordering::Acquire) == 0
+        {
+            return Standing::Current;
+        }
+        // What the catalog cannot tell is asked at home.
+        self.look_up(read).unwrap_or(Standing::Ahead)
+    }
+
+    fn look_up(&self, read: &Read) -> Result<Standing> {
+        let walk = self.walk(&read.path)?;
+        let ahead = lock(&self.ahead);
+        if walk.steps.iter().any(|(dir, name)| ahead.entry(*dir, name)) {
+            return Ok(Standing::Ahead);
+        }
+        let Some(id) = walk.found else {
+            return Ok(if walk.lost { Standing::Ahead } else { Standing::Current });
+        };
+        let listing = read.depth != Depth::Object;
+        if ahead.object(id) || ahead.below(id) && listing {
+            return Ok(Standing::Ahead);
+        }
+        drop(ahead);
+        let owed = lock(&self.owed);
+        Ok(if owed.contains(id) || listing && !owed.is_empty() {
+            Standing::Behind
+        } else {
+            Standing::Current
+        })
+    }
+
+    /// Resolves a path by the catalog, symbolic links followed (R1).
+    fn walk(&self, path: &RelPath) -> Result<Walk> {
+        let mut walk = Walk::default();
+        let mut names: Vec<_> = path.names().iter().rev().cloned().collect();
+        let mut above = vec![ObjectId::ROOT];
+        let mut links = 0;
+        while let Some(name) = names.pop() {
+            let dir = *above.last().unwrap_or(&ObjectId::ROOT);
+            walk.steps.push((dir, name.clone()));
+            let Some(id) = self.shelf.child(dir, &name)? else { return Ok(walk) };
+            let Some(object) = self.shelf.object(id)? else { return Ok(walk) };
+            match object.kind {
+                Kind::Directory => above.push(id),
+                Kind::Symlink => {
+                    links += 1;
+                    if links > LINKS_MAX || !follow_link(&object.target, &mut names, &mut above) {
+                        walk.lost = true;
+                        return Ok(walk);
+                    }
+                }
+                _ if names.is_empty() => {
+                    walk.found = Some(id);
+                    return Ok(walk);
+                }
+                _ => return Ok(walk),
+            }
+        }
+        walk.found = above.last().copied();
+        Ok(walk)
+    }
+
+    /// Before a change is sent home: what it touches counts as ahead of this copy, durably (R9).
+    pub async fn begin(self: &Arc<Self>, change: &Change) -> Result<AheadTicket<T>> {
+        if self.ahead_count.load(Ordering::Relaxed) >= AHEAD_MAX {
+            return Err(FollowError::Busy);
+        }
+        let mut touches = Vec::new();
+        for target in &change.targets {
+            let walk = self.walk(&target.path)?;
+            touches.extend(walk.found.map(Touch::Object));
+            touches
+                .extend(walk.steps.into_iter().next_back().map(|(dir, name)| Touch::Entry(dir, name)));
+        }
+        let above = above(&self.shelf, &touches)?;
+        let id = self.next_note.fetch_add(1, Ordering::Relaxed);
+        lock(&self.ahead).note(id, touches.clone(), above);
+        self.ahead_count.fetch_add(1, Ordering::AcqRel);
+        let ticket = AheadTicket { follow: self.clone(), id, open: true };
+        let mut batch = self.shelf.batch();
+        batch.note_ahead(id, touches);
+        self.shelf.commit(batch, true).await?;
+        Ok(ticket)
+    }
+
+    /// What was ahead is here: forgets the notes, in memory and on disk.
+    fn forget(&self, ids: &[u64]) {
+        if ids.is_empty() {
+            return;
+        }
+        self.ahead_count.fetch_sub(ids.len(), Ordering::AcqRel);
+        let mut batch = self.shelf.batch();
+        for id in ids {
+            batch.drop_ahead(*id);
+        }
+        // A note that survives a crash is one barrier more after it.
+        drop(self.shelf.commit(batch, false));
+    }
+}
+
+/// A walk by the catalog.
+#[derive(Default)]
+struct Walk {
+    /// Every entry looked up on the way.
+    steps: Vec<(ObjectId, crate::id::Name)>,
+    found: Option<ObjectId>,
+    /// It cannot be told where this leads.
+    lost: bool,
+}
+
+/// Puts a symlink's own path before the names that are still to be walked. `false`: it leaves the share.
+fn follow_link(target: &[u8], names: &mut Vec<crate::id::Name>, above: &mut Vec<ObjectId>) -> bool {
+    if target.first().is_none_or(|first| *first == b'/') {
+        return false;
+    }
+    let parts: Vec<&[u8]> = target.split(|byte| *byte == b'/').collect();
+    let mut down = Vec::new();
+    for part in parts {
+        match part {
+            b"" | b"." => {}
+            b".." if down.is_empty() => {
+                above.pop();
+                if above.is_empty() {
+                    return false;
+                }
+            }
+            // What lies behind a name and `..` depends on where that name leads.
+            b".." => return false,
+            name => match crate::id::Name::new(name) {
+                Ok(name) => down.push(name),
+                Err(_) => return false,
+            },
+        }
+    }
+    names.extend(down.into_iter().rev());
+    names.len() <= crate::id::PATH_MAX
+}
+
+/// Every directory above some touches, for reads that list.
+fn above(shelf: &Shelf, touches: &[Touch]) -> Result<HashSet<ObjectId>> {
+    let mut above = HashSet::new();
+    let mut next: Vec<ObjectId> = Vec::new();
+    for touch in touches {
+        match touch {
+            Touch::Entry(dir, _) => next.push(*dir),
+            Touch::Object(id) => {
+                above.insert(*id);
+                next.extend(shelf.links(*id)?.into_iter().map(|(dir, _)| dir));
+            }
+        }
+    }
+    while let Some(dir) = next.pop() {
+        if above.insert(dir) {
+            next.extend(shelf.links(dir)?.into_iter().map(|(dir, _)| dir));
+        }
+    }
+    Ok(above)
+}
+
+/// A change on its way home. Dropped without a word, its outcome is unknown.
+pub struct AheadTicket<T: Tree> {
+    follow: Arc<Follow<T>>,
+    id: u64,
+    open: bool,
+}
+
+impl<T: Tree> AheadTicket<T> {
+    /// The primary did it; these are to be applied here before this copy answers again.
+    pub fn answered(mut self, awaits: Vec<(Touch, Gen)>) {
+        self.open = false;
+        if lock(&self.follow.ahead).answered(self.id, awaits) {
+            self.follow.forget(&[self.id]);
+        }
+    }
+
+    /// Nothing was done.
+    pub fn refused(mut self) {
+        self.open = false;
+        lock(&self.follow.ahead).remove(self.id);
+        self.follow.forget(&[self.id]);
+    }
+}
+
+impl<T: Tree> Drop for AheadTicket<T> {
+    fn drop(&mut self) {
+        if self.open {
+            lock(&self.follow.ahead).doubt(self.id);
+            // The next barrier tells.
+            self.follow.owing.notify_waiters();
+        }
+    }
+}

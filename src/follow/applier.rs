@@ -1,0 +1,506 @@
+//! The share's one writer at a copy: spools records, settles the disk, lets releases take effect.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use super::compare::Compare;
+use super::settle::{Ready, Settler};
+use super::{Follow, FollowError, Result, lock};
+use crate::catalog::{Change, Debt, Head, Inline, Record, Touch};
+use crate::clock::BootTime;
+use crate::id::{Gen, Hash, ObjectId, Position, Seq, Version};
+use crate::link::share::SnapEntry;
+use crate::object::{Kind, Object};
+use crate::tree::content::hash_bytes;
+use crate::tree::{Spot, Tree};
+
+/// What failed is tried again after this, and after twice as long up to the most.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Marks are cleared together: one sync of the file system for all of a second.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Touches settled in one go.
+const SETTLE_MAX: usize = 1024;
+
+/// What the applier is told to do, in order.
+pub(super) enum Job {
+    /// Records that follow each other, with what came along. Answered when they are durable.
+    Records(Vec<(Record, Vec<Inline>)>, oneshot::Sender<Position>),
+    Releases(Vec<(Touch, Gen)>),
+    /// A stream begins: what is in force at the primary, and its newest generation.
+    InForce(Vec<(Touch, Gen)>, Gen),
+    /// Contents that have come, whole and verified against what the sender said.
+    Contents(Vec<Arrived>),
+    /// Notes in doubt, which a barrier at this record ends.
+    Barrier(Vec<u64>, Seq),
+    CompareStart(Box<(Head, Object, u64)>),
+    CompareEntries(Vec<SnapEntry>),
+    CompareEnd(oneshot::Sender<()>),
+}
+
+/// One content.
+pub(super) struct Arrived {
+    pub id: ObjectId,
+    pub version: Version,
+    pub content: Arrival,
+}
+
+pub(super) enum Arrival {
+    /// Still to be written to its `Spot::Tmp`.
+    Bytes(Bytes),
+    /// Written there already, with this hash.
+    Staged(Hash),
+}
+
+/// A release that waits for content.
+struct Waiting {
+    touch: Touch,
+    through: Gen,
+    until: Until,
+}
+
+enum Until {
+    Paid(ObjectId),
+    /// Every content of records up to here has come.
+    PaidTo(Seq),
+}
+
+pub(super) struct Applier<T: Tree> {
+    pub follow: Arc<Follow<T>>,
+    pub ready: Ready,
+    /// In the order in which they came.
+    dirty: Vec<Touch>,
+    /// Settled, but the disk is not yet synced.
+    settled: HashSet<Touch>,
+    swept: BootTime,
+    waiting: Vec<Waiting>,
+    barriers: Vec<(Vec<u64>, Seq)>,
+    compare: Option<Compare>,
+    /// A first comparison is through when every content up to here has come.
+    fill_to: Option<Seq>,
+}
+
+pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, runtime: &Handle, mut inbox: mpsc::Receiver<Job>) {
+    let now = follow.clock.boot();
+    let mut applier = Applier {
+        follow: follow.clone(),
+        ready: HashMap::new(),
+        dirty: Vec::new(),
+        settled: HashSet::new(),
+        swept: now,
+        waiting: Vec::new(),
+        barriers: Vec::new(),
+        compare: None,
+        fill_to: None,
+    };
+    let mut wait = RETRY;
+    while let Err(error) = applier.take_up() {
+        applier.pause(&error, &mut wait);
+        if follow.stopped() {
+            return;
+        }
+    }
+    loop {
+        applier.follow.note(|progress| progress.stopped = None);
+        let mut job = next(runtime, &mut inbox);
+        if follow.stopped() {
+            break;
+        }
+        let mut wait = RETRY;
+        while let Err(error) = applier.step(&mut job) {
+            applier.pause(&error, &mut wait);
+            if follow.stopped() {
+                return;
+            }
+        }
+    }
+    if let Err(error) = applier.sweep(true) {
+        tracing::warn!(share = %follow.config.share, %error, "marks are kept over the stop");
+    }
+}
+
+/// The next job; `Idle` after a while without one, for the sweep.
+fn next(runtime: &Handle, inbox: &mut mpsc::Receiver<Job>) -> Step {
+    match runtime.block_on(async { tokio::time::timeout(SWEEP, inbox.recv()).await }) {
+        Ok(Some(job)) => Step::Job(Box::new(job)),
+        Ok(None) | Err(_) => Step::Idle,
+    }
+}
+
+enum Step {
+    Job(Box<Job>),
+    Idle,
+    /// The job was taken in; what is left is settling.
+    Settle,
+}
+
+impl<T: Tree> Applier<T> {
+    /// After a start: what a crash left half done is thrown away or done again.
+    fn take_up(&mut self) -> Result<()> {
+        let follow = self.follow.clone();
+        follow.tree.check()?;
+        for id in follow.tree.leftovers()?.tmp {
+            follow.tree.remove(Spot::Tmp(id))?;
+        }
+        self.dirty = follow.shelf.marks()?.into_iter().map(|(touch, _)| touch).collect();
+        let parked = follow.tree.leftovers()?.park;
+        self.dirty.extend(parked.into_iter().map(Touch::Object));
+        self.settle()
+    }
+
+    fn step(&mut self, step: &mut Step) -> Result<()> {
+        if !self.settled.is_empty() || matches!(step, Step::Job(_)) {
+            self.follow.tree.check()?;
+        }
+        match std::mem::replace(step, Step::Settle) {
+            Step::Job(job) => {
+                // Until the job is taken in, a failure gives it back.
+                if let Err((error, job)) = self.take_in(*job) {
+                    *step = Step::Job(job);
+                    return Err(error);
+                }
+            }
+            Step::Idle | Step::Settle => {}
+        }
+        self.settle()?;
+        self.let_go()?;
+        self.sweep(false)
+    }
+
+    fn take_in(&mut self, job: Job) -> Result<(), (FollowError, Box<Job>)> {
+        match job {
+            Job::Records(records, done) => match self.spool(&records) {
+                Ok(at) => {
+                    // A stream that has ended needs no answer.
+                    let _ = done.send(at);
+                    Ok(())
+                }
+                Err(error) => Err((error, Box::new(Job::Records(records, done)))),
+            },
+            Job::Releases(releases) => {
+                self.wait_for(releases);
+                Ok(())
+            }
+            Job::InForce(force, newest) => {
+                let done = lock(&self.follow.ahead).in_force(force, newest);
+                self.follow.forget(&done);
+                self.follow.open.store(true, std::sync::atomic::Ordering::Release);
+                Ok(())
+            }
+            Job::Contents(contents) => match self.stage(&contents) {
+                Ok(()) => Ok(()),
+                Err(error) => Err((error, Box::new(Job::Contents(contents)))),
+            },
+            Job::Barrier(ids, seq) => {
+                self.barriers.push((ids, seq));
+                Ok(())
+            }
+            Job::CompareStart(start) => {
+                let (head, root, expected) = *start;
+                self.compare = Some(Compare::new(head, root, expected));
+                Ok(())
+            }
+            Job::CompareEntries(entries) => {
+                let Some(mut compare) = self.compare.take() else { return Ok(()) };
+                let done = compare.take_in(self, &entries);
+                self.compare = Some(compare);
+                done.map_err(|error| (error, Box::new(Job::CompareEntries(entries))))
+            }
+            Job::CompareEnd(done) => {
+                let Some(mut compare) = self.compare.take() else { return Ok(()) };
+                match compare.end(self) {
+                    Ok(()) => {
+                        let _ = done.send(());
+                        Ok(())
+                    }
+                    Err(error) => {
+                        self.compare = Some(compare);
+                        Err((error, Box::new(Job::CompareEnd(done))))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes records durable with marks for what they touch (R23), and owes their contents.
+    fn spool(&mut self, records: &[(Record, Vec<Inline>)]) -> Result<Position> {
+        let follow = self.follow.clone();
+        let head = follow.shelf.head().at;
+        let mut batch = follow.shelf.batch();
+        batch.keep_locals(true);
+        let mut touches = Vec::new();
+        let mut debts: HashMap<ObjectId, Debt> = HashMap::new();
+        let mut gone = Vec::new();
+        let mut releases = Vec::new();
+        for (record, _) in records.iter().filter(|(record, _)| record.at > head) {
+            for change in &record.changes {
+                self.note_change(change, record.at, &mut touches, &mut debts, &mut gone)?;
+            }
+            releases
+                .extend(record.releases.iter().map(|release| (release.touch.clone(), release.through)));
+            batch.append(record.clone());
+        }
+        for touch in &touches {
+            batch.mark(touch.clone(), Gen(0));
+        }
+        for debt in debts.values() {
+            batch.owe(*debt);
+        }
+        follow.shelf.commit(batch, true).wait()?;
+        let at = follow.shelf.head().at;
+        {
+            let mut owed = lock(&follow.owed);
+            for id in gone {
+                owed.remove(id);
+                self.ready.remove(&id);
+            }
+            for debt in debts.values() {
+                owed.add(debt);
+            }
+        }
+        self.dirty.extend(touches);
+        for (_, inlines) in records {
+            for inline in inlines {
+                if lock(&follow.owed).is_asked(inline.id) {
+                    continue;
+                }
+                self.stage_one(inline.id, inline.version, &inline.data)?;
+            }
+        }
+        self.count_owed();
+        self.wait_for(releases);
+        Ok(at)
+    }
+
+    fn note_change(
+        &self,
+        change: &Change,
+        at: Position,
+        touches: &mut Vec<Touch>,
+        debts: &mut HashMap<ObjectId, Debt>,
+        gone: &mut Vec<ObjectId>,
+    ) -> Result<()> {
+        match change {
+            Change::Put(object) => {
+                touches.push(Touch::Object(object.id));
+                let here = self.follow.shelf.local(object.id)?.map(|local| local.version);
+                if object.kind == Kind::File && here != Some(object.version) {
+                    let (epoch, seq) = (at.epoch, at.seq);
+                    let debt =
+                        Debt { id: object.id, version: object.version, size: object.size, seq, epoch };
+                    debts.insert(object.id, debt);
+                }
+            }
+            Change::Link { parent, name, .. } | Change::Unlink { parent, name, .. } => {
+                touches.push(Touch::Entry(*parent, name.clone()));
+            }
+            Change::Move { from, to, .. } => {
+                touches.push(Touch::Entry(from.0, from.1.clone()));
+                touches.push(Touch::Entry(to.0, to.1.clone()));
+            }
+            Change::Gone { id } => {
+                touches.push(Touch::Object(*id));
+                debts.remove(id);
+                gone.push(*id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes contents aside. They count only with the root hash that the journal names.
+    fn stage(&mut self, contents: &[Arrived]) -> Result<()> {
+        for arrived in contents {
+            match &arrived.content {
+                Arrival::Bytes(data) => self.stage_one(arrived.id, arrived.version, data)?,
+                Arrival::Staged(root) => self.note_ready(arrived.id, arrived.version, *root)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_one(&mut self, id: ObjectId, version: Version, data: &[u8]) -> Result<()> {
+        let root = hash_bytes(data).root;
+        if self.ready.get(&id) == Some(&(version, root)) {
+            return Ok(());
+        }
+        let mut stage = self.follow.tree.stage(id)?;
+        stage.write_all(data).map_err(|source| FollowError::Write { what: id.to_string(), source })?;
+        self.follow.tree.staged(stage)?;
+        self.note_ready(id, version, root)
+    }
+
+    fn note_ready(&mut self, id: ObjectId, version: Version, root: Hash) -> Result<()> {
+        self.ready.insert(id, (version, root));
+        let object = self.follow.shelf.object(id)?;
+        match object {
+            Some(object) if object.version == version && object.root == root => {
+                self.dirty.push(Touch::Object(id));
+            }
+            Some(object) if object.version == version => {
+                tracing::warn!(
+                    share = %self.follow.config.share, %id,
+                    "content came with another hash than the journal names; it is asked for again"
+                );
+                self.ready.remove(&id);
+                lock(&self.follow.owed).unasked(id);
+                self.follow.owing.notify_waiters();
+            }
+            Some(object) if object.version > version => {
+                lock(&self.follow.owed).unasked(id);
+                self.follow.owing.notify_waiters();
+            }
+            // A later version than the journal has brought so far: its record is on the way (R25).
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Settles what is dirty, a bounded number at a time.
+    pub fn settle(&mut self) -> Result<()> {
+        while !self.dirty.is_empty() {
+            let many = self.dirty.len().min(SETTLE_MAX);
+            let touches: Vec<Touch> = self.dirty[..many].to_vec();
+            let follow = self.follow.clone();
+            let mut settler = Settler::new(&*follow.tree, &follow.shelf, &mut self.ready);
+            settler.adopt = self.compare.is_some();
+            let done = settler.settle(&touches);
+            let kept = settler.kept;
+            let mut batch = follow.shelf.batch();
+            // What was done before a failure is noted all the same.
+            let paid = settler.into_batch(&mut batch);
+            follow.shelf.commit(batch, false).wait()?;
+            {
+                let mut owed = lock(&follow.owed);
+                for (id, version) in paid {
+                    owed.paid(id, version);
+                }
+            }
+            self.count_owed();
+            follow.note(|progress| progress.kept += kept);
+            done?;
+            self.dirty.drain(..many);
+            self.settled.extend(touches);
+        }
+        Ok(())
+    }
+
+    /// Entries to be looked at with the next settling.
+    pub fn dirty(&mut self, touches: impl IntoIterator<Item = Touch>) {
+        self.dirty.extend(touches);
+    }
+
+    pub fn count_owed(&self) {
+        let count = lock(&self.follow.owed).len();
+        self.follow.owed_count.store(count, std::sync::atomic::Ordering::Release);
+        if count > 0 {
+            self.follow.owing.notify_waiters();
+        }
+    }
+
+    /// A release counts here when what it is about is on the disk, content included.
+    fn wait_for(&mut self, releases: Vec<(Touch, Gen)>) {
+        let head = self.follow.shelf.head().at.seq;
+        for (touch, through) in releases {
+            let id = match &touch {
+                Touch::Object(id) => Some(*id),
+                Touch::Entry(dir, name) => self.follow.shelf.child(*dir, name).ok().flatten(),
+            };
+            let kind =
+                id.and_then(|id| self.follow.shelf.object(id).ok().flatten()).map(|object| object.kind);
+            let until = match (id, kind) {
+                (Some(id), Some(Kind::File)) => Until::Paid(id),
+                _ => Until::PaidTo(head),
+            };
+            self.waiting.push(Waiting { touch, through, until });
+        }
+    }
+
+    /// Lets releases and barriers take effect whose changes are here.
+    fn let_go(&mut self) -> Result<()> {
+        let follow = self.follow.clone();
+        let applied = follow.shelf.head().at.seq;
+        let oldest = {
+            let owed = lock(&follow.owed);
+            let oldest = owed.oldest();
+            let mut released = Vec::new();
+            self.waiting.retain(|waiting| {
+                let here = match waiting.until {
+                    Until::Paid(id) => !owed.contains(id),
+                    Until::PaidTo(seq) => oldest.is_none_or(|oldest| oldest > seq),
+                };
+                if here {
+                    released.push((waiting.touch.clone(), waiting.through));
+                }
+                !here
+            });
+            drop(owed);
+            let done = lock(&follow.ahead).released(&released);
+            follow.forget(&done);
+            oldest
+        };
+        let here = |seq: Seq| applied >= seq && oldest.is_none_or(|oldest| oldest > seq);
+        let (ended, left) =
+            std::mem::take(&mut self.barriers).into_iter().partition(|(_, seq)| here(*seq));
+        self.barriers = left;
+        for (ids, _) in ended {
+            for id in &ids {
+                lock(&follow.ahead).remove(*id);
+            }
+            follow.forget(&ids);
+        }
+        if self.fill_to.is_some_and(here) {
+            self.fill_to = None;
+            follow.tree.sync()?;
+            let mut batch = follow.shelf.batch();
+            batch.set_meta(|meta| meta.confirmed = true);
+            follow.shelf.commit(batch, true).wait()?;
+            follow.confirmed.store(true, std::sync::atomic::Ordering::Release);
+            tracing::info!(share = %follow.config.share, "the copy is filled and answers from now on");
+        }
+        Ok(())
+    }
+
+    /// The first comparison has brought everything but the contents up to here.
+    pub fn filling(&mut self, to: Seq) {
+        self.fill_to = Some(to);
+    }
+
+    /// Clears marks once what they were about is on the disk (R23).
+    fn sweep(&mut self, last: bool) -> Result<()> {
+        let follow = self.follow.clone();
+        let now = follow.clock.boot();
+        if self.settled.is_empty() || !last && now.since(self.swept) < SWEEP {
+            return Ok(());
+        }
+        follow.tree.sync()?;
+        let mut batch = follow.shelf.batch();
+        for touch in self.settled.drain() {
+            // Marked again since: not settled again yet, and kept.
+            batch.clear_mark(&touch, Gen(0));
+        }
+        self.swept = now;
+        Ok(follow.shelf.commit(batch, false).wait()?)
+    }
+
+    /// A full disk, a missing mount, an I/O error: the share stands still here, says why, keeps
+    /// everything and tries again by itself.
+    fn pause(&self, error: &FollowError, wait: &mut Duration) {
+        let why = error.to_string();
+        tracing::error!(share = %self.follow.config.share, %error, retry = ?wait, "the copy stands still");
+        self.follow.note(|progress| {
+            progress.stopped = Some(why.clone());
+            progress.last_error = Some(why);
+        });
+        let until = BootTime(self.follow.clock.boot().0 + *wait);
+        while self.follow.clock.boot() < until && !self.follow.stopped() {
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        *wait = (*wait * 2).min(RETRY_MAX);
+    }
+}

@@ -1,0 +1,303 @@
+//! Compares this copy with a snapshot of the primary's catalog (R29): the way of a first fill, of a
+//! seeded disk, and of a copy whose journal is not the beginning of the primary's. What is here is kept
+//! by content; what is too much goes last, through the park; what is foreign is kept aside.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::applier::Applier;
+use super::settle::Entry;
+use super::{FollowError, Result, lock};
+use crate::catalog::{Batch, Change, Debt, Head, Touch, decode_change};
+use crate::id::{Name, ObjectId, RelPath};
+use crate::link::share::SnapEntry;
+use crate::object::{Kind, Object};
+use crate::tree::{Place, Spot, Tree};
+
+/// Names of one directory read from the catalog at once.
+const NAMES: usize = 1000;
+
+pub(super) struct Compare {
+    head: Head,
+    /// Directories in the order in which the snapshot lists them; the first is being listed.
+    dirs: VecDeque<ObjectId>,
+    /// The last name the snapshot listed in the first of `dirs`.
+    last: Option<Name>,
+    /// Objects that lost a name and may have lost their last one.
+    loose: BTreeSet<ObjectId>,
+    root: Option<Object>,
+    seen: u64,
+    expected: u64,
+}
+
+impl Compare {
+    pub fn new(head: Head, root: Object, expected: u64) -> Self {
+        Self {
+            head,
+            dirs: VecDeque::from([ObjectId::ROOT]),
+            last: None,
+            loose: BTreeSet::new(),
+            root: Some(root),
+            seen: 0,
+            expected,
+        }
+    }
+
+    /// Entries in the snapshot's order. May be repeated after a failure.
+    pub fn take_in<T: Tree>(&mut self, applier: &mut Applier<T>, entries: &[SnapEntry]) -> Result<()> {
+        let mut batch = self.batch(applier);
+        let mut touches = Vec::new();
+        if let Some(root) = self.root.take() {
+            batch.apply(Change::Put(root));
+            touches.push(Touch::Object(ObjectId::ROOT));
+        }
+        let mut debts = Vec::new();
+        for entry in entries {
+            let (parent, name, object) = read(applier, entry)?;
+            self.close_before(applier, parent, &name, &mut batch, &mut touches)?;
+            self.take_entry(applier, (parent, name), object, &mut batch, &mut touches, &mut debts)?;
+        }
+        for debt in &debts {
+            batch.owe(*debt);
+        }
+        applier.follow.shelf.commit(batch, false).wait()?;
+        {
+            let mut owed = lock(&applier.follow.owed);
+            for debt in &debts {
+                owed.add(debt);
+            }
+        }
+        applier.dirty(touches);
+        applier.settle()?;
+        self.seen += entries.len() as u64;
+        let (seen, expected) = (self.seen, self.expected);
+        applier.follow.note(|progress| {
+            progress.compared = seen;
+            progress.expected = expected;
+        });
+        Ok(())
+    }
+
+    fn batch<T: Tree>(&self, applier: &Applier<T>) -> Batch {
+        let mut batch = applier.follow.shelf.batch();
+        batch.keep_locals(true);
+        batch
+    }
+
+    fn take_entry<T: Tree>(
+        &mut self,
+        applier: &Applier<T>,
+        entry: Entry,
+        object: Object,
+        batch: &mut Batch,
+        touches: &mut Vec<Touch>,
+        debts: &mut Vec<Debt>,
+    ) -> Result<()> {
+        let shelf = &applier.follow.shelf;
+        let (parent, name) = entry;
+        if object.kind == Kind::Directory {
+            self.dirs.push_back(object.id);
+        }
+        let known = shelf.object(object.id)?;
+        let there = shelf.child(parent, &name)?;
+        if let Some(old) = there.filter(|old| *old != object.id) {
+            self.loose.insert(old);
+        }
+        self.loose.remove(&object.id);
+        let local = shelf.local(object.id)?;
+        if object.kind == Kind::File {
+            let mut here = local.clone();
+            if let (Some(known), Some(mut same)) = (&known, local)
+                && known.root == object.root
+                && same.version == known.version
+                && same.version != object.version
+            {
+                // The same content under another number.
+                same.version = object.version;
+                batch.set_local(object.id, Some(same.clone()));
+                here = Some(same);
+            }
+            if here.is_none_or(|here| here.version != object.version) {
+                let (epoch, seq) = (self.head.at.epoch, self.head.at.seq);
+                debts.push(Debt {
+                    id: object.id,
+                    version: object.version,
+                    size: object.size,
+                    seq,
+                    epoch,
+                });
+            }
+        }
+        let id = object.id;
+        if known.as_ref() != Some(&object) {
+            batch.apply(Change::Put(object));
+            touches.push(Touch::Object(id));
+        }
+        if there != Some(id) {
+            batch.apply(Change::Link { parent, name: name.clone(), id });
+        }
+        touches.push(Touch::Entry(parent, name));
+        Ok(())
+    }
+
+    /// The snapshot has gone on to (parent, name): what the catalog has before it is too much.
+    fn close_before<T: Tree>(
+        &mut self,
+        applier: &Applier<T>,
+        parent: ObjectId,
+        name: &Name,
+        batch: &mut Batch,
+        touches: &mut Vec<Touch>,
+    ) -> Result<()> {
+        while let Some(dir) = self.dirs.front().copied() {
+            if dir == parent {
+                self.surplus(applier, dir, Some(name), batch, touches)?;
+                self.last = Some(name.clone());
+                return Ok(());
+            }
+            self.surplus(applier, dir, None, batch, touches)?;
+            self.dirs.pop_front();
+            self.last = None;
+        }
+        Err(FollowError::Peer {
+            site: applier.follow.config.primary.clone(),
+            what: "a snapshot",
+            why: format!("entry {name} is in directory {parent}, which was not listed before"),
+        })
+    }
+
+    /// Names of `dir` in the catalog between the last one the snapshot listed and `until`.
+    fn surplus<T: Tree>(
+        &mut self,
+        applier: &Applier<T>,
+        dir: ObjectId,
+        until: Option<&Name>,
+        batch: &mut Batch,
+        touches: &mut Vec<Touch>,
+    ) -> Result<()> {
+        let mut after = self.last.clone();
+        loop {
+            let names = applier.follow.shelf.children(dir, after.as_ref(), NAMES)?;
+            let full = names.len() == NAMES;
+            for (name, id) in names {
+                if until.is_some_and(|until| name >= *until) {
+                    return Ok(());
+                }
+                batch.apply(Change::Unlink { parent: dir, name: name.clone(), id });
+                touches.push(Touch::Entry(dir, name.clone()));
+                self.loose.insert(id);
+                after = Some(name);
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The snapshot is whole: what it did not list goes, and the copy stands where it was taken.
+    pub fn end<T: Tree>(&mut self, applier: &mut Applier<T>) -> Result<()> {
+        let mut batch = self.batch(applier);
+        let mut touches = Vec::new();
+        while let Some(dir) = self.dirs.pop_front() {
+            self.surplus(applier, dir, None, &mut batch, &mut touches)?;
+            self.last = None;
+        }
+        applier.follow.shelf.commit(batch, false).wait()?;
+        applier.dirty(touches);
+        while let Some(id) = self.loose.pop_first() {
+            self.drop_loose(applier, id)?;
+        }
+        applier.settle()?;
+        let follow = applier.follow.clone();
+        keep_foreign(applier)?;
+        follow.tree.sync()?;
+        let mut batch = follow.shelf.batch();
+        batch.set_head(self.head);
+        follow.shelf.commit(batch, true).wait()?;
+        applier.count_owed();
+        applier.filling(self.head.at.seq);
+        tracing::info!(
+            share = %follow.config.share, entries = self.seen, at = %self.head.at,
+            owed = lock(&follow.owed).len(), "compared with the primary copy"
+        );
+        Ok(())
+    }
+
+    /// An object without a name, and everything below it, is gone from the share.
+    fn drop_loose<T: Tree>(&mut self, applier: &mut Applier<T>, id: ObjectId) -> Result<()> {
+        let shelf = applier.follow.shelf.clone();
+        if !shelf.links(id)?.is_empty() {
+            return Ok(());
+        }
+        let mut batch = self.batch(applier);
+        let mut touches = vec![Touch::Object(id)];
+        let mut after: Option<Name> = None;
+        loop {
+            let children = shelf.children(id, after.as_ref(), NAMES)?;
+            let Some((last, _)) = children.last() else { break };
+            after = Some(last.clone());
+            for (name, child) in children {
+                batch.apply(Change::Unlink { parent: id, name, id: child });
+                self.loose.insert(child);
+            }
+        }
+        batch.apply(Change::Gone { id });
+        shelf.commit(batch, false).wait()?;
+        lock(&applier.follow.owed).remove(id);
+        applier.dirty(touches.drain(..));
+        Ok(())
+    }
+}
+
+fn read<T: Tree>(applier: &Applier<T>, entry: &SnapEntry) -> Result<(ObjectId, Name, Object)> {
+    let bad = |why: String| FollowError::Peer {
+        site: applier.follow.config.primary.clone(),
+        what: "a snapshot's entry",
+        why,
+    };
+    let parent = ObjectId::try_from(&entry.parent[..]).map_err(|error| bad(error.to_string()))?;
+    let name = Name::new(&entry.name).map_err(|error| bad(error.to_string()))?;
+    match decode_change(&entry.object).map_err(|error| bad(error.to_string()))? {
+        Change::Put(object) if !name.is_ours() => Ok((parent, name, object)),
+        _ => Err(bad("it is no object of a share".into())),
+    }
+}
+
+/// Moves aside what is on the disk and in nobody's catalog.
+fn keep_foreign<T: Tree>(applier: &mut Applier<T>) -> Result<()> {
+    let follow = applier.follow.clone();
+    let shelf = &follow.shelf;
+    let mut stack = vec![ObjectId::ROOT];
+    let mut kept = 0;
+    while let Some(id) = stack.pop() {
+        let dir = if id == ObjectId::ROOT {
+            Some(follow.tree.root()?)
+        } else {
+            let Some(local) = shelf.local(id)? else { continue };
+            let path = || -> Option<RelPath> { shelf.path_of(id).ok().flatten() };
+            follow.tree.open_dir(&Place { handle: &local.handle, path: &path })?
+        };
+        let Some(dir) = dir else { continue };
+        let mut moved = false;
+        for name in follow.tree.list(&dir)? {
+            match shelf.child(id, &name)? {
+                Some(child) => {
+                    if shelf.object(child)?.is_some_and(|object| object.kind == Kind::Directory) {
+                        stack.push(child);
+                    }
+                }
+                None => {
+                    let reason = "it was here before the first comparison, and not at the primary";
+                    let to = follow.tree.keep(Spot::Entry(&dir, &name), &name.to_string(), reason)?;
+                    tracing::warn!(share = %follow.config.share, %name, kept = %to.display(), reason, "moved aside");
+                    kept += 1;
+                    moved = true;
+                }
+            }
+        }
+        if moved {
+            applier.dirty([Touch::Object(id)]);
+        }
+    }
+    follow.note(|progress| progress.kept += kept);
+    applier.settle()
+}

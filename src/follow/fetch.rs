@@ -1,0 +1,230 @@
+//! Fetches the contents this copy awaits (R25). Two lanes, so that small ones overtake big ones.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, StatusCode};
+use tokio::sync::mpsc;
+
+use super::applier::{Arrival, Arrived, Job};
+use super::{Follow, FollowError, lock};
+use crate::id::{Hash, ObjectId, Version};
+use crate::link::Class;
+use crate::link::frames::{FrameReader, sender};
+use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
+use crate::tree::Tree;
+use crate::tree::content::Hasher;
+
+/// Contents up to this size travel in the small lane and are held in memory till they are written.
+const SMALL: u64 = 256 * 1024;
+/// Contents asked for at once in the small lane, and their bytes together.
+const MANY: usize = 256;
+const TOGETHER: u64 = 4 << 20;
+/// Pieces of a large content between the link and the disk: 16 of 16 KiB to 256 KiB.
+const PIECES: usize = 16;
+/// What changed under the primary's reader, or could not be had, is asked for again after this.
+const RETRY: Duration = Duration::from_millis(250);
+/// Longest message of wants: 256 of 30 bytes.
+const WANTS_MAX: usize = 64 << 10;
+/// Longest message between contents.
+const HEAD_MAX: usize = 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Small,
+    Large,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the link is down")]
+    Down,
+    #[error("asking for content: {0}")]
+    Link(String),
+    #[error("the primary sent {0}")]
+    Peer(String),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error("the share was stopped")]
+    Stopped,
+}
+
+pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, lane: Lane) {
+    while !follow.stopped() {
+        let owing = follow.owing.notified();
+        tokio::pin!(owing);
+        owing.as_mut().enable();
+        let wants = {
+            let mut owed = lock(&follow.owed);
+            match lane {
+                Lane::Small => owed.ask(MANY, TOGETHER, |size| size <= SMALL),
+                Lane::Large => owed.ask(1, u64::MAX, |size| size > SMALL),
+            }
+        };
+        if wants.is_empty() {
+            tokio::select! {
+                () = owing => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+            continue;
+        }
+        let fetched = fetch(&follow, &wants).await;
+        let again = match &fetched {
+            Ok(again) => again.clone(),
+            Err(_) => wants.iter().map(|(id, _)| *id).collect(),
+        };
+        if let Err(error) = &fetched
+            && !matches!(error, FetchError::Down | FetchError::Stopped)
+        {
+            tracing::warn!(share = %follow.config.share, %error, "content could not be fetched; trying again");
+            follow.note(|progress| progress.last_error = Some(error.to_string()));
+        }
+        if !again.is_empty() {
+            // Our own disk is not asked as often as the primary.
+            let ours = matches!(fetched, Err(FetchError::Follow(_)));
+            tokio::time::sleep(if ours { RETRY * 20 } else { RETRY }).await;
+            let mut owed = lock(&follow.owed);
+            for id in again {
+                owed.unasked(id);
+            }
+        }
+    }
+}
+
+/// Asks for some contents and hands over what comes. Says what is to be asked for again.
+async fn fetch<T: Tree>(
+    follow: &Arc<Follow<T>>,
+    wants: &[(ObjectId, Version)],
+) -> Result<Vec<ObjectId>, FetchError> {
+    let peer =
+        follow.links.peer(&follow.config.primary).filter(|peer| peer.up()).ok_or(FetchError::Down)?;
+    let message = Wants {
+        wants: wants
+            .iter()
+            .map(|(id, version)| Want { id: Bytes::copy_from_slice(id.as_bytes()), version: version.0 })
+            .collect(),
+    };
+    let (asks, body) = sender(WANTS_MAX);
+    asks.send(&message).await.map_err(|_| FetchError::Down)?;
+    asks.finish().await.map_err(|_| FetchError::Down)?;
+    let path = format!("/v1/share/{}/content", follow.config.share);
+    let request = Request::builder().method(Method::POST).uri(path).body(body);
+    let request = request.map_err(|error| FetchError::Link(error.to_string()))?;
+    let response =
+        peer.send(Class::Bulk, request).await.map_err(|error| FetchError::Link(error.to_string()))?;
+    if response.status() != StatusCode::OK {
+        return Err(FetchError::Peer(format!("status {}", response.status())));
+    }
+    let mut answers = FrameReader::new(response.into_body());
+    let mut again = Vec::new();
+    let mut arrived = Vec::new();
+    let mut held = 0;
+    for (asked, _) in wants {
+        let head: Content = next(&mut answers).await?;
+        let id =
+            ObjectId::try_from(&head.id[..]).map_err(|error| FetchError::Peer(error.to_string()))?;
+        if id != *asked {
+            return Err(FetchError::Peer("contents in another order than they were asked for".into()));
+        }
+        match Supply::try_from(head.supply) {
+            // The record that says it is gone comes by itself; until then nothing is lost by asking.
+            Ok(Supply::Later | Supply::Gone) | Err(_) => again.push(id),
+            Ok(Supply::Whole) if head.size <= SMALL => match take_small(&mut answers, &head).await? {
+                Some(data) => {
+                    held += data.len();
+                    let version = Version(head.version);
+                    arrived.push(Arrived { id, version, content: Arrival::Bytes(data) });
+                }
+                None => again.push(id),
+            },
+            Ok(Supply::Whole) => match take_large(follow, &mut answers, id, &head).await? {
+                Some(root) => {
+                    let version = Version(head.version);
+                    arrived.push(Arrived { id, version, content: Arrival::Staged(root) });
+                }
+                None => again.push(id),
+            },
+        }
+        if held as u64 > TOGETHER / 4 {
+            held = 0;
+            hand_over(follow, &mut arrived).await?;
+        }
+    }
+    hand_over(follow, &mut arrived).await?;
+    Ok(again)
+}
+
+async fn hand_over<T: Tree>(follow: &Follow<T>, arrived: &mut Vec<Arrived>) -> Result<(), FetchError> {
+    if arrived.is_empty() {
+        return Ok(());
+    }
+    follow.jobs.send(Job::Contents(std::mem::take(arrived))).await.map_err(|_| FetchError::Stopped)
+}
+
+async fn next<M: prost::Message + Default>(answers: &mut FrameReader) -> Result<M, FetchError> {
+    match answers.next::<M>(HEAD_MAX).await {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(FetchError::Peer("fewer contents than were asked for".into())),
+        Err(error) => Err(FetchError::Peer(error.to_string())),
+    }
+}
+
+async fn piece(answers: &mut FrameReader, left: u64) -> Result<Bytes, FetchError> {
+    match answers.raw(left).next().await {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(FetchError::Peer("less content than it announced".into())),
+        Err(error) => Err(FetchError::Peer(error.to_string())),
+    }
+}
+
+async fn take_small(answers: &mut FrameReader, head: &Content) -> Result<Option<Bytes>, FetchError> {
+    let mut data = BytesMut::new();
+    let mut left = head.size;
+    while left > 0 {
+        let bytes = piece(answers, left).await?;
+        left -= bytes.len() as u64;
+        data.extend_from_slice(&bytes);
+    }
+    let end: ContentEnd = next(answers).await?;
+    Ok(end.whole.then(|| data.freeze()))
+}
+
+/// Writes a large content aside as it comes. `None`: it changed on the way.
+async fn take_large<T: Tree>(
+    follow: &Arc<Follow<T>>,
+    answers: &mut FrameReader,
+    id: ObjectId,
+    head: &Content,
+) -> Result<Option<Hash>, FetchError> {
+    let (pieces, mut inbox) = mpsc::channel::<Bytes>(PIECES);
+    let writer = {
+        let follow = follow.clone();
+        tokio::task::spawn_blocking(move || -> Result<Hash, FollowError> {
+            let failed = |source| FollowError::Write { what: id.to_string(), source };
+            let mut stage = follow.tree.stage(id)?;
+            let mut hasher = Hasher::new();
+            while let Some(bytes) = inbox.blocking_recv() {
+                stage.write_all(&bytes).map_err(failed)?;
+                hasher.update(&bytes);
+            }
+            follow.tree.staged(stage)?;
+            Ok(hasher.finish().root)
+        })
+    };
+    let mut left = head.size;
+    let mut writing = true;
+    while left > 0 {
+        let bytes = piece(answers, left).await?;
+        left -= bytes.len() as u64;
+        if writing {
+            // A writer that failed says so itself; the stream is read on to stay in step.
+            writing = pieces.send(bytes).await.is_ok();
+        }
+    }
+    drop(pieces);
+    let end: ContentEnd = next(answers).await?;
+    let root = writer.await.map_err(|_| FetchError::Stopped)??;
+    Ok(end.whole.then_some(root))
+}

@@ -1,0 +1,334 @@
+//! Keeps the journal's stream from the primary going, and asks for a snapshot where it cannot.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use rand::Rng;
+use tokio::sync::oneshot;
+
+use super::applier::Job;
+use super::{Follow, lock};
+use crate::body::{Body, collect};
+use crate::catalog::{Change, Head, Inline, Record, decode_change, decode_record, decode_touch_gens};
+use crate::clock::BootTime;
+use crate::id::{Epoch, Gen, Hash, ObjectId, Position, Seq, Version};
+use crate::link::frames::{FrameReader, FrameSender, sender};
+use crate::link::share::{
+    Ack, Barrier, Beat, Feed, Follow as Ask, MESSAGE_MAX, Sent, Snap, SnapStart, feed, snap,
+};
+use crate::link::{Class, Peer};
+use crate::object::Object;
+use crate::tree::Tree;
+
+/// A site without a lease or a link for this long is cut off (R13).
+const CUT_OFF: Duration = Duration::from_secs(5);
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Records handed to the applier at once.
+const RECORDS_MAX: usize = 256;
+/// Longest answer that is no stream.
+const ANSWER_MAX: usize = 4096;
+
+/// Why a try ended.
+#[derive(Debug, thiserror::Error)]
+enum PullError {
+    #[error("the link is down")]
+    Down,
+    #[error("{what}: {why}")]
+    Peer { what: &'static str, why: String },
+    #[error("the primary answered {status}: {text}")]
+    Status { status: StatusCode, text: String },
+    #[error("the stream ended")]
+    Ended,
+    #[error("the share was stopped")]
+    Stopped,
+}
+
+pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>) {
+    let begun = follow.clock.boot();
+    let mut wait = RETRY;
+    while !follow.stopped() {
+        let error = match connect(&follow, begun).await {
+            Ok(peer) => {
+                let tried = follow.clock.boot();
+                let ended = tokio::select! {
+                    ended = session(&follow, &peer) => ended,
+                    () = follow.stopping.notified() => Err(PullError::Stopped),
+                };
+                if follow.clock.boot().since(tried) > RETRY_MAX {
+                    wait = RETRY;
+                }
+                match ended {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if !matches!(error, PullError::Down | PullError::Stopped | PullError::Ended) {
+            tracing::warn!(
+                share = %follow.config.share, site = %follow.config.primary, %error,
+                "the primary's journal cannot be followed; trying again"
+            );
+        }
+        follow.note(|progress| {
+            progress.doing = "waiting for the primary's site";
+            if !matches!(error, PullError::Stopped) {
+                progress.last_error = Some(error.to_string());
+            }
+        });
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::select! {
+            () = tokio::time::sleep(wait.mul_f64(jitter)) => {}
+            () = follow.stopping.notified() => {}
+        }
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Waits until the primary's site can be asked. Once it could not be for so long that we are cut off,
+/// what is here is served as it is (R9, R13).
+async fn connect<T: Tree>(follow: &Follow<T>, begun: BootTime) -> Result<Arc<Peer>, PullError> {
+    let Some(peer) = follow.links.peer(&follow.config.primary) else { return Err(PullError::Down) };
+    if peer.up() {
+        return Ok(peer);
+    }
+    if follow.clock.boot().since(begun) > CUT_OFF && !follow.open.swap(true, Ordering::AcqRel) {
+        tracing::warn!(share = %follow.config.share, "cut off since the start: serving what is here");
+    }
+    let mut watch = peer.watch();
+    let changed = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
+    if changed.is_ok() && peer.up() { Ok(peer) } else { Err(PullError::Down) }
+}
+
+async fn ask(
+    peer: &Peer,
+    class: Class,
+    path: String,
+    body: Body,
+) -> Result<Response<Incoming>, PullError> {
+    let request = Request::builder().method(Method::POST).uri(path).body(body);
+    let request = request.map_err(|error| PullError::Peer { what: "asking", why: error.to_string() })?;
+    let response = peer
+        .send(class, request)
+        .await
+        .map_err(|error| PullError::Peer { what: "asking", why: error.to_string() })?;
+    if response.status() == StatusCode::OK {
+        return Ok(response);
+    }
+    let status = response.status();
+    let text = collect(response.into_body(), ANSWER_MAX).await.unwrap_or_default();
+    Err(PullError::Status { status, text: String::from_utf8_lossy(&text).into_owned() })
+}
+
+/// One connection's worth of following.
+async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
+    barrier(follow, peer).await?;
+    let head = follow.shelf.head();
+    let (asks, body) = sender(ANSWER_MAX);
+    let first = Ask {
+        epoch: head.at.epoch.0,
+        seq: head.at.seq.0,
+        chain: Bytes::copy_from_slice(&head.chain.0),
+        incarnation: Bytes::copy_from_slice(&head.incarnation.0),
+    };
+    asks.send(&first).await.map_err(|_| PullError::Ended)?;
+    let path = format!("/v1/share/{}/journal", follow.config.share);
+    match ask(peer, Class::Control, path, body).await {
+        Ok(response) => journal(follow, response, asks).await,
+        Err(PullError::Status { status: StatusCode::CONFLICT, .. }) => compare(follow, peer).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends what this site knows no outcome of.
+async fn barrier<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
+    let doubts = lock(&follow.ahead).in_doubt();
+    if doubts.is_empty() {
+        return Ok(());
+    }
+    let path = format!("/v1/share/{}/barrier", follow.config.share);
+    let response = ask(peer, Class::Control, path, Body::Empty).await?;
+    let bytes = collect(response.into_body(), ANSWER_MAX)
+        .await
+        .map_err(|error| PullError::Peer { what: "the barrier's answer", why: error.to_string() })?;
+    let barrier: Barrier = prost::Message::decode(bytes).map_err(|error: prost::DecodeError| {
+        PullError::Peer { what: "the barrier's answer", why: error.to_string() }
+    })?;
+    put(follow, Job::Barrier(doubts, Seq(barrier.seq))).await
+}
+
+async fn put<T: Tree>(follow: &Follow<T>, job: Job) -> Result<(), PullError> {
+    follow.jobs.send(job).await.map_err(|_| PullError::Stopped)
+}
+
+async fn journal<T: Tree>(
+    follow: &Arc<Follow<T>>,
+    response: Response<Incoming>,
+    asks: FrameSender,
+) -> Result<(), PullError> {
+    follow.note(|progress| {
+        progress.doing = "following";
+        progress.last_error = None;
+    });
+    let mut feeds = FrameReader::new(response.into_body());
+    let mut records: Vec<(Record, Vec<Inline>)> = Vec::new();
+    loop {
+        // What has arrived already is taken together; nothing waits for more.
+        let more = if records.is_empty() {
+            Some(feeds.next::<Feed>(MESSAGE_MAX).await)
+        } else {
+            futures_util::FutureExt::now_or_never(feeds.next::<Feed>(MESSAGE_MAX))
+        };
+        let kind = match more {
+            None => None,
+            Some(Ok(Some(feed))) => feed.kind,
+            Some(Ok(None)) => return Err(PullError::Ended),
+            Some(Err(error)) => {
+                return Err(PullError::Peer { what: "the journal", why: error.to_string() });
+            }
+        };
+        let full = records.len() >= RECORDS_MAX;
+        match kind {
+            Some(feed::Kind::Record(sent)) => {
+                records.push(read_sent(&sent)?);
+                if !full {
+                    continue;
+                }
+                spool(follow, &mut records, &asks).await?;
+            }
+            other => {
+                spool(follow, &mut records, &asks).await?;
+                match other {
+                    None | Some(feed::Kind::Record(_)) => {}
+                    Some(feed::Kind::Start(start)) => {
+                        note_beat(follow, &start.head);
+                        if !start.more {
+                            put(follow, Job::InForce(touches(&start.in_force)?, Gen(start.generation)))
+                                .await?;
+                        }
+                    }
+                    Some(feed::Kind::Releases(bytes)) => {
+                        put(follow, Job::Releases(touches(&bytes)?)).await?
+                    }
+                    Some(feed::Kind::Beat(beat)) => {
+                        note_beat(follow, &beat);
+                        acknowledge(follow, follow.shelf.head().at, &asks).await?;
+                        if lock(&follow.ahead).in_doubt().is_empty() {
+                            continue;
+                        }
+                        // A request of this session got lost: its outcome is asked for.
+                        let Some(peer) = follow.links.peer(&follow.config.primary) else {
+                            return Err(PullError::Down);
+                        };
+                        barrier(follow, &peer).await?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn spool<T: Tree>(
+    follow: &Arc<Follow<T>>,
+    records: &mut Vec<(Record, Vec<Inline>)>,
+    asks: &FrameSender,
+) -> Result<(), PullError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let (done, durable) = oneshot::channel();
+    put(follow, Job::Records(std::mem::take(records), done)).await?;
+    let at = durable.await.map_err(|_| PullError::Stopped)?;
+    acknowledge(follow, at, asks).await
+}
+
+async fn acknowledge<T: Tree>(
+    follow: &Follow<T>,
+    at: Position,
+    asks: &FrameSender,
+) -> Result<(), PullError> {
+    let debts = lock(&follow.owed).len() as u64;
+    let ack = Ack { epoch: at.epoch.0, seq: at.seq.0, debts };
+    asks.send(&ack).await.map_err(|_| PullError::Ended)
+}
+
+fn note_beat<T: Tree>(follow: &Follow<T>, beat: &Beat) {
+    let head = follow.shelf.head().at;
+    follow.note(|progress| {
+        progress.lag_records =
+            if Epoch(beat.epoch) == head.epoch { beat.seq.saturating_sub(head.seq.0) } else { 0 };
+        progress.lag_seconds = if progress.lag_records == 0 { 0.0 } else { beat.lag_ms as f64 / 1000.0 };
+    });
+}
+
+fn touches(bytes: &[u8]) -> Result<Vec<(crate::catalog::Touch, Gen)>, PullError> {
+    decode_touch_gens(bytes)
+        .map_err(|error| PullError::Peer { what: "a list of touches", why: error.to_string() })
+}
+
+fn read_sent(sent: &Sent) -> Result<(Record, Vec<Inline>), PullError> {
+    let record = decode_record(&sent.record)
+        .map_err(|error| PullError::Peer { what: "a record", why: error.to_string() })?;
+    let mut inline = Vec::with_capacity(sent.inline.len());
+    for small in &sent.inline {
+        let id = ObjectId::try_from(&small.id[..])
+            .map_err(|error| PullError::Peer { what: "inline content", why: error.to_string() })?;
+        inline.push(Inline { id, version: Version(small.version), data: small.data.clone() });
+    }
+    Ok((record, inline))
+}
+
+/// Compares trees, and goes on from there.
+async fn compare<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
+    follow.note(|progress| progress.doing = "comparing with the primary copy");
+    let path = format!("/v1/share/{}/snapshot", follow.config.share);
+    let response = ask(peer, Class::Bulk, path, Body::Empty).await?;
+    let mut snaps = FrameReader::new(response.into_body());
+    let mut started = false;
+    loop {
+        let bad = |why: String| PullError::Peer { what: "the snapshot", why };
+        let snap = snaps.next::<Snap>(MESSAGE_MAX).await.map_err(|error| bad(error.to_string()))?;
+        match snap.ok_or(PullError::Ended)?.kind {
+            Some(snap::Kind::Start(start)) if !started => {
+                started = true;
+                let (head, root) = read_start(&start)?;
+                tracing::info!(
+                    share = %follow.config.share, objects = start.objects, bytes = start.bytes, at = %head.at,
+                    "comparing with the primary copy"
+                );
+                put(follow, Job::CompareStart(Box::new((head, root, start.objects)))).await?;
+            }
+            Some(snap::Kind::Entries(some)) if started => {
+                put(follow, Job::CompareEntries(some.entries)).await?
+            }
+            Some(snap::Kind::End(_)) if started => {
+                let (done, ended) = oneshot::channel();
+                put(follow, Job::CompareEnd(done)).await?;
+                return ended.await.map_err(|_| PullError::Stopped);
+            }
+            // A newer primary may say more.
+            None => {}
+            Some(_) => return Err(bad("its messages are out of order".into())),
+        }
+    }
+}
+
+fn read_start(start: &SnapStart) -> Result<(Head, Object), PullError> {
+    let bad = |why: String| PullError::Peer { what: "the snapshot's start", why };
+    let hash = |bytes: &[u8]| Hash::try_from(bytes).map_err(|error| bad(error.to_string()));
+    let head = Head {
+        at: Position { epoch: Epoch(start.epoch), seq: Seq(start.seq) },
+        chain: hash(&start.chain)?,
+        incarnation: hash(&start.incarnation)?,
+    };
+    match decode_change(&start.root).map_err(|error| bad(error.to_string()))? {
+        Change::Put(root) if root.id == ObjectId::ROOT => Ok((head, root)),
+        _ => Err(bad("the root directory is missing".into())),
+    }
+}
