@@ -1,1 +1,225 @@
-//! The relay room.
+//! The life of one request, for clients and peers alike: what it touches, where it goes, and what has
+//! to be so before its answer may be given.
+//!
+//! Not here: how connections come in (`door`), how the server is reached (`server`), and what marks,
+//! generations and copies are (`notice`, `follow`; reached through [`seam`]).
+
+mod answer;
+mod forward;
+mod home;
+mod meters;
+mod near;
+mod peer;
+pub mod seam;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+
+use self::meters::{From, Meters};
+use self::seam::{Awaits, Fence, Home, Near, Wire};
+use crate::body::Body;
+use crate::effect::{Change, Effect, Read};
+use crate::id::{ShareId, SiteId};
+use crate::route::{Access, Clients, Facts, Role, Route, Standing, route};
+use crate::server::Upstream;
+use crate::wire::http::{Classified, Conditions, Move, Refusal, SiteShares, classify, conditions};
+
+pub use self::peer::Caller;
+
+/// What a site does over HTTP: one value a map, replaced as a whole at a reload.
+pub struct HttpSite {
+    pub site: SiteId,
+    pub shares: SiteShares,
+    /// In the order of `shares`.
+    pub slots: Vec<ShareHttp>,
+    pub upstream: Arc<Upstream>,
+    /// What the server is told as its Host, instead of what the client said.
+    pub host: Option<HeaderValue>,
+    pub codec: Codec,
+}
+
+/// How what a change left ahead is written for another site.
+#[derive(Clone, Copy)]
+pub struct Codec {
+    pub encode: fn(&Awaits) -> Vec<u8>,
+    pub decode: fn(&[u8]) -> Option<Awaits>,
+}
+
+/// One share at this site.
+pub struct ShareHttp {
+    pub share: ShareId,
+    pub clients: Clients,
+    /// The share's directory here; none for a site without a copy.
+    pub fence: Option<Arc<dyn Fence>>,
+    pub part: Part,
+}
+
+/// What this site is for the share, with what that takes.
+pub enum Part {
+    Local { home: Arc<dyn Home> },
+    Broadcast { near: Arc<dyn Near>, away: Away },
+    Remote { away: Away },
+}
+
+/// The site with the primary copy.
+pub struct Away {
+    pub site: SiteId,
+    pub wire: Arc<dyn Wire>,
+    /// From its URLs of the share to ours.
+    pub moved: Move,
+}
+
+impl ShareHttp {
+    pub fn role(&self) -> Role {
+        match self.part {
+            Part::Local { .. } => Role::Local,
+            Part::Broadcast { .. } => Role::Broadcast,
+            Part::Remote { .. } => Role::Remote,
+        }
+    }
+    fn facts(&self, effect: &Effect, parts: &Parts) -> Facts {
+        let role = self.role();
+        let (standing, link_up) = match (&self.part, effect) {
+            (Part::Local { .. }, _) => (Standing::Current, true),
+            (Part::Broadcast { near, away }, Effect::Read(read)) => {
+                (near.standing(read), away.wire.up())
+            }
+            (Part::Broadcast { away, .. } | Part::Remote { away }, _) => {
+                (Standing::Current, away.wire.up())
+            }
+        };
+        let full_answer_will_do = conditions(&parts.headers) == Conditions::Refetch;
+        Facts { role, standing, link_up, full_answer_will_do }
+    }
+}
+
+/// HTTP at this site.
+pub struct HttpRelay {
+    site: ArcSwap<HttpSite>,
+    meters: Meters,
+    connections: AtomicU64,
+}
+
+impl HttpRelay {
+    /// The metrics recorder must be installed before: handles are taken here.
+    pub fn new(site: HttpSite) -> Self {
+        Self { site: ArcSwap::from_pointee(site), meters: Meters::new(), connections: AtomicU64::new(0) }
+    }
+    /// From the next request on; those that run end under the old map.
+    pub fn reload(&self, site: HttpSite) {
+        self.site.store(Arc::new(site));
+    }
+    /// A client's connection, for as long as it is kept.
+    pub fn connected(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(self.clone())
+    }
+    /// Clients' open connections.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+    pub fn site(&self) -> Arc<HttpSite> {
+        self.site.load_full()
+    }
+
+    /// Serves one request of a client.
+    pub async fn serve(&self, client: SocketAddr, request: Request<Body>) -> Response<Body> {
+        let site = self.site.load_full();
+        let _running = self.meters.running();
+        let (parts, body) = request.into_parts();
+        let (decided, response) = match classify(&parts, &site.shares) {
+            Ok(classified) => self.decided(&site, client, classified, parts, body).await,
+            Err(refusal) => {
+                note_refusal(&refusal, client, parts.uri.path());
+                (None, answer::refused(&refusal))
+            }
+        };
+        self.meters.answered(From::Client, decided, response.status());
+        response
+    }
+
+    async fn decided(
+        &self,
+        site: &Arc<HttpSite>,
+        client: SocketAddr,
+        classified: Classified,
+        parts: Parts,
+        body: Body,
+    ) -> (Option<(Route, bool)>, Response<Body>) {
+        let changes = classified.row.touches.changes();
+        let Some(slot) = classified.place.as_ref().map(|place| place.slot) else {
+            let response = near::pass(site, changes, parts, body).await;
+            return (Some((Route::Pass, changes)), response);
+        };
+        let share = &site.slots[slot];
+        if !may(&share.clients, client, changes) {
+            tracing::warn!(share = %share.share, %client, "the client may not do this by `clients`");
+            return (None, answer::forbidden(&share.share, changes));
+        }
+        let route = route(&classified.effect, &share.facts(&classified.effect, &parts));
+        tracing::debug!(
+            site = %site.site, share = %share.share, %client, method = %parts.method,
+            path = %classified.path(), ?route, "request"
+        );
+        let taken = Taken { site: site.clone(), slot, client, classified, parts, body, from: None };
+        let response = match route {
+            Route::Pass | Route::Divert => near::divert(taken, false).await,
+            Route::DivertPlain => near::divert(taken, true).await,
+            Route::Home => home::client(taken).await,
+            Route::Forward => forward::forward(taken).await,
+            Route::Refuse(why) => answer::away(share, why),
+        };
+        (Some((route, changes)), response)
+    }
+}
+
+/// Counts one client's connection.
+pub struct Connected(Arc<HttpRelay>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request in a share, with all that is known of it.
+struct Taken {
+    site: Arc<HttpSite>,
+    slot: usize,
+    client: SocketAddr,
+    classified: Classified,
+    parts: Parts,
+    body: Body,
+    /// The site that forwarded it.
+    from: Option<Caller>,
+}
+
+impl Taken {
+    fn change(&self) -> Option<&Change> {
+        match &self.classified.effect {
+            Effect::Change(change) => Some(change),
+            Effect::Read(Read { .. }) | Effect::Outside => None,
+        }
+    }
+}
+
+/// Whether the share's rules let the client do it.
+fn may(clients: &Clients, client: SocketAddr, changes: bool) -> bool {
+    clients.access(client.ip()) >= if changes { Access::Write } else { Access::Read }
+}
+
+fn note_refusal(refusal: &Refusal, client: SocketAddr, path: &str) {
+    if refusal.of_the_edge() {
+        tracing::warn!(%client, path = %path.escape_debug(), "refused: {refusal}");
+    } else {
+        tracing::debug!(%client, path = %path.escape_debug(), "refused: {refusal}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! Answers: ours, which say in a line of plain text what is the matter, and the server's, with what
+//! has to be changed in them.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http_body::Frame;
+
+use super::seam::{HomeError, NearError, WireError};
+use super::{Away, Part, ShareHttp};
+use crate::body::{Body, BoxError};
+use crate::id::ShareId;
+use crate::route::Why;
+use crate::server::ServerError;
+use crate::wire::http::multistatus::Multistatus;
+use crate::wire::http::{Move, Refusal, strip_hop_by_hop};
+
+/// Seconds after which a client may try again: a link is dialled again within about that.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// An answer that ends a request before the server has seen it.
+pub type Early = Box<Response<Body>>;
+
+/// One of our own.
+pub fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut text = text.into();
+    text.push('\n');
+    let mut response = Response::new(Body::text(text));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// Nothing was done, and trying again is honest.
+pub fn retry(text_: impl Into<String>) -> Response<Body> {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, text_);
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    response
+}
+
+pub fn refused(refusal: &Refusal) -> Response<Body> {
+    let mut response = text(refusal.status(), refusal.to_string());
+    if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = "GET, HEAD, OPTIONS, PUT, DELETE, MKCOL, COPY, MOVE, PROPFIND";
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}
+
+pub fn forbidden(share: &ShareId, changes: bool) -> Response<Body> {
+    let what = if changes { "change" } else { "read" };
+    text(StatusCode::FORBIDDEN, format!("this client may not {what} the share {share}"))
+}
+
+/// The share cannot do this while the primary's site is away.
+pub fn away(share: &ShareHttp, why: Why) -> Response<Body> {
+    let name = &share.share;
+    let site = match &share.part {
+        Part::Broadcast { away, .. } | Part::Remote { away } => away.site.as_str(),
+        Part::Local { .. } => "this site",
+    };
+    let cannot = format!("the site {site}, which holds the primary copy of {name}, cannot be reached");
+    retry(match why {
+        Why::ChangeAway => format!("{cannot}; nothing was changed; try again"),
+        Why::ReadAway => format!("{cannot}, and only it can answer this; try again"),
+        Why::Ahead => format!("{cannot}, and the copy here lacks a change made from here; try again"),
+        Why::Unconfirmed => {
+            format!("{cannot}, and the copy here has not been compared with it yet; try again")
+        }
+        Why::Barrier => {
+            format!("{cannot}, and this site has just started and must hear from it first; try again")
+        }
+    })
+}
+
+/// The link failed in the middle.
+pub fn lost(share: &ShareId, away: &Away, changes: bool, error: &WireError) -> Response<Body> {
+    let site = &away.site;
+    match error {
+        WireError::NotSent(_) => retry(format!(
+            "the site {site}, which holds the primary copy of {share}, cannot be reached; \
+             nothing was changed; try again"
+        )),
+        WireError::Lost(_) if !changes => retry(format!(
+            "the link to the site {site}, which holds the primary copy of {share}, broke; try again"
+        )),
+        WireError::Lost(_) => text(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!(
+                "the link to the site {site}, which holds the primary copy of {share}, broke before \
+                 it answered; the change may have been made or not: look before trying again"
+            ),
+        ),
+    }
+}
+
+pub fn outside(share: &ShareId) -> Response<Body> {
+    text(StatusCode::FORBIDDEN, format!("a symbolic link on the way leaves the share {share}"))
+}
+
+pub fn gone(share: &ShareId) -> Response<Body> {
+    retry(format!("the directory of the share {share} is not there at this site; nothing was changed"))
+}
+
+pub fn home_error(share: &ShareId, error: &HomeError) -> Response<Body> {
+    tracing::error!(%share, "change: {error}");
+    match error {
+        HomeError::Outside { .. } => outside(share),
+        HomeError::NotTheShare(_) => gone(share),
+        HomeError::Full(_) => text(
+            StatusCode::INSUFFICIENT_STORAGE,
+            format!("no room for the change of {share} at the primary's site; nothing was changed"),
+        ),
+        HomeError::Disk(_) | HomeError::Catalog(_) => {
+            retry(format!("the change of {share} could not be prepared; nothing was changed"))
+        }
+    }
+}
+
+/// The server did it, and we cannot promise that it lasts.
+pub fn not_synced(share: &ShareId, error: &HomeError) -> Response<Body> {
+    tracing::error!(%share, "sync after a change: {error}");
+    text(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("the change of {share} was made, but may not survive a power cut: {error}"),
+    )
+}
+
+pub fn near_error(share: &ShareId, error: &NearError) -> Response<Body> {
+    tracing::error!(%share, "change to be forwarded: {error}");
+    retry(format!("this site could not take note of a change of {share}; nothing was changed"))
+}
+
+/// The server gave no answer.
+pub fn no_answer(error: &ServerError, changes: bool) -> Response<Body> {
+    tracing::debug!("{error}");
+    let doubt = changes && !error.nothing_done();
+    let status = match error {
+        ServerError::Busy { .. } => return retry(format!("{error}; nothing was done; try again")),
+        ServerError::Connect { .. } => StatusCode::BAD_GATEWAY,
+        ServerError::ConnectSilent { .. } | ServerError::Silent { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ServerError::Broke { .. } if doubt => StatusCode::GATEWAY_TIMEOUT,
+        ServerError::Broke { .. } => StatusCode::BAD_GATEWAY,
+        ServerError::Client { .. } => StatusCode::BAD_REQUEST,
+        ServerError::ClientSilent { .. } => StatusCode::REQUEST_TIMEOUT,
+    };
+    let tail = match (changes, doubt) {
+        (true, true) => "; the change may have been made or not: look before trying again",
+        (true, false) => "; nothing was changed",
+        (false, _) => "",
+    };
+    text(status, format!("{}{tail}", brief(error)))
+}
+
+/// Without addresses: they are none of the client's business.
+fn brief(error: &ServerError) -> String {
+    match error {
+        ServerError::Connect { .. } => "the file server cannot be reached".into(),
+        ServerError::ConnectSilent { after, .. } | ServerError::Silent { after, .. } => {
+            format!("the file server was silent for {after:?}")
+        }
+        ServerError::Broke { .. } => "the file server broke off".into(),
+        ServerError::Client { .. } => "the request broke off".into(),
+        other => other.to_string(),
+    }
+}
+
+/// What has to be changed in an answer of a server to a request in a share.
+pub struct Mend<'a> {
+    /// From the server's URLs of the share to ours; also where they are the same, for it drops the
+    /// server's own idea of its host and port.
+    pub moved: &'a Move,
+    /// The URLs differ, so a multistatus has to be rewritten.
+    pub rewrite: bool,
+    /// Tags of servers whose tags mean nothing at another site are left out.
+    pub drop_etags: bool,
+    /// Names under which this site and its server are known: an absolute URL with one of them is ours.
+    pub hosts: &'a [&'a str],
+}
+
+impl Mend<'_> {
+    pub fn mend(&self, response: Response<Body>) -> Response<Body> {
+        let (mut parts, body) = response.into_parts();
+        strip_hop_by_hop(&mut parts.headers);
+        parts.version = Version::HTTP_11;
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            self.location(&mut parts, name);
+        }
+        if self.drop_etags && parts.headers.get(header::ETAG).is_some_and(|tag| !is_ours(tag.as_bytes()))
+        {
+            parts.headers.remove(header::ETAG);
+        }
+        if parts.status != StatusCode::MULTI_STATUS {
+            return Response::from_parts(parts, body);
+        }
+        if parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            tracing::error!("the server sends a multistatus in a coding that was not asked for");
+            return text(
+                StatusCode::BAD_GATEWAY,
+                "the file server answers in a coding it was not asked for",
+            );
+        }
+        parts.headers.remove(header::CONTENT_LENGTH);
+        let moved = self.rewrite.then(|| self.moved.clone());
+        let filter = Multistatus::new(moved, self.drop_etags);
+        let body = Filtered { body, filter: Some(filter), ready: VecDeque::new() };
+        Response::from_parts(parts, Body::boxed(body))
+    }
+
+    fn location(&self, parts: &mut Parts, name: HeaderName) {
+        let Some(field) = parts.headers.get(&name) else { return };
+        let url = field.to_str().ok().filter(|url| url.starts_with('/') || self.knows(url));
+        let moved = url.and_then(|url| self.moved.apply(url));
+        if let Some(Ok(moved)) = moved.map(HeaderValue::try_from) {
+            parts.headers.insert(name, moved);
+        }
+    }
+}
+
+impl Mend<'_> {
+    /// Whatever the port: a server behind us puts its own there.
+    fn knows(&self, url: &str) -> bool {
+        let host = url.split_once("://").map(|(_, rest)| &rest[..rest.find('/').unwrap_or(rest.len())]);
+        host.is_some_and(|host| {
+            self.hosts.iter().any(|known| host_only(known).eq_ignore_ascii_case(host_only(host)))
+        })
+    }
+}
+
+fn host_only(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// Whether an entity tag is of our form, `"<ObjectId>-<version>..."`, which means the same at every
+/// site.
+fn is_ours(tag: &[u8]) -> bool {
+    let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+    let Some((id, rest)) = tag.strip_prefix(b"\"").and_then(|tag| tag.split_at_checked(32)) else {
+        return false;
+    };
+    let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    id.iter().all(hex) && matches!(rest, [b'-', digit, ..] if digit.is_ascii_digit())
+}
+
+/// A multistatus on its way through the filter.
+struct Filtered {
+    body: Body,
+    /// Until the end.
+    filter: Option<Multistatus>,
+    ready: VecDeque<Bytes>,
+}
+
+impl http_body::Body for Filtered {
+    type Data = Bytes;
+    type Error = BoxError;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            let frame = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    let ended = self.filter.take().map_or(Ok(()), Multistatus::finish);
+                    return Poll::Ready(ended.err().map(|error| Err(error.into())));
+                }
+            };
+            if let (Ok(bytes), Some(filter)) = (frame.into_data(), &mut self.filter) {
+                let mut out = Vec::with_capacity(bytes.len());
+                filter.push(&bytes, &mut out)?;
+                if !out.is_empty() {
+                    self.ready.push_back(out.into());
+                }
+            }
+        }
+    }
+}

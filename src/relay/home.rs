@@ -1,0 +1,103 @@
+//! A change at the site with the primary copy: marked durably before the server hears of it, and
+//! answered only when what was done is on the disk.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+
+use super::seam::{Awaits, Home, HomeTicket, Outcome};
+use super::{Caller, HttpSite, Part, Taken, answer, near};
+use crate::body::Body;
+use crate::effect::Change;
+
+/// How a change ended, for who asked for it.
+pub struct Ended {
+    pub response: Response<Body>,
+    pub ahead: Ahead,
+}
+
+/// What a change left ahead of the copies.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// It never reached the server.
+    NotBegun,
+    Awaits(Awaits),
+    /// Nobody knows what became of it (R18).
+    Unknown,
+}
+
+/// A client's.
+pub async fn client(taken: Taken) -> Response<Body> {
+    change(taken).await.response
+}
+
+/// Anyone's. Once the server may have seen it, it is seen through even if who asked goes away.
+pub async fn change(taken: Taken) -> Ended {
+    let not_begun = |response| Ended { response, ahead: Ahead::NotBegun };
+    if let Err(early) = near::fence(&taken.site, taken.slot, taken.client, &taken.classified).await {
+        return not_begun(*early);
+    }
+    let (site, slot) = (taken.site.clone(), taken.slot);
+    let share = &site.slots[slot];
+    let (Part::Local { home }, Some(change)) = (&share.part, taken.change().cloned()) else {
+        return not_begun(answer::retry(format!("{} has its primary copy elsewhere", share.share)));
+    };
+    let home = home.clone();
+    let from = taken.from.clone();
+    let request = match near::to_server(taken) {
+        Ok(request) => request,
+        Err(early) => return not_begun(*early),
+    };
+    let seen_through = tokio::spawn(carry(site.clone(), slot, home, change, from, request));
+    match seen_through.await {
+        Ok(ended) => ended,
+        Err(error) => {
+            tracing::error!(share = %share.share, "change: {error}");
+            let text = "the change may have been made or not: look before trying again";
+            Ended { response: answer::text(StatusCode::GATEWAY_TIMEOUT, text), ahead: Ahead::Unknown }
+        }
+    }
+}
+
+async fn carry(
+    site: Arc<HttpSite>,
+    slot: usize,
+    home: Arc<dyn Home>,
+    change: Change,
+    from: Option<Caller>,
+    request: Request<Body>,
+) -> Ended {
+    let share = &site.slots[slot].share;
+    let ticket = match home.begin(&change, from.as_ref()).await {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            return Ended { response: answer::home_error(share, &error), ahead: Ahead::NotBegun };
+        }
+    };
+    let response = match near::ask(&site, slot, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            let response = answer::no_answer(&error, true);
+            let ahead = match error.nothing_done() {
+                true => Ahead::Awaits(ticket.refused()),
+                false => Ahead::Unknown,
+            };
+            return Ended { response, ahead };
+        }
+    };
+    match settle(ticket, response.status()).await {
+        Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
+        Err(error) => Ended { response: answer::not_synced(share, &error), ahead: Ahead::Unknown },
+    }
+}
+
+async fn settle(
+    ticket: Box<dyn HomeTicket>,
+    status: StatusCode,
+) -> Result<Awaits, super::seam::HomeError> {
+    match status.as_u16() {
+        300..=499 => Ok(ticket.refused()),
+        500.. => ticket.answered(Outcome::Perhaps).await,
+        _ => ticket.answered(Outcome::Done).await,
+    }
+}

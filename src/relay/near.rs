@@ -1,0 +1,170 @@
+//! To this site's own server: what is outside every share as it is, reads in a share with the path
+//! as we understood it.
+
+use std::net::SocketAddr;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri, Version, header};
+
+use super::answer::{self, Early, Mend};
+use super::seam::Fenced;
+use super::{HttpSite, ShareHttp, Taken};
+use crate::body::Body;
+use crate::id::RelPath;
+use crate::route::Role;
+use crate::server::{ServerError, Target};
+use crate::wire::http::{
+    Classified, Place, ShareUrl, Touches, drop_conditions, encode_into, strip_hop_by_hop,
+};
+
+/// What is in no share.
+pub async fn pass(site: &HttpSite, changes: bool, mut parts: Parts, body: Body) -> Response<Body> {
+    strip_hop_by_hop(&mut parts.headers);
+    host(site, &mut parts);
+    if parts.uri.scheme().is_some() {
+        let path = parts.uri.path_and_query().cloned();
+        parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    match site.upstream.send(Request::from_parts(parts, body)).await {
+        Ok(mut response) => {
+            strip_hop_by_hop(response.headers_mut());
+            *response.version_mut() = Version::HTTP_11;
+            response
+        }
+        Err(error) => answer::no_answer(&error, changes),
+    }
+}
+
+/// A read in a share, answered here. `plain`: its conditions are left out.
+pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
+    if let Err(early) = fence(&taken.site, taken.slot, taken.client, &taken.classified).await {
+        return *early;
+    }
+    if plain {
+        drop_conditions(&mut taken.parts.headers);
+    }
+    let (site, slot) = (taken.site.clone(), taken.slot);
+    let request = match to_server(taken) {
+        Ok(request) => request,
+        Err(early) => return *early,
+    };
+    match ask(&site, slot, request).await {
+        Ok(response) => response,
+        Err(error) => answer::no_answer(&error, false),
+    }
+}
+
+/// Asks the server, and makes its answer fit to be given.
+pub async fn ask(
+    site: &HttpSite,
+    slot: usize,
+    request: Request<Body>,
+) -> Result<Response<Body>, ServerError> {
+    let host = request.headers().get(header::HOST).cloned();
+    let response = site.upstream.send(request).await?;
+    let known = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let server = match site.upstream.target() {
+        Target::Tcp { host, .. } => host.as_str(),
+        Target::Embedded(_) => known,
+    };
+    let drop_etags = site.slots[slot].role() != Role::Local;
+    let moved = site.shares.url(slot).stay();
+    Ok(Mend { moved, rewrite: false, drop_etags, hosts: &[known, server] }.mend(response))
+}
+
+/// The request as the server gets it: its paths made from what we understood, never what came in.
+pub fn to_server(taken: Taken) -> Result<Request<Body>, Early> {
+    let Taken { site, slot, classified, mut parts, body, .. } = taken;
+    let url = site.shares.url(slot);
+    strip_hop_by_hop(&mut parts.headers);
+    host(&site, &mut parts);
+    let Some(place) = &classified.place else {
+        return Ok(Request::from_parts(parts, body));
+    };
+    if !place.canonical || parts.uri.scheme().is_some() {
+        parts.uri = uri(url, classified.path(), place.slash, parts.uri.query())?;
+    }
+    if let Some((to, slash)) = &place.destination {
+        let mut path = String::new();
+        encode_into(&mut path, url.encoded(), to, *slash);
+        let field = HeaderValue::try_from(path).map_err(|_| unwritable())?;
+        parts.headers.insert("destination", field);
+    }
+    if classified.row.touches != Touches::Object {
+        // A multistatus that may come back has to be read.
+        parts.headers.remove(header::ACCEPT_ENCODING);
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+fn uri(url: &ShareUrl, path: &RelPath, slash: bool, query: Option<&str>) -> Result<Uri, Early> {
+    let mut text = String::new();
+    encode_into(&mut text, url.encoded(), path, slash);
+    if let Some(query) = query {
+        text.push('?');
+        text.push_str(query);
+    }
+    let path = PathAndQuery::try_from(text).map_err(|_| unwritable())?;
+    Ok(Uri::from(path))
+}
+
+/// Every path we understood can be written; a query taken from a URI can be put into another.
+fn unwritable() -> Early {
+    Box::new(answer::text(http::StatusCode::BAD_REQUEST, "the URL cannot be sent on"))
+}
+
+/// Every request that goes out is HTTP/1.1 and names a host, whatever came in (RFC 9112 section 3.2).
+fn host(site: &HttpSite, parts: &mut Parts) {
+    parts.version = Version::HTTP_11;
+    let meant = match (&site.host, parts.uri.authority()) {
+        (Some(host), _) => Some(host.clone()),
+        (None, Some(authority)) => HeaderValue::try_from(authority.as_str()).ok(),
+        (None, None) if parts.headers.contains_key(header::HOST) => return,
+        (None, None) => HeaderValue::try_from(site.upstream.target().host()).ok(),
+    };
+    if let Some(host) = meant {
+        parts.headers.insert(header::HOST, host);
+    }
+}
+
+/// Refuses what leads out of the share by a symbolic link.
+pub async fn fence(
+    site: &HttpSite,
+    slot: usize,
+    client: SocketAddr,
+    classified: &Classified,
+) -> Result<(), Early> {
+    let share = &site.slots[slot];
+    let Some(fence) = &share.fence else { return Ok(()) };
+    for (path, follow) in places(classified) {
+        let mut fenced = fence.cached(path, follow);
+        if fenced == Fenced::Unknown {
+            let (fence, path) = (fence.clone(), path.clone());
+            let looked = tokio::task::spawn_blocking(move || fence.look(&path, follow)).await;
+            // Only a panic or the end of the runtime makes no answer.
+            fenced = looked.unwrap_or(Fenced::Gone);
+        }
+        within(share, client, classified.path(), fenced)?;
+    }
+    Ok(())
+}
+
+fn within(share: &ShareHttp, client: SocketAddr, path: &RelPath, fenced: Fenced) -> Result<(), Early> {
+    match fenced {
+        Fenced::Inside | Fenced::Missing => Ok(()),
+        Fenced::Outside => {
+            tracing::warn!(share = %share.share, %client, %path, "refused: a link leaves the share");
+            Err(Box::new(answer::outside(&share.share)))
+        }
+        Fenced::Gone | Fenced::Unknown => Err(Box::new(answer::gone(&share.share))),
+    }
+}
+
+/// Every place that the server will walk to, and whether it follows a symbolic link at its end.
+fn places(classified: &Classified) -> impl Iterator<Item = (&RelPath, bool)> {
+    let place = classified.place.as_ref();
+    let own = place.map(|Place { slash, .. }| (classified.path(), classified.row.follows || *slash));
+    let to = place.and_then(|place| place.destination.as_ref()).map(|(path, _)| (path, true));
+    own.into_iter().chain(to)
+}

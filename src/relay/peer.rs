@@ -1,0 +1,166 @@
+//! A request that another site forwarded: checked again here as if the client had come itself, and
+//! answered with what it left ahead of the copies.
+
+use std::net::SocketAddr;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body::Body as _;
+
+use super::answer::Early;
+use super::forward::{
+    AHEAD, BULK, CLIENT, DESTINATION, HOST, QUERY, RETRY, SMALL_ANSWER, UNKNOWN, hex, remove_ours,
+};
+use super::home::{self, Ahead};
+use super::meters::From;
+use super::seam::Class;
+use super::{HttpRelay, HttpSite, Taken, answer, may, near, note_refusal};
+use crate::body::{Body, CollectError, collect};
+use crate::id::{ShareId, SiteId};
+use crate::link::Session;
+use crate::route::{Role, Route};
+use crate::wire::http::{Classified, Refusal, UrlPath, classify_below};
+
+/// Who forwarded a request, as the link knows it.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub site: SiteId,
+    /// The connection it came on.
+    pub class: Class,
+    pub session: Session,
+}
+
+impl HttpRelay {
+    /// Serves `/v1/share/<share>/http/...` of another site.
+    pub async fn serve_peer(
+        &self,
+        caller: &Caller,
+        share: &ShareId,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        let site = self.site.load_full();
+        let _running = self.meters.running();
+        let Some(slot) =
+            site.slots.iter().position(|known| known.share == *share && known.role() == Role::Local)
+        else {
+            tracing::warn!(%share, from = %caller.site, "a request for a share that is not local here");
+            let text = format!("{} does not hold the primary copy of {share}", site.site);
+            return answer::text(StatusCode::MISDIRECTED_REQUEST, text);
+        };
+        let (parts, body) = request.into_parts();
+        let (decided, response) = match arrived(&site, slot, parts) {
+            Ok((client, classified, parts)) => {
+                let changes = classified.row.touches.changes();
+                let route = if changes { Route::Home } else { Route::Divert };
+                tracing::debug!(
+                    site = %site.site, %share, %client, from = %caller.site, method = %parts.method,
+                    path = %classified.path(), "forwarded request"
+                );
+                let taken =
+                    Taken { site: site.clone(), slot, client, classified, parts, body, from: None };
+                (Some((route, changes)), carried(taken, caller, changes).await)
+            }
+            Err(response) => (None, *response),
+        };
+        self.meters.answered(From::Site, decided, response.status());
+        response
+    }
+}
+
+/// What the request is, and for whom.
+fn arrived(
+    site: &HttpSite,
+    slot: usize,
+    mut parts: Parts,
+) -> Result<(SocketAddr, Classified, Parts), Early> {
+    let bad = |what: &str| Box::new(answer::text(StatusCode::BAD_REQUEST, what));
+    let field = |name| parts.headers.get(name).and_then(|field: &HeaderValue| field.to_str().ok());
+    let client: SocketAddr = field(CLIENT)
+        .and_then(|client| client.parse().ok())
+        .ok_or_else(|| bad("a forwarded request must carry nearshare-client: address and port"))?;
+    let share = &site.slots[slot].share;
+    let below = parts
+        .uri
+        .path()
+        .strip_prefix("/v1/share/")
+        .and_then(|rest| rest.strip_prefix(share.as_str()))
+        .and_then(|rest| rest.strip_prefix("/http"))
+        .ok_or_else(|| bad("a forwarded request is for /v1/share/<share>/http/<path>"))?;
+    let refused = |refusal: Refusal| {
+        note_refusal(&refusal, client, parts.uri.path());
+        Box::new(answer::refused(&refusal))
+    };
+    let path = match below {
+        "" => UrlPath::default(),
+        below => UrlPath::decode(below).map_err(|error| refused(error.into()))?,
+    };
+    let to = field(DESTINATION).map(UrlPath::decode).transpose();
+    let to = to.map_err(|error| refused(error.into()))?;
+    let classified =
+        classify_below(&parts.method, &parts.headers, share, slot, path, to).map_err(refused)?;
+    if !may(&site.slots[slot].clients, client, classified.row.touches.changes()) {
+        tracing::warn!(%share, %client, "the client may not do this by `clients`");
+        return Err(Box::new(answer::forbidden(share, classified.row.touches.changes())));
+    }
+    let query = format!("/?{}", field(QUERY).unwrap_or_default());
+    parts.uri = match parts.headers.contains_key(QUERY) {
+        true => PathAndQuery::try_from(query).map(Uri::from).map_err(|_| bad("nearshare-query"))?,
+        false => Uri::from_static("/"),
+    };
+    if let Some(host) = parts.headers.remove(HOST) {
+        parts.headers.insert(header::HOST, host);
+    }
+    remove_ours(&mut parts.headers);
+    Ok((client, classified, parts))
+}
+
+async fn carried(mut taken: Taken, caller: &Caller, changes: bool) -> Response<Body> {
+    if !changes {
+        let response = near::divert(taken, false).await;
+        return if caller.class == Class::Control { small(response).await } else { response };
+    }
+    let codec = taken.site.codec;
+    taken.from = Some(caller.clone());
+    let mut ended = home::change(taken).await;
+    let ahead = match ended.ahead {
+        Ahead::NotBegun => None,
+        Ahead::Unknown => Some(UNKNOWN),
+        // What cannot be told is not known there.
+        Ahead::Awaits(awaits) => {
+            Some(HeaderValue::try_from(hex(&(codec.encode)(&awaits))).unwrap_or(UNKNOWN))
+        }
+    };
+    if let Some(ahead) = ahead {
+        ended.response.headers_mut().insert(AHEAD, ahead);
+    }
+    ended.response
+}
+
+/// Only short answers go over the control connection: of others the other site is told to ask for
+/// them on the other one.
+async fn small(response: Response<Body>) -> Response<Body> {
+    let too_long = || {
+        let mut response =
+            answer::text(StatusCode::MISDIRECTED_REQUEST, "longer than the control connection takes");
+        response.headers_mut().insert(RETRY, BULK);
+        response
+    };
+    let (parts, body) = response.into_parts();
+    if body.is_end_stream() {
+        return Response::from_parts(parts, body);
+    }
+    match body.size_hint().upper() {
+        Some(bytes) if bytes <= SMALL_ANSWER => return Response::from_parts(parts, body),
+        Some(_) => return too_long(),
+        None => {}
+    }
+    let limit = usize::try_from(SMALL_ANSWER).unwrap_or(usize::MAX);
+    match collect(body, limit).await {
+        Ok(bytes) => Response::from_parts(parts, bytes.into()),
+        Err(CollectError::TooLong { .. }) => too_long(),
+        Err(CollectError::Broken(error)) => {
+            answer::text(StatusCode::BAD_GATEWAY, format!("the file server broke off: {error}"))
+        }
+    }
+}

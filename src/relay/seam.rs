@@ -1,0 +1,139 @@
+//! What `relay` needs of the rooms around a share, as traits: the primary's side, a copy's side, the
+//! link, and the share's directory.
+
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+
+use super::Caller;
+use crate::body::Body;
+use crate::catalog::Touch;
+use crate::effect::{Change, Read};
+use crate::id::{Gen, RelPath};
+pub use crate::route::Standing;
+
+/// What a change made ahead of the copies, and through which generation (R4).
+pub type Awaits = Vec<(Touch, Gen)>;
+
+/// The primary's side of one share.
+pub trait Home: Send + Sync {
+    /// Resolves the change on the disk, waits for its turn among changes of the same entries, and
+    /// marks durably what it touches. Nothing may reach the server before. A missing parent is no
+    /// error: the server says so itself.
+    /// `from`: the other site that forwarded it.
+    fn begin<'a>(
+        &'a self,
+        change: &'a Change,
+        from: Option<&'a Caller>,
+    ) -> BoxFuture<'a, Result<Box<dyn HomeTicket>, HomeError>>;
+}
+
+/// A change that the server may have seen. Dropped without a call: its outcome is unknown, and it
+/// stays in doubt until the truth is found (R18).
+pub trait HomeTicket: Send {
+    /// The server has done it, or may have. With [`Outcome::Done`] what it touched is on the disk
+    /// when this returns, unless `http_sync` is off. Reconcile is told.
+    fn answered(self: Box<Self>, outcome: Outcome) -> BoxFuture<'static, Result<Awaits, HomeError>>;
+    /// The server refused it. Reconciled all the same, for a refused DELETE of a tree may have
+    /// removed half of it; released at once if nothing differs.
+    fn refused(self: Box<Self>) -> Awaits;
+}
+
+/// What the server's answer says of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 2xx: what is answered as done must be on the disk.
+    Done,
+    /// 5xx: the client is promised nothing.
+    Perhaps,
+}
+
+/// Why a change cannot be made here.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    #[error("{path} leads out of the share by a symbolic link")]
+    Outside { path: RelPath },
+    #[error("the share's directory is not there: {0}")]
+    NotTheShare(String),
+    #[error("the share's disk: {0}")]
+    Disk(String),
+    #[error("the disk is full: {0}")]
+    Full(String),
+    #[error("this site's catalog: {0}")]
+    Catalog(String),
+}
+
+/// A copy's side of one share.
+pub trait Near: Send + Sync {
+    /// Whether the copy may answer the read. Asked for every read: never blocks, costs next to nothing
+    /// while nothing is ahead.
+    fn standing(&self, read: &Read) -> Standing;
+    /// Durably notes what a change will make ahead of this copy (R9). Nothing may be sent before.
+    fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>>;
+}
+
+/// A change that is on its way to the primary. Dropped without a call: its outcome is unknown, and
+/// what it touches stays ahead until the primary has answered a barrier.
+pub trait NearTicket: Send {
+    /// The primary has dealt with it; reads are forwarded until these have come back.
+    fn answered(self: Box<Self>, awaits: Awaits);
+    /// Nothing was done.
+    fn refused(self: Box<Self>);
+}
+
+/// A copy could not note what a change makes ahead.
+#[derive(Debug, thiserror::Error)]
+#[error("this site's catalog: {0}")]
+pub struct NearError(pub String);
+
+/// Which of the two connections to a site a message takes: small ones must never wait behind big ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    Control,
+    Bulk,
+}
+
+/// The link to the site with the primary copy.
+pub trait Wire: Send + Sync {
+    /// Whether both connections carry requests. Asked for every request.
+    fn up(&self) -> bool;
+    /// Sends a request whose URI is a path below `/v1/` and waits for the head of the answer.
+    fn send(
+        &self,
+        class: Class,
+        request: Request<Body>,
+    ) -> BoxFuture<'_, Result<Response<Body>, WireError>>;
+}
+
+/// No answer came over the link.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The other site has certainly not acted on it.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It may have.
+    #[error("lost: {0}")]
+    Lost(String),
+}
+
+/// The share's directory, as far as clients' paths are concerned.
+pub trait Fence: Send + Sync {
+    /// As [`Self::look`], from what the kernel has in memory: never blocks, and says `Unknown` when
+    /// only the disk could tell.
+    fn cached(&self, path: &RelPath, follow: bool) -> Fenced;
+    /// Where the path ends. `follow` also follows a symbolic link at its last place. Blocks.
+    fn look(&self, path: &RelPath, follow: bool) -> Fenced;
+}
+
+/// Where a path ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fenced {
+    Inside,
+    /// Nothing is there, and the way up to there stays inside.
+    Missing,
+    /// Some symbolic link on the way leaves the share.
+    Outside,
+    /// Only the disk can tell.
+    Unknown,
+    /// The share's directory itself is not there.
+    Gone,
+}

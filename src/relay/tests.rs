@@ -1,0 +1,320 @@
+//! One relay between real sockets: a small origin behind it, and stand-ins for the rooms around it
+//! that note what they are asked.
+
+mod copy;
+mod edge;
+mod primary;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+
+use super::seam::*;
+use super::*;
+use crate::body::collect;
+use crate::catalog::Touch;
+use crate::clock::{BootTime, Clock, WallTime};
+use crate::id::{Gen, Name, ObjectId, RelPath};
+use crate::link::Session;
+use crate::server::{Limits, Target};
+use crate::wire::http::ShareUrl;
+
+struct Still;
+impl Clock for Still {
+    fn boot(&self) -> BootTime {
+        BootTime::default()
+    }
+    fn wall(&self) -> WallTime {
+        WallTime::default()
+    }
+}
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn add(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+    /// Until `what` has happened.
+    async fn until(&self, what: &str) {
+        let happened = async {
+            while !self.0.lock().unwrap().iter().any(|entry| entry == what) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, happened).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+}
+
+/// A server that answers every request by `answer`, and notes its line, Host and body.
+async fn origin<F, Fut>(log: Log, answer: F) -> Arc<Upstream>
+where
+    F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (log, answer) = (log.clone(), answer.clone());
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let (log, answer) = (log.clone(), answer.clone());
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let field = |name: &str| {
+                        parts
+                            .headers
+                            .get(name)
+                            .map(|v| v.to_str().unwrap().to_owned())
+                            .unwrap_or_default()
+                    };
+                    let mut line = format!("{} {}", parts.method, parts.uri);
+                    for name in ["destination", "if-none-match", "x-end", "nearshare-x", "connection"] {
+                        if parts.headers.contains_key(name) {
+                            line += &format!(" {name}={}", field(name));
+                        }
+                    }
+                    let host = field("host");
+                    match collect(body, 1 << 20).await {
+                        Ok(body) if !body.is_empty() => line += &format!(" body={}", body.len()),
+                        Ok(_) => {}
+                        Err(_) => line += " (broke off)",
+                    }
+                    log.add(format!("server {line}"));
+                    let mut response = answer(line).await;
+                    response.headers_mut().insert("x-host", host.parse().unwrap());
+                    Ok::<_, std::convert::Infallible>(response)
+                }
+            });
+            tokio::spawn(async move {
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ended = http.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    let target = Target::Tcp { host: "127.0.0.1".into(), port };
+    let silence = std::time::Duration::from_millis(300);
+    Upstream::new(target, Limits { silence, ..Limits::default() }, Arc::new(Still))
+}
+
+/// One whose port nobody listens on.
+async fn dead() -> Arc<Upstream> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let target = Target::Tcp { host: "127.0.0.1".into(), port };
+    Upstream::new(target, Limits::default(), Arc::new(Still))
+}
+
+async fn ok(_: String) -> Response<Body> {
+    Response::new(Body::text("hello"))
+}
+
+fn status(code: u16) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    response
+}
+
+struct FakeHome(Log, Option<fn() -> HomeError>);
+
+impl Home for FakeHome {
+    fn begin<'a>(
+        &'a self,
+        change: &'a Change,
+        from: Option<&'a Caller>,
+    ) -> BoxFuture<'a, Result<Box<dyn HomeTicket>, HomeError>> {
+        Box::pin(async move {
+            let targets: Vec<_> =
+                change.targets.iter().map(|t| format!("{}:{:?}", t.path, t.reach)).collect();
+            let from = from.map(|caller| format!(" from {}", caller.site)).unwrap_or_default();
+            self.0.add(format!("begin {}{from}", targets.join(" ")));
+            match self.1 {
+                Some(error) => Err(error()),
+                None => Ok(Box::new(FakeTicket(Some(self.0.clone()))) as Box<dyn HomeTicket>),
+            }
+        })
+    }
+}
+
+struct FakeTicket(Option<Log>);
+
+fn awaits() -> Awaits {
+    vec![
+        (Touch::Entry(ObjectId::ROOT, Name::new(b"f").unwrap()), Gen(7)),
+        (Touch::Object(ObjectId::ROOT), Gen(8)),
+    ]
+}
+
+impl HomeTicket for FakeTicket {
+    fn answered(mut self: Box<Self>, outcome: Outcome) -> BoxFuture<'static, Result<Awaits, HomeError>> {
+        let log = self.0.take().unwrap();
+        Box::pin(async move {
+            log.add(format!("answered {outcome:?}"));
+            Ok(awaits())
+        })
+    }
+    fn refused(mut self: Box<Self>) -> Awaits {
+        self.0.take().unwrap().add("refused");
+        awaits()
+    }
+}
+
+impl Drop for FakeTicket {
+    fn drop(&mut self) {
+        if let Some(log) = self.0.take() {
+            log.add("unknown");
+        }
+    }
+}
+
+struct FakeNear(Log, Mutex<Standing>);
+
+impl Near for FakeNear {
+    fn standing(&self, _: &Read) -> Standing {
+        *self.1.lock().unwrap()
+    }
+    fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>> {
+        Box::pin(async move {
+            self.0.add(format!("note {}", change.targets[0].path));
+            Ok(Box::new(FakeNearTicket(Some(self.0.clone()))) as Box<dyn NearTicket>)
+        })
+    }
+}
+
+struct FakeNearTicket(Option<Log>);
+
+impl NearTicket for FakeNearTicket {
+    fn answered(mut self: Box<Self>, awaits: Awaits) {
+        let gens: Vec<_> = awaits.iter().map(|(_, generation)| generation.0).collect();
+        self.0.take().unwrap().add(format!("ahead until {gens:?}"));
+    }
+    fn refused(mut self: Box<Self>) {
+        self.0.take().unwrap().add("not ahead");
+    }
+}
+
+impl Drop for FakeNearTicket {
+    fn drop(&mut self) {
+        if let Some(log) = self.0.take() {
+            log.add("ahead, unknown");
+        }
+    }
+}
+
+/// A link that ends in the other site's relay, in the same process.
+struct FakeWire {
+    log: Log,
+    up: Mutex<bool>,
+    to: Arc<HttpRelay>,
+    /// Taken one a send, before the request is carried: what goes wrong.
+    trouble: Mutex<VecDeque<WireError>>,
+}
+
+impl Wire for FakeWire {
+    fn up(&self) -> bool {
+        *self.up.lock().unwrap()
+    }
+    fn send(
+        &self,
+        class: Class,
+        request: Request<Body>,
+    ) -> BoxFuture<'_, Result<Response<Body>, WireError>> {
+        Box::pin(async move {
+            self.log.add(format!("link {class:?} {} {}", request.method(), request.uri()));
+            if let Some(error) = self.trouble.lock().unwrap().pop_front() {
+                return Err(error);
+            }
+            let caller = lyon(class);
+            let share = "eng".parse().unwrap();
+            Ok(self.to.serve_peer(&caller, &share, request).await)
+        })
+    }
+}
+
+fn lyon(class: Class) -> Caller {
+    Caller { site: "lyon".parse().unwrap(), class, session: Session::default() }
+}
+
+/// Says of every path that ends in `out` that it leads out of the share.
+struct FakeFence(Log);
+
+impl Fence for FakeFence {
+    fn cached(&self, path: &RelPath, follow: bool) -> Fenced {
+        match path.names().last().map(Name::as_bytes) {
+            Some(b"out") if follow => Fenced::Outside,
+            Some(b"slow") => Fenced::Unknown,
+            Some(b"gone") => Fenced::Gone,
+            _ => Fenced::Inside,
+        }
+    }
+    fn look(&self, _: &RelPath, _: bool) -> Fenced {
+        self.0.add("looked");
+        Fenced::Outside
+    }
+}
+
+/// One byte for each touch's kind, then its generation: enough for a test.
+fn codec() -> Codec {
+    Codec {
+        encode: |awaits| awaits.iter().map(|(_, generation)| generation.0 as u8).collect(),
+        decode: |bytes| {
+            Some(bytes.iter().map(|b| (Touch::Object(ObjectId::ROOT), Gen(u64::from(*b)))).collect())
+        },
+    }
+}
+
+fn site(name: &str, url: &str, upstream: Arc<Upstream>, part: Part, log: &Log) -> HttpSite {
+    let share: ShareId = "eng".parse().unwrap();
+    let fence: Arc<dyn Fence> = Arc::new(FakeFence(log.clone()));
+    HttpSite {
+        site: name.parse().unwrap(),
+        shares: SiteShares::new(vec![ShareUrl::new(share.clone(), url).unwrap()]),
+        slots: vec![ShareHttp { share, clients: Clients::default(), fence: Some(fence), part }],
+        upstream,
+        host: None,
+        codec: codec(),
+    }
+}
+
+fn home(log: &Log) -> Part {
+    Part::Local { home: Arc::new(FakeHome(log.clone(), None)) }
+}
+
+async fn primary<F, Fut>(log: &Log, answer: F) -> HttpRelay
+where
+    F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    let upstream = origin(log.clone(), answer).await;
+    HttpRelay::new(site("hq", "/eng", upstream, home(log), log))
+}
+
+fn request(method: &str, uri: &str, body: Body) -> Request<Body> {
+    Request::builder().method(method).uri(uri).header("host", "files").body(body).unwrap()
+}
+
+fn client() -> SocketAddr {
+    ([10, 1, 2, 3], 999).into()
+}
+
+/// Status, and what it says.
+async fn ask(relay: &HttpRelay, method: &str, uri: &str) -> (u16, String) {
+    text(relay.serve(client(), request(method, uri, Body::Empty)).await).await
+}
+
+async fn text(response: Response<Body>) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body = collect(response.into_body(), 1 << 20).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}

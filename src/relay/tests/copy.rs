@@ -1,0 +1,249 @@
+//! At a site with a copy, and at one without.
+
+use super::*;
+use crate::wire::http::Move;
+
+/// Lyon has the share under `/e`, HQ under `/srv/eng`.
+struct Two {
+    lyon: HttpRelay,
+    near: Arc<FakeNear>,
+    wire: Arc<FakeWire>,
+    log: Log,
+}
+
+async fn two<F, Fut>(copy: bool, answer: F) -> Two
+where
+    F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    let log = Log::default();
+    let hq = site("hq", "/srv/eng", origin(log.clone(), answer).await, home(&log), &log);
+    let near = Arc::new(FakeNear(log.clone(), Mutex::new(Standing::Current)));
+    let wire = Arc::new(FakeWire {
+        log: log.clone(),
+        up: Mutex::new(true),
+        to: Arc::new(HttpRelay::new(hq)),
+        trouble: Mutex::default(),
+    });
+    let from = ShareUrl::new("eng".parse().unwrap(), "/srv/eng").unwrap();
+    let moved = Move::new(from.prefix(), "/e");
+    let away = Away { site: "hq".parse().unwrap(), wire: wire.clone(), moved };
+    let part = match copy {
+        true => Part::Broadcast { near: near.clone(), away },
+        false => Part::Remote { away },
+    };
+    let own = origin(log.clone(), |line: String| async move {
+        let mut response = Response::new(Body::text("near"));
+        let tag = if line.contains("ours") { OURS } else { "\"5f-1\"" };
+        response.headers_mut().insert("etag", tag.parse().unwrap());
+        response
+    })
+    .await;
+    let lyon = HttpRelay::new(site("lyon", "/e", own, part, &log));
+    Two { lyon, near, wire, log }
+}
+
+const OURS: &str = "\"0123456789abcdef0123456789abcdef-3\"";
+
+#[tokio::test]
+async fn reads_are_near_while_the_copy_is_current() {
+    let two = two(true, ok).await;
+    assert_eq!(ask(&two.lyon, "GET", "/e/f").await, (200, "near".into()));
+    assert_eq!(two.log.take(), ["server GET /e/f"]);
+    let tag = async |uri| {
+        let response = two.lyon.serve(client(), request("GET", uri, Body::Empty)).await;
+        response.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned())
+    };
+    assert_eq!(tag("/e/f").await, None);
+    assert_eq!(tag("/e/ours").await.as_deref(), Some(OURS));
+    two.log.take();
+    for standing in [Standing::Ahead, Standing::Unconfirmed, Standing::Barrier] {
+        *two.near.1.lock().unwrap() = standing;
+        assert_eq!(ask(&two.lyon, "GET", "/e/d/?x=1").await, (200, "hello".into()), "{standing:?}");
+        assert_eq!(
+            two.log.take(),
+            ["link Bulk GET /v1/share/eng/http/d/", "server GET /srv/eng/d/?x=1"]
+        );
+    }
+    *two.wire.up.lock().unwrap() = false;
+    for standing in [Standing::Ahead, Standing::Unconfirmed, Standing::Barrier] {
+        *two.near.1.lock().unwrap() = standing;
+        let response = two.lyon.serve(client(), request("GET", "/e/f", Body::Empty)).await;
+        assert_eq!(response.headers()["retry-after"], "5");
+        let (status, said) = text(response).await;
+        assert_eq!(status, 503);
+        assert!(said.contains("site hq") && said.contains("try again"), "{said}");
+    }
+    *two.near.1.lock().unwrap() = Standing::Current;
+    assert_eq!(ask(&two.lyon, "GET", "/e/f").await.0, 200);
+}
+
+#[tokio::test]
+async fn conditions_are_judged_at_home_or_left_out() {
+    let two = two(true, ok).await;
+    let get = |name: &'static str| {
+        let mut get = request("GET", "/e/f", Body::Empty);
+        get.headers_mut().insert(name, "\"x\"".parse().unwrap());
+        get
+    };
+    two.lyon.serve(client(), get("if-none-match")).await;
+    assert_eq!(
+        two.log.take(),
+        ["link Bulk GET /v1/share/eng/http/f", "server GET /srv/eng/f if-none-match=\"x\""]
+    );
+    *two.wire.up.lock().unwrap() = false;
+    let response = two.lyon.serve(client(), get("if-none-match")).await;
+    assert_eq!(text(response).await, (200, "near".into()));
+    assert_eq!(two.log.take(), ["server GET /e/f"]);
+    assert_eq!(two.lyon.serve(client(), get("if-match")).await.status(), 503);
+}
+
+#[tokio::test]
+async fn a_change_goes_home_and_is_ahead_here() {
+    let two = two(true, ok).await;
+    let mut put = request("PUT", "/e/a%20b?q", Body::text("data"));
+    for (name, value) in [("x-end", "1"), ("nearshare-x", "2"), ("connection", "close")] {
+        put.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let response = two.lyon.serve(client(), put).await;
+    assert_eq!(response.headers()["x-host"], "files");
+    assert!(response.headers().keys().all(|name| !name.as_str().starts_with("nearshare")));
+    assert_eq!(text(response).await, (200, "hello".into()));
+    assert_eq!(
+        two.log.take(),
+        [
+            "note /a b",
+            "link Control PUT /v1/share/eng/http/a%20b",
+            "begin /a b:Entry from lyon",
+            "server PUT /srv/eng/a%20b?q x-end=1 body=4",
+            "answered Done",
+            "ahead until [7, 8]",
+        ]
+    );
+    let mut copy = request("COPY", "/e/f", Body::Empty);
+    copy.headers_mut().insert("destination", "/e/g/".parse().unwrap());
+    two.lyon.serve(client(), copy).await;
+    assert_eq!(two.log.take()[3], "server COPY /srv/eng/f destination=/srv/eng/g/");
+    // What may be big never takes the control connection.
+    two.lyon.serve(client(), request("PUT", "/e/f", Body::text("x".repeat(9000)))).await;
+    assert_eq!(two.log.take()[1], "link Bulk PUT /v1/share/eng/http/f");
+}
+
+#[tokio::test]
+async fn a_change_that_failed_leaves_what_is_known() {
+    let two = two(true, |line| async move {
+        match line.contains("refuse") {
+            true => status(403),
+            false => std::future::pending().await,
+        }
+    })
+    .await;
+    let last = || two.log.take().pop().unwrap();
+    // The server said no, and half of it may have been done.
+    assert_eq!(ask(&two.lyon, "DELETE", "/e/refuse").await.0, 403);
+    assert_eq!(last(), "ahead until [7, 8]");
+    // It never reached the server.
+    assert_eq!(ask(&two.lyon, "DELETE", "/e/gone").await.0, 503);
+    assert_eq!(last(), "not ahead");
+    // The server never answered.
+    assert_eq!(ask(&two.lyon, "DELETE", "/e/never").await.0, 504);
+    assert_eq!(last(), "ahead, unknown");
+    let trouble = |error| two.wire.trouble.lock().unwrap().push_back(error);
+    trouble(WireError::NotSent("x".into()));
+    let (status, said) = ask(&two.lyon, "DELETE", "/e/f").await;
+    assert_eq!((status, last().as_str()), (503, "not ahead"));
+    assert!(said.contains("nothing was changed"), "{said}");
+    trouble(WireError::Lost("x".into()));
+    let (status, said) = ask(&two.lyon, "DELETE", "/e/f").await;
+    assert_eq!((status, last().as_str()), (504, "ahead, unknown"));
+    assert!(said.contains("may have been made or not"), "{said}");
+    *two.wire.up.lock().unwrap() = false;
+    let (status, said) = ask(&two.lyon, "DELETE", "/e/f").await;
+    assert_eq!((status, two.log.take()), (503, vec![]));
+    assert_eq!(
+        said,
+        "the site hq, which holds the primary copy of eng, cannot be reached; nothing was changed; \
+         try again\n"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_read_is_asked_once_more() {
+    let two = two(false, ok).await;
+    let lose = || two.wire.trouble.lock().unwrap().push_back(WireError::Lost("x".into()));
+    lose();
+    assert_eq!(ask(&two.lyon, "GET", "/e/f").await.0, 200);
+    lose();
+    lose();
+    assert_eq!(ask(&two.lyon, "GET", "/e/f").await.0, 503);
+    let sends = two.log.take().iter().filter(|entry| entry.starts_with("link")).count();
+    assert_eq!(sends, 4);
+}
+
+#[tokio::test]
+async fn a_long_answer_moves_to_the_other_connection() {
+    let two = two(false, |line| async move {
+        let mut response = status(207);
+        let entry = "<D:response><D:href>http://hq/srv/eng/x</D:href></D:response>";
+        let count = if line.contains("big") { 2000 } else { 2 };
+        let text = format!("<D:multistatus xmlns:D=\"DAV:\">{}</D:multistatus>", entry.repeat(count));
+        *response.body_mut() = Body::text(text);
+        response
+    })
+    .await;
+    let find = async |uri: &str| {
+        let mut find = request("PROPFIND", uri, Body::text("<propfind/>"));
+        find.headers_mut().insert("depth", "1".parse().unwrap());
+        text(two.lyon.serve(client(), find).await).await
+    };
+    let (status, said) = find("/e/small").await;
+    assert_eq!(status, 207);
+    assert_eq!(said.matches("<D:href>/e/x</D:href>").count(), 2, "{said}");
+    assert_eq!(two.log.take().len(), 2);
+    let (status, said) = find("/e/big").await;
+    assert_eq!((status, said.matches("<D:href>/e/x</D:href>").count()), (207, 2000));
+    let asked = "server PROPFIND /srv/eng/big body=11";
+    assert_eq!(
+        two.log.take(),
+        [
+            "link Control PROPFIND /v1/share/eng/http/big",
+            asked,
+            "link Bulk PROPFIND /v1/share/eng/http/big",
+            asked
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_site_without_a_copy_asks_for_everything() {
+    let two = two(false, ok).await;
+    assert_eq!(ask(&two.lyon, "GET", "/e/f").await, (200, "hello".into()));
+    assert_eq!(ask(&two.lyon, "PUT", "/e/f").await, (200, "hello".into()));
+    assert_eq!(two.log.take()[2], "link Control PUT /v1/share/eng/http/f");
+    *two.wire.up.lock().unwrap() = false;
+    assert_eq!(ask(&two.lyon, "GET", "/e/f").await.0, 503);
+    assert_eq!(ask(&two.lyon, "PUT", "/e/f").await.0, 503);
+    // What is in no share goes on.
+    assert_eq!(ask(&two.lyon, "GET", "/x").await, (200, "near".into()));
+}
+
+#[tokio::test]
+async fn small_ranges_take_the_control_connection() {
+    let two = two(false, ok).await;
+    for (range, class) in [
+        ("bytes=0-100", "Control"),
+        ("bytes=0-65535", "Control"),
+        ("bytes=0-65536", "Bulk"),
+        ("bytes=-500", "Control"),
+        ("bytes=5-", "Bulk"),
+        ("bytes=9-5", "Bulk"),
+        ("bytes=0-1,2-3", "Bulk"),
+        ("lines=1-2", "Bulk"),
+    ] {
+        let mut get = request("GET", "/e/f", Body::Empty);
+        get.headers_mut().insert("range", range.parse().unwrap());
+        two.lyon.serve(client(), get).await;
+        let want = format!("link {class} GET /v1/share/eng/http/f");
+        assert_eq!(two.log.take()[0], want, "{range}");
+    }
+}

@@ -1,0 +1,177 @@
+//! At the site with the primary copy.
+
+use super::*;
+
+#[tokio::test]
+async fn a_change_is_marked_first_and_answered_last() {
+    let log = Log::default();
+    let relay = primary(&log, ok).await;
+    let put = request("PUT", "/eng/a/f", Body::text("data"));
+    assert_eq!(relay.serve(client(), put).await.status(), 200);
+    assert_eq!(log.take(), ["begin /a/f:Entry", "server PUT /eng/a/f body=4", "answered Done"]);
+
+    let mut moved = request("MOVE", "//eng/a//%66?x=%41", Body::Empty);
+    moved.headers_mut().insert("destination", "http://files/%65ng/b%2cc/".parse().unwrap());
+    assert_eq!(relay.serve(client(), moved).await.status(), 200);
+    assert_eq!(
+        log.take(),
+        [
+            "begin /a/f:Entry /b,c:Entry",
+            "server MOVE /eng/a/f?x=%41 destination=/eng/b,c/",
+            "answered Done"
+        ]
+    );
+    ask(&relay, "FROB", "/eng/a").await;
+    assert_eq!(log.take(), ["begin /a:Below", "server FROB /eng/a", "answered Done"]);
+}
+
+#[tokio::test]
+async fn the_answer_decides_what_is_known_of_a_change() {
+    let log = Log::default();
+    let relay = primary(&log, |line| async move {
+        match line.rsplit('/').next().unwrap().parse() {
+            Ok(code) => status(code),
+            Err(_) => std::future::pending().await,
+        }
+    })
+    .await;
+    for (code, want) in [
+        (201, "answered Done"),
+        (204, "answered Done"),
+        (207, "answered Done"),
+        (301, "refused"),
+        (403, "refused"),
+        (409, "refused"),
+        (500, "answered Perhaps"),
+        (507, "answered Perhaps"),
+    ] {
+        let (status, _) = ask(&relay, "DELETE", &format!("/eng/{code}")).await;
+        assert_eq!(status, code);
+        assert_eq!(log.take().last().unwrap(), want, "{code}");
+    }
+    let (status, said) = ask(&relay, "DELETE", "/eng/never").await;
+    assert_eq!(status, 504);
+    assert!(said.contains("may have been made or not"), "{said}");
+    assert_eq!(log.take().last().unwrap(), "unknown");
+}
+
+#[tokio::test]
+async fn a_server_that_was_never_reached_has_done_nothing() {
+    let log = Log::default();
+    let relay = HttpRelay::new(site("hq", "/eng", dead().await, home(&log), &log));
+    let (status, said) = ask(&relay, "DELETE", "/eng/f").await;
+    assert_eq!(status, 502);
+    assert!(said.contains("nothing was changed"), "{said}");
+    assert_eq!(log.take(), ["begin /f:Entry", "refused"]);
+    assert_eq!(ask(&relay, "GET", "/eng/f").await.0, 502);
+    assert_eq!(ask(&relay, "GET", "/elsewhere").await.0, 502);
+}
+
+#[tokio::test]
+async fn what_cannot_be_marked_is_not_sent() {
+    let cases: [(fn() -> HomeError, u16); 5] = [
+        (|| HomeError::Outside { path: RelPath::ROOT }, 403),
+        (|| HomeError::NotTheShare("unmounted".into()), 503),
+        (|| HomeError::Full("x".into()), 507),
+        (|| HomeError::Disk("x".into()), 503),
+        (|| HomeError::Catalog("x".into()), 503),
+    ];
+    for (error, want) in cases {
+        let log = Log::default();
+        let part = Part::Local { home: Arc::new(FakeHome(log.clone(), Some(error))) };
+        let upstream = origin(log.clone(), ok).await;
+        let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
+        assert_eq!(ask(&relay, "PUT", "/eng/f").await.0, want);
+        assert_eq!(log.take(), ["begin /f:Entry"]);
+    }
+}
+
+/// The client goes away while the server is still at it: the change is seen through.
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_nothing_open() {
+    let log = Log::default();
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let relay = primary(&log, move |_| {
+        let mut wait = wait.clone();
+        async move {
+            wait.wait_for(|go| *go).await.unwrap();
+            status(204)
+        }
+    })
+    .await;
+    let relay = Arc::new(relay);
+    let serving = tokio::spawn({
+        let relay = relay.clone();
+        async move { relay.serve(client(), request("DELETE", "/eng/f", Body::Empty)).await.status() }
+    });
+    log.until("server DELETE /eng/f").await;
+    serving.abort();
+    assert!(serving.await.unwrap_err().is_cancelled());
+    go.send(true).unwrap();
+    log.until("answered Done").await;
+}
+
+/// It goes away in the middle of its body: the server must not take the half for the whole.
+#[tokio::test]
+async fn half_a_put_is_in_doubt_and_breaks_off() {
+    let log = Log::default();
+    let relay = primary(&log, ok).await;
+    let pieces = futures_util::stream::iter([
+        Ok(http_body::Frame::data(bytes::Bytes::from_static(b"half"))),
+        Err(crate::body::BoxError::from("gone")),
+    ]);
+    let body = Body::boxed(http_body_util::StreamBody::new(pieces));
+    let response = relay.serve(client(), request("PUT", "/eng/f", body)).await;
+    assert_eq!(response.status(), 400);
+    log.until("unknown").await;
+    let happened = log.take();
+    assert_eq!(happened[0], "begin /f:Entry");
+    assert!(!happened.iter().any(|entry| entry.contains("body=")), "{happened:?}");
+}
+
+#[tokio::test]
+async fn forwarded_requests_are_checked_again() {
+    let log = Log::default();
+    let relay = primary(&log, ok).await;
+    let caller = lyon(Class::Control);
+    let eng: ShareId = "eng".parse().unwrap();
+    let send = async |method: &str, path: &str, fields: &[(&str, &str)]| {
+        let mut request = Request::builder().method(method).uri(path).body(Body::Empty).unwrap();
+        request.headers_mut().insert("nearshare-client", "10.9.9.9:1".parse().unwrap());
+        for (name, value) in fields {
+            request
+                .headers_mut()
+                .insert(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        let response = relay.serve_peer(&caller, &eng, request).await;
+        let ahead = response.headers().get("nearshare-ahead").map(|a| a.to_str().unwrap().to_owned());
+        (response.status().as_u16(), ahead)
+    };
+    let done = |code| (code, Some("0708".to_owned()));
+    assert_eq!(send("PUT", "/v1/share/eng/http/a%20b", &[("nearshare-query", "q=1")]).await, done(200));
+    assert_eq!(log.take(), ["begin /a b:Entry from lyon", "server PUT /eng/a%20b?q=1", "answered Done"]);
+    assert_eq!(send("GET", "/v1/share/eng/http/d/", &[("nearshare-host", "lyon")]).await, (200, None));
+    assert_eq!(log.take(), ["server GET /eng/d/"]);
+    let to = [("nearshare-destination", "/g")];
+    assert_eq!(send("MOVE", "/v1/share/eng/http/f", &to).await, done(200));
+    assert_eq!(log.take()[1], "server MOVE /eng/f destination=/eng/g");
+    for (method, path, fields, want) in [
+        ("PUT", "/v1/share/eng/http/../x", vec![], 400),
+        ("PUT", "/v1/share/eng/http/.nearshare/x", vec![], 403),
+        ("GET", "/v1/share/eng/http/.nearshare", vec![], 404),
+        ("GET", "/v1/share/eng/http/a%2Fb", vec![], 400),
+        ("MOVE", "/v1/share/eng/http/f", vec![], 400),
+        ("MOVE", "/v1/share/eng/http/f", vec![("nearshare-destination", "/.nearshare")], 403),
+        ("MOVE", "/v1/share/eng/http/f", vec![("nearshare-destination", "/%2e%2e/x")], 400),
+        ("DELETE", "/v1/share/eng/http", vec![], 403),
+        ("PUT", "/v1/share/eng/http/out", vec![], 403),
+        ("GET", "/v1/share/eng/other", vec![], 400),
+        ("GET", "/v1/share/eng/http/f", vec![("nearshare-client", "nobody")], 400),
+    ] {
+        assert_eq!(send(method, path, &fields).await, (want, None), "{method} {path}");
+        assert_eq!(log.take(), Vec::<String>::new(), "{method} {path}");
+    }
+    let other: ShareId = "other".parse().unwrap();
+    let request = request("GET", "/v1/share/other/http/f", Body::Empty);
+    assert_eq!(relay.serve_peer(&caller, &other, request).await.status(), 421);
+}
