@@ -1,1 +1,32 @@
-//! The admin room.
+//! What an operator sees of a running site and can tell it to do: the control socket with `status`,
+//! metrics and commands, and a page for a browser. Not here: where the figures come from and what a
+//! command does (see [`Steer`], which `serve` implements), and the terminal (see `cli`).
+//!
+//! The socket speaks HTTP/1.1, so that `curl --unix-socket control.sock http://local/status` works, and
+//! so does `ssh -L 8000:/var/lib/nearshare/control.sock host` with a browser at `127.0.0.1:8000`.
+
+mod page;
+mod socket;
+mod status;
+mod words;
+
+pub use socket::{AdminError, Control, bind, serve};
+pub use status::{
+    CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus, Status, VERDICT, VERDICT_OK,
+    VERDICT_WRONG, Wrong,
+};
+
+use futures_util::future::BoxFuture;
+
+use crate::id::ShareId;
+
+/// The running site, as the control socket knows it.
+pub trait Steer: Send + Sync + 'static {
+    fn status(&self) -> Status;
+    /// All metrics in Prometheus' text format.
+    fn metrics(&self) -> String;
+    /// Takes the map's file again. `Ok`: what has changed. `Err`: the mistakes; the old map stays.
+    fn reload(&self) -> BoxFuture<'_, Result<String, String>>;
+    /// Looks over the whole share again, in the background. `Err`: why it cannot, and what to do.
+    fn rescan(&self, share: &ShareId) -> Result<(), String>;
+}

@@ -1,0 +1,247 @@
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::Empty;
+
+use super::*;
+use crate::admin::{CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus};
+use crate::id::{Epoch, Seq};
+use crate::link::{Direction, PeerFault, PeerState};
+
+/// A site that says what it is told to say, and writes down what it is told to do.
+struct Fake {
+    status: Mutex<Status>,
+    reloads: Mutex<Vec<Result<String, String>>>,
+    scans: Mutex<Vec<ShareId>>,
+}
+
+impl Steer for Fake {
+    fn status(&self) -> Status {
+        self.status.lock().unwrap().clone()
+    }
+    fn metrics(&self) -> String {
+        "nearshare_requests_total 3\n".to_owned()
+    }
+    fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
+        let next = self.reloads.lock().unwrap().pop().unwrap();
+        Box::pin(async { next })
+    }
+    fn rescan(&self, share: &ShareId) -> Result<(), String> {
+        if share.as_str() != "docs" {
+            return Err(format!("{share} is not at this site; `nearshare status` lists the shares"));
+        }
+        self.scans.lock().unwrap().push(share.clone());
+        Ok(())
+    }
+}
+
+fn link(up: bool) -> PeerState {
+    PeerState {
+        site: "osaka".parse().unwrap(),
+        direction: Direction::Accepted,
+        up,
+        bulk: up,
+        since_unix_ms: 60_000,
+        address: None,
+        rtt_ms: Some(1.5),
+        session: None,
+        map: None,
+        disagrees: BTreeSet::new(),
+        last_error: None,
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        site: "hq".parse().unwrap(),
+        pid: 7,
+        at_unix_ms: 120_000,
+        since_unix_ms: 0,
+        map: MapStatus { serial: 3, hash: "ab".repeat(32), file: "/etc/map.toml".into() },
+        http: Some(HttpStatus {
+            listen: "127.0.0.1:80".parse().unwrap(),
+            server: "embedded".into(),
+            up: true,
+            last_error: None,
+            connections: 2,
+        }),
+        links: vec![link(true)],
+        refused: Vec::new(),
+        shares: vec![ShareStatus {
+            share: "docs".parse().unwrap(),
+            role: "local",
+            primary: "hq".parse().unwrap(),
+            epoch: Epoch(1),
+            position: Seq(42),
+            objects: 12_000,
+            bytes: 3 << 30,
+            state: ShareState::Ok,
+            wrong: None,
+            fix: None,
+            home: Some(crate::notice::Standing::default()),
+            copy: None,
+            copies: vec![CopyStatus {
+                site: "osaka".parse().unwrap(),
+                lag_records: 2,
+                lag_seconds: 0.5,
+                debts: 1,
+                seen_unix_ms: Some(119_000),
+            }],
+            limits: Vec::new(),
+        }],
+    }
+}
+
+struct Running {
+    dir: tempfile::TempDir,
+    fake: Arc<Fake>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(status: Status) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let reloads = Mutex::new(vec![Err("map.toml:2:1: no".to_owned()), Ok("1 share new".to_owned())]);
+        let fake = Arc::new(Fake { status: Mutex::new(status), reloads, scans: Mutex::default() });
+        let stop = CancellationToken::new();
+        let control = bind(&dir.path().join("control.sock")).unwrap();
+        let task = tokio::spawn(serve(control, fake.clone(), stop.clone()));
+        Self { dir, fake, stop, task }
+    }
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+    async fn send(&self, method: &str, path: &str, origin: Option<&str>) -> (Response<()>, String) {
+        let stream = UnixStream::connect(self.socket()).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header("host", "local");
+        if let Some(origin) = origin {
+            request = request.header(ORIGIN, origin);
+        }
+        let answer = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = crate::body::collect(body, 1 << 20).await.unwrap();
+        (Response::from_parts(head, ()), String::from_utf8(body.to_vec()).unwrap())
+    }
+    async fn get(&self, path: &str) -> (Response<()>, String) {
+        self.send("GET", path, None).await
+    }
+}
+
+#[tokio::test]
+async fn a_site_that_is_well_says_so_in_every_form() {
+    let site = Running::start(status()).await;
+    let (head, json) = site.get("/status").await;
+    assert_eq!(head.headers()[VERDICT], VERDICT_OK);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["ok"], true);
+    assert_eq!(json["shares"][0]["position"], 42);
+    assert_eq!(json["shares"][0]["state"], "ok");
+    assert_eq!(json["links"][0]["site"], "osaka");
+
+    let (head, text) = site.get("/status.txt").await;
+    assert_eq!(head.headers()[VERDICT], VERDICT_OK);
+    assert_eq!(text.lines().next().unwrap(), "ok: site hq has run for 2 min");
+    let share = "docs  local, ok, position 1.42, 12,000 objects, 3.00 GiB";
+    assert!(text.contains(share), "{text}");
+    assert!(text.contains("copy at osaka: 2 records and 0.5 s behind, 1 contents to come"), "{text}");
+
+    let (head, html) = site.get("/").await;
+    assert_eq!(head.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
+    assert!(html.contains("<h1 class=\"ok\">ok: site hq"), "{html}");
+    assert_eq!(site.get("/metrics").await.1, "nearshare_requests_total 3\n");
+}
+
+#[tokio::test]
+async fn what_is_wrong_comes_first_with_what_to_do() {
+    let mut ill = status();
+    ill.links = vec![PeerState {
+        direction: Direction::Dialled,
+        last_error: Some(PeerFault {
+            at_unix_ms: 100_000,
+            what: "connection refused".into(),
+            fix: "start nearshare there".into(),
+        }),
+        ..link(false)
+    }];
+    ill.shares[0].state = ShareState::Stopped;
+    ill.shares[0].wrong = Some("the directory is empty".into());
+    ill.shares[0].fix = Some("mount it".into());
+    let site = Running::start(ill).await;
+    let (head, text) = site.get("/status.txt").await;
+    assert_eq!(head.headers()[VERDICT], VERDICT_WRONG);
+    let lines: Vec<&str> = text.lines().take(7).collect();
+    let expected = [
+        "wrong: 2 things at site hq, which has run for 2 min",
+        "",
+        "wrong",
+        "  !  share docs: the directory is empty",
+        "       to do: mount it",
+        "  !  no link to osaka for 60 s: connection refused",
+        "       to do: start nearshare there",
+    ];
+    assert_eq!(lines, expected);
+    let (_, json) = site.get("/status").await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["wrong"].as_array().unwrap().len(), 2);
+    assert_eq!(json["ok"], false);
+}
+
+#[tokio::test]
+async fn commands_are_posts_and_not_from_browsers() {
+    let site = Running::start(status()).await;
+    let status = |(head, text): (Response<()>, String)| (head.status().as_u16(), text);
+    assert_eq!(status(site.send("GET", "/reload", None).await).0, 405);
+    assert_eq!(status(site.send("POST", "/reload", Some("http://evil.example")).await).0, 403);
+    assert_eq!(status(site.send("POST", "/reload", None).await), (200, "1 share new\n".into()));
+    assert_eq!(status(site.send("POST", "/reload", None).await), (422, "map.toml:2:1: no\n".into()));
+    assert_eq!(status(site.send("POST", "/shares/docs/scan", None).await).0, 202);
+    assert_eq!(status(site.send("POST", "/shares/other/scan", None).await).0, 409);
+    assert_eq!(status(site.send("POST", "/shares/Not%20A/scan", None).await).0, 400);
+    assert_eq!(status(site.send("POST", "/nothing", None).await).0, 404);
+    let scans: Vec<String> = site.fake.scans.lock().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(scans, ["docs"]);
+}
+
+#[tokio::test]
+async fn one_site_one_socket() {
+    let site = Running::start(status()).await;
+    let mode = fs::metadata(site.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let second = bind(&site.socket()).err();
+    assert!(matches!(second, Some(AdminError::InUse(_))), "{second:?}");
+    let left: Vec<_> = fs::read_dir(site.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["control.sock"]);
+
+    site.stop.cancel();
+    site.task.await.unwrap();
+    assert!(!site.dir.path().join("control.sock").exists());
+}
+
+#[tokio::test]
+async fn a_dead_socket_is_replaced_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let first = bind(&path).unwrap();
+    // One that has been taken over does not remove its successor's.
+    drop(first.listener);
+    let first = Control { listener: UnixListener::bind(dir.path().join("x")).unwrap(), ..first };
+    let _second = bind(&path).unwrap();
+    first.remove();
+    assert!(path.exists());
+
+    let file = dir.path().join("file");
+    fs::write(&file, "kept").unwrap();
+    assert!(matches!(bind(&file).err(), Some(AdminError::NotASocket(_))));
+    assert_eq!(fs::read(&file).unwrap(), b"kept");
+    let long = dir.path().join("s".repeat(PATH_MAX));
+    assert!(matches!(bind(&long).err(), Some(AdminError::TooLong(_))));
+}

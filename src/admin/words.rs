@@ -1,0 +1,323 @@
+//! A status in plain words, as lines for a terminal; `page` shows the same lines. Not here: what is
+//! wrong (see `Status::wrong`).
+
+use indicatif::{HumanBytes, HumanCount};
+
+use super::status::{HttpStatus, ShareState, ShareStatus, Status};
+use crate::link::{Direction, PeerState};
+use crate::{follow, notice};
+
+/// Refused connections that are shown, the latest.
+const REFUSED_SHOWN: usize = 5;
+/// A map's hash is shown by its beginning, in hexadecimal digits.
+const HASH_SHOWN: usize = 12;
+
+/// A status as people read it.
+pub(super) struct Report {
+    pub ok: bool,
+    /// The first line.
+    pub verdict: String,
+    pub sections: Vec<Section>,
+}
+
+pub(super) struct Section {
+    pub title: &'static str,
+    pub rows: Vec<Row>,
+}
+
+pub(super) struct Row {
+    pub name: String,
+    pub wrong: bool,
+    pub said: String,
+    pub more: Vec<String>,
+}
+
+impl Report {
+    pub fn new(status: &Status) -> Self {
+        let wrong = status.wrong();
+        let Status { site, pid, version, map, .. } = status;
+        let up = ago(status.at_unix_ms, status.since_unix_ms);
+        let verdict = match wrong.len() {
+            0 => format!("ok: site {site} has run for {up}"),
+            1 => format!("wrong: 1 thing at site {site}, which has run for {up}"),
+            many => format!("wrong: {many} things at site {site}, which has run for {up}"),
+        };
+        let wrong_rows = wrong.iter().map(|wrong| Row {
+            name: "!".to_owned(),
+            wrong: true,
+            said: wrong.what.clone(),
+            more: wrong.fix.iter().map(|fix| format!("to do: {fix}")).collect(),
+        });
+        let hash = map.hash.get(..HASH_SHOWN).unwrap_or(&map.hash);
+        let of = format!("serial {}, hash {hash}, {}", map.serial, map.file.display());
+        let site_rows =
+            vec![Row::fine("nearshare", format!("{version}, process {pid}")), Row::fine("map", of)];
+        let refused = status.refused.iter().rev().take(REFUSED_SHOWN).map(|refused| Row {
+            name: refused.claims.as_ref().map_or("-".to_owned(), ToString::to_string),
+            wrong: false,
+            said: format!(
+                "{}, {} ago: {}",
+                refused.address,
+                ago(status.at_unix_ms, refused.at_unix_ms),
+                refused.why
+            ),
+            more: vec![format!("to do: {}", refused.fix)],
+        });
+        let sections = [
+            ("wrong", wrong_rows.collect::<Vec<_>>()),
+            ("site", site_rows),
+            ("http", status.http.iter().map(http).collect()),
+            ("links", status.links.iter().map(|link| self::link(link, status.at_unix_ms)).collect()),
+            (
+                "shares",
+                status.shares.iter().map(|share| self::share(share, status.at_unix_ms)).collect(),
+            ),
+            ("refused", refused.collect()),
+        ];
+        let sections = sections.into_iter().filter(|(_, rows)| !rows.is_empty());
+        let sections = sections.map(|(title, rows)| Section { title, rows }).collect();
+        Self { ok: wrong.is_empty(), verdict, sections }
+    }
+
+    /// Lines for a terminal.
+    pub fn text(&self) -> String {
+        let mut text = format!("{}\n", self.verdict);
+        for section in &self.sections {
+            let wide = section.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
+            text += &format!("\n{}\n", section.title);
+            for row in &section.rows {
+                text += &format!("  {:wide$}  {}\n", row.name, row.said);
+                for line in &row.more {
+                    text += &format!("  {:wide$}    {line}\n", "");
+                }
+            }
+        }
+        text
+    }
+}
+
+impl Row {
+    fn fine(name: &str, said: String) -> Self {
+        Self { name: name.to_owned(), wrong: false, said, more: Vec::new() }
+    }
+}
+
+fn http(http: &HttpStatus) -> Row {
+    let open = HumanCount(http.connections);
+    let mut more = Vec::new();
+    let server = match (http.up, &http.last_error) {
+        (false, Some(error)) => format!("server {} DOWN: {error}", http.server),
+        (false, None) => format!("server {} DOWN", http.server),
+        (true, last) => {
+            more.extend(last.iter().map(|last| format!("last error: {last}")));
+            format!("server {} up", http.server)
+        }
+    };
+    let said = format!("{open} connections; {server}");
+    Row { name: http.listen.to_string(), wrong: !http.up, said, more }
+}
+
+fn link(link: &PeerState, now: i64) -> Row {
+    let since = ago(now, link.since_unix_ms);
+    let mut said = format!("{} for {since}", if link.up { "up" } else { "DOWN" });
+    said += match link.direction {
+        Direction::Dialled => ", dialled by us",
+        Direction::Accepted => ", dialled by them",
+    };
+    if let Some(address) = link.address {
+        said += &format!(", {address}");
+    }
+    if let (true, Some(rtt)) = (link.up, link.rtt_ms) {
+        said += &format!(", round trip {rtt:.1} ms");
+    }
+    let mut more = Vec::new();
+    if link.up && !link.bulk {
+        more.push("no connection for contents yet".to_owned());
+    }
+    // Of a link that is down the verdict tells.
+    if let (true, Some(fault)) = (link.up, &link.last_error) {
+        let when = ago(now, fault.at_unix_ms);
+        more.push(format!("last error, {when} ago: {}", fault.what));
+    }
+    Row { name: link.site.to_string(), wrong: !link.up || !link.disagrees.is_empty(), said, more }
+}
+
+fn share(share: &ShareStatus, now: i64) -> Row {
+    let mut said = format!("{}, {}", share.role, share.state.as_str());
+    if share.state == ShareState::Remote {
+        said = format!("remote, everything is forwarded to {}", share.primary);
+    } else {
+        if share.role == "broadcast" {
+            said += &format!(", follows {}", share.primary);
+        }
+        let (objects, bytes) = (HumanCount(share.objects), HumanBytes(share.bytes));
+        let place = format!("position {}.{}", share.epoch, share.position);
+        said += &format!(", {place}, {objects} objects, {bytes}");
+    }
+    let mut more = Vec::new();
+    if let Some(home) = &share.home {
+        at_home(home, &mut more);
+    }
+    if let Some(copy) = &share.copy {
+        at_copy(copy, share.state, &mut more);
+    }
+    for copy in &share.copies {
+        let heard = match copy.seen_unix_ms {
+            Some(seen) => format!("heard {} ago", ago(now, seen)),
+            None => "never heard of".to_owned(),
+        };
+        let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, None);
+        more.push(format!("copy at {}: {lag}; {heard}", copy.site));
+    }
+    more.extend(share.limits.iter().map(|limit| format!("left out: {limit}")));
+    let wrong = share.wrong.is_some() || matches!(share.state, ShareState::Stopped | ShareState::CutOff);
+    Row { name: share.share.to_string(), wrong, said, more }
+}
+
+fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
+    if let Some(scan) = &home.scan {
+        let first = if scan.first { "first scan" } else { "scan" };
+        let (entries, files) = (HumanCount(scan.entries), HumanCount(scan.files));
+        let mut line = format!("{first}: {entries} entries, {files} files read");
+        line += &format!(" ({}), {:.0} entries/s", HumanBytes(scan.bytes), scan.entries_per_second);
+        more.push(line + &left(scan.seconds_left));
+    }
+    if home.marks > 0 {
+        more.push(format!("{} changes being looked at", HumanCount(home.marks as u64)));
+    }
+    if home.suspects > 0 {
+        more.push(format!("{} changes without the server's answer", HumanCount(home.suspects as u64)));
+    }
+}
+
+fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
+    let bytes = Some(copy.debt_bytes);
+    let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, bytes);
+    let known = if state == ShareState::CutOff { "when last heard of, " } else { "" };
+    let mut line = format!("{}: {known}{lag}", copy.doing);
+    if !copy.confirmed {
+        line += ", not compared with the primary yet";
+    }
+    more.push(line);
+    if state == ShareState::Comparing && copy.expected > 0 {
+        let (compared, expected) = (HumanCount(copy.compared), HumanCount(copy.expected));
+        more.push(format!("compared {compared} of {expected} entries{}", left(copy.seconds_left)));
+    }
+    if copy.debts > 0 && copy.bytes_per_second >= 1.0 {
+        let rate = HumanBytes(copy.bytes_per_second as u64);
+        more.push(format!("contents arrive at {rate}/s{}", left(copy.seconds_left)));
+    }
+    if copy.ahead > 0 {
+        let ahead = HumanCount(copy.ahead as u64);
+        more.push(format!("{ahead} writes of this site have not come back yet"));
+    }
+    if copy.kept > 0 {
+        let kept = HumanCount(copy.kept);
+        more.push(format!("{kept} changed behind nearshare, kept under .nearshare/kept/"));
+    }
+    more.extend(copy.last_error.iter().map(|error| format!("last error: {error}")));
+}
+
+/// How far a copy is behind.
+fn lag(records: u64, seconds: f64, debts: u64, bytes: Option<u64>) -> String {
+    let mut line = match records {
+        0 => "has every record".to_owned(),
+        1 => format!("1 record and {} behind", span(seconds)),
+        many => format!("{} records and {} behind", HumanCount(many), span(seconds)),
+    };
+    if debts > 0 {
+        let bytes = bytes.map(|bytes| format!(" ({})", HumanBytes(bytes))).unwrap_or_default();
+        line += &format!(", {} contents{bytes} to come", HumanCount(debts));
+    }
+    line
+}
+
+/// ", about 3 min left"; nothing when there is no guess.
+fn left(seconds: f64) -> String {
+    if seconds > 0.0 { format!(", about {} left", span(seconds)) } else { String::new() }
+}
+
+/// From `then` to `now`, both in milliseconds, in words.
+pub(super) fn ago(now: i64, then: i64) -> String {
+    span(now.saturating_sub(then).max(0) as f64 / 1000.0)
+}
+
+/// A duration in words, to two digits or so.
+fn span(seconds: f64) -> String {
+    const MINUTE: f64 = 60.0;
+    const HOUR: f64 = 60.0 * MINUTE;
+    const DAY: f64 = 24.0 * HOUR;
+    match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 2.0 * MINUTE => format!("{s:.0} s"),
+        s if s < 2.0 * HOUR => format!("{:.0} min", s / MINUTE),
+        s if s < 2.0 * DAY => format!("{:.0} h", s / HOUR),
+        s => format!("{:.0} days", s / DAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short() {
+        let table = [
+            (0.04, "0.0 s"),
+            (3.21, "3.2 s"),
+            (9.97, "10 s"),
+            (119.0, "119 s"),
+            (120.0, "2 min"),
+            (7200.0, "2 h"),
+            (172_800.0, "2 days"),
+        ];
+        for (seconds, words) in table {
+            assert_eq!(span(seconds), words);
+        }
+        // A clock that was set back.
+        assert_eq!(ago(1, 5), "0.0 s");
+    }
+
+    #[test]
+    fn a_copy_says_what_it_does_and_how_long_it_takes() {
+        let copy = follow::Progress {
+            doing: "comparing",
+            compared: 10,
+            expected: 4000,
+            debts: 3,
+            debt_bytes: 1 << 20,
+            bytes_per_second: 2048.0,
+            seconds_left: 512.0,
+            ahead: 1,
+            kept: 2,
+            last_error: Some("no room".into()),
+            ..follow::Progress::default()
+        };
+        let mut lines = Vec::new();
+        at_copy(&copy, ShareState::Comparing, &mut lines);
+        let expected = [
+            "comparing: has every record, 3 contents (1.00 MiB) to come, not compared with the primary yet",
+            "compared 10 of 4,000 entries, about 9 min left",
+            "contents arrive at 2.00 KiB/s, about 9 min left",
+            "1 writes of this site have not come back yet",
+            "2 changed behind nearshare, kept under .nearshare/kept/",
+            "last error: no room",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_cut_off_copy_does_not_claim_to_be_current() {
+        let copy = follow::Progress { doing: "waiting", confirmed: true, ..follow::Progress::default() };
+        let mut lines = Vec::new();
+        at_copy(&copy, ShareState::CutOff, &mut lines);
+        assert_eq!(lines, ["waiting: when last heard of, has every record"]);
+    }
+
+    #[test]
+    fn a_lag_says_records_seconds_and_bytes() {
+        assert_eq!(lag(0, 0.0, 0, Some(0)), "has every record");
+        assert_eq!(lag(0, 0.0, 2, Some(2048)), "has every record, 2 contents (2.00 KiB) to come");
+        assert_eq!(lag(1200, 3.0, 0, None), "1,200 records and 3.0 s behind");
+    }
+}
