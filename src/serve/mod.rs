@@ -1,1 +1,464 @@
-//! The serve room.
+//! One site: builds the rooms together, starts what runs, reads the clocks. The only composition root.
+
+mod adapt;
+mod clock;
+mod inbound;
+mod share;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use clock::KernelClock;
+
+use adapt::{AtCopy, AtHome, CatalogTags, Fenceline, InProcess, ToSite};
+use inbound::{Dispatch, Rooms};
+use share::{Part, Running, Surroundings};
+
+use crate::catalog::{self, Catalog, CatalogError};
+use crate::clock::{Clock, WallTime};
+use crate::embedded::{EmbeddedError, EmbeddedShare, embedded};
+use crate::follow::FollowError;
+use crate::id::{ShareId, SiteId};
+use crate::link::bundle::{BundleError, read_identity, read_secret};
+use crate::link::cert::Secret;
+use crate::link::{LinkConfig, LinkError, Links, Terms};
+use crate::map::{self, HttpDoor, HttpServer, Map, Place};
+use crate::notice::NoticeError;
+use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, ShareHttp};
+use crate::route::{self, Clients};
+use crate::server::{Limits, Target, Upstream};
+use crate::tree::TreeError;
+use crate::wire::http::{Move, PathError, ShareUrl, SiteShares};
+use crate::{admin, door};
+
+/// A site cannot start, or a new map cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("site {0} is not in the map; name one of its sites with --site")]
+    NoSuchSite(SiteId),
+    #[error("{what} {path}: {source}")]
+    State { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Notice(#[from] NoticeError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    #[error(transparent)]
+    Door(#[from] door::ListenError),
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    #[error("share {share}: its URL cannot be served: {source}")]
+    Url { share: ShareId, source: PathError },
+    #[error("{what} cannot change while running; restart nearshare at this site to take it")]
+    Restart { what: String },
+    #[error("a task ended early while starting; see the log")]
+    Task,
+}
+
+/// How a site is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the map was read from, for `status` and reload.
+    pub map_file: PathBuf,
+    pub site: SiteId,
+    /// Sites that are dialled at another address than the map's.
+    pub via: BTreeMap<SiteId, SocketAddr>,
+}
+
+/// A running site.
+pub struct Site {
+    options: Options,
+    clock: Arc<dyn Clock>,
+    began: WallTime,
+    boot_id: String,
+    secret: Secret,
+    catalog: Arc<Catalog>,
+    links: Arc<Links>,
+    dispatch: Dispatch,
+    map: ArcSwap<Map>,
+    shares: Mutex<BTreeMap<ShareId, Running>>,
+    relay: Option<Arc<HttpRelay>>,
+    upstream: Option<Arc<Upstream>>,
+    metrics: Option<PrometheusHandle>,
+    reloading: tokio::sync::Mutex<()>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// How long requests may run on after a stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+impl Site {
+    /// Starts a site on the current runtime: catalog, links, shares, door, control socket.
+    pub async fn start(map: Map, options: Options) -> Result<Arc<Self>, ServeError> {
+        let clock: Arc<dyn Clock> = Arc::new(KernelClock);
+        let me = options.site.clone();
+        let row = map.sites.get(&me).cloned().ok_or_else(|| ServeError::NoSuchSite(me.clone()))?;
+        let secret = read_secret(&row.cluster.secret)?;
+        let identity = read_identity(&row.cluster.ca, &row.cluster.certificate, &row.cluster.key)?;
+        let state = row.cluster.state.clone();
+        let catalog = blocking(move || open_catalog(&state)).await?;
+        let metrics = metrics_handle();
+        let dispatch = Dispatch::default();
+        let config = LinkConfig {
+            me: me.clone(),
+            identity,
+            secret: read_secret(&row.cluster.secret)?,
+            listen: row.link_addr(),
+            clock: clock.clone(),
+        };
+        let terms = Arc::new(terms(&map, &options));
+        let links = Links::start(config, terms, Arc::new(dispatch.clone())).await?;
+        let mut site = Self {
+            began: clock.wall(),
+            boot_id: boot_id(),
+            options,
+            clock,
+            secret,
+            catalog,
+            links,
+            dispatch,
+            map: ArcSwap::from_pointee(map.clone()),
+            shares: Mutex::default(),
+            relay: None,
+            upstream: None,
+            metrics,
+            reloading: tokio::sync::Mutex::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        site.start_shares(&map)?;
+        if let Some(http) = &row.http {
+            site.open_http(&map, http)?;
+        }
+        site.publish();
+        let site = Arc::new(site);
+        let socket = row.cluster.state.join("control.sock");
+        let steer: Arc<dyn admin::Steer> = site.clone();
+        let control = admin::bind(&socket)?;
+        site.tasks.spawn(admin::serve(control, steer, site.stop.clone()));
+        tracing::info!(
+            site = %me, link = %site.links.local_addr(), http = ?row.http.as_ref().map(|http| http.listen),
+            serial = map.serial, "serving"
+        );
+        Ok(site)
+    }
+
+    fn start_shares(&self, map: &Map) -> Result<(), ServeError> {
+        let around = Surroundings {
+            me: &self.options.site,
+            catalog: &self.catalog,
+            links: &self.links,
+            secret: &self.secret,
+            clock: &self.clock,
+            boot_id: &self.boot_id,
+        };
+        let mut shares = self.shares();
+        for share in map.shares.keys() {
+            if !shares.contains_key(share)
+                && let Some(running) = Running::start(map, share, &around)?
+            {
+                shares.insert(share.clone(), running);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_http(&mut self, map: &Map, http: &HttpDoor) -> Result<(), ServeError> {
+        let limits = Limits { silence: http.server_timeout, ..Limits::default() };
+        let target = self.target(map, http)?;
+        let upstream = Upstream::new(target, limits, self.clock.clone());
+        let relay = Arc::new(HttpRelay::new(self.http_site(map, http, upstream.clone())?));
+        let listener = door::listen(http.listen, false)?;
+        let limits = door::Limits { drain: DRAIN, ..door::Limits::default() };
+        self.tasks.spawn(door::serve(listener, relay.clone(), limits, self.stop.clone()));
+        self.relay = Some(relay);
+        self.upstream = Some(upstream);
+        Ok(())
+    }
+
+    fn target(&self, map: &Map, http: &HttpDoor) -> Result<Target, ServeError> {
+        match &http.server {
+            HttpServer::Url(at) => Ok(Target::Tcp { host: at.host.clone(), port: at.port }),
+            HttpServer::Embedded => {
+                let shares = self.shares();
+                let mut served = Vec::new();
+                for (share, at) in map.shares_at(&self.options.site) {
+                    if let (Some(prefix), Some(running)) = (&at.http, shares.get(&share.name)) {
+                        served.push(EmbeddedShare {
+                            share: share.name.clone(),
+                            prefix: prefix.path().clone(),
+                            tree: running.disk.clone(),
+                        });
+                    }
+                }
+                let tags = shares.iter().map(|(share, running)| (share.clone(), running.shelf.clone()));
+                let server = embedded(served, Arc::new(CatalogTags(tags.collect())))?;
+                Ok(Target::Embedded(Arc::new(InProcess(server))))
+            }
+        }
+    }
+
+    fn http_site(
+        &self,
+        map: &Map,
+        http: &HttpDoor,
+        upstream: Arc<Upstream>,
+    ) -> Result<HttpSite, ServeError> {
+        let me = &self.options.site;
+        let running = self.shares();
+        let mut urls = Vec::new();
+        let mut slots = Vec::new();
+        for (share, at) in map.shares_at(me) {
+            let Some(prefix) = &at.http else { continue };
+            let failed = |source| ServeError::Url { share: share.name.clone(), source };
+            let url = ShareUrl::new(share.name.clone(), prefix.as_str()).map_err(failed)?;
+            let home = share.at(share.primary()).and_then(|home| home.http.as_ref());
+            let from = home.map_or(&[][..], |home| home.path().names());
+            let away = || Away {
+                site: share.primary().clone(),
+                wire: Arc::new(ToSite { links: self.links.clone(), site: share.primary().clone() }),
+                moved: Move::new(from, url.encoded()),
+            };
+            let here = running.get(&share.name);
+            let part = match here.map(|here| &here.part) {
+                Some(Part::Home(notice)) => {
+                    relay::Part::Local { home: Arc::new(AtHome(notice.clone())) }
+                }
+                Some(Part::Copy(follow)) => {
+                    relay::Part::Broadcast { near: Arc::new(AtCopy(follow.clone())), away: away() }
+                }
+                None => relay::Part::Remote { away: away() },
+            };
+            slots.push(ShareHttp {
+                share: share.name.clone(),
+                clients: Clients::new(at.clients.iter().map(rule).collect()),
+                fence: here.map(|here| Arc::new(Fenceline(here.disk.clone())) as _),
+                part,
+            });
+            urls.push(url);
+        }
+        Ok(HttpSite {
+            site: me.clone(),
+            shares: SiteShares::new(urls),
+            slots,
+            upstream,
+            host: http.host.as_ref().and_then(|host| host.parse().ok()),
+            codec: Codec {
+                encode: |awaits| catalog::encode_touch_gens(awaits).to_vec(),
+                decode: |bytes| catalog::decode_touch_gens(bytes).ok(),
+            },
+        })
+    }
+
+    /// Lets the other sites ask what is running now.
+    fn publish(&self) {
+        let shares = self.shares();
+        let homes = shares.iter().filter_map(|(share, running)| match &running.part {
+            Part::Home(notice) => Some((share.clone(), notice.clone())),
+            Part::Copy(_) => None,
+        });
+        self.dispatch.0.store(Arc::new(Rooms { homes: homes.collect(), relay: self.relay.clone() }));
+    }
+
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.row()?.http.map(|http| http.listen)
+    }
+    pub fn link_addr(&self) -> SocketAddr {
+        self.links.local_addr()
+    }
+    pub fn status(&self) -> admin::Status {
+        status::status(self)
+    }
+    /// Where `status` and the other commands reach this process.
+    pub fn control_socket(&self) -> Option<PathBuf> {
+        Some(self.row()?.cluster.state.join("control.sock"))
+    }
+
+    fn row(&self) -> Option<map::Site> {
+        self.map.load().sites.get(&self.options.site).cloned()
+    }
+
+    /// Takes a new map without dropping a connection. What cannot change while running is refused, and
+    /// then nothing changes.
+    pub async fn reload(&self, new: Map) -> Result<String, String> {
+        let _one_at_a_time = self.reloading.lock().await;
+        self.take(new).map_err(|error| error.to_string())
+    }
+
+    fn take(&self, new: Map) -> Result<String, ServeError> {
+        let old = self.map.load_full();
+        let me = &self.options.site;
+        let row = new.sites.get(me).ok_or_else(|| ServeError::NoSuchSite(me.clone()))?;
+        refuse_unchangeable(&old, &new, me)?;
+        let gone: Vec<ShareId> = {
+            let shares = self.shares();
+            let gone = shares.keys().filter(|share| !holds(&new, share, me));
+            gone.cloned().collect()
+        };
+        for share in &gone {
+            if let Some(running) = self.shares().remove(share) {
+                running.stop();
+            }
+        }
+        self.links.set_terms(Arc::new(terms(&new, &self.options)));
+        self.start_shares(&new)?;
+        for (share, running) in self.shares().iter() {
+            if let (Part::Home(notice), Some(at)) = (&running.part, new.shares[share].at(me)) {
+                notice.reconfigure(share::copies(&new, share), at.http_sync);
+            }
+        }
+        if let (Some(http), Some(relay), Some(upstream)) = (&row.http, &self.relay, &self.upstream) {
+            let urls = |map: &Map| -> Vec<_> {
+                map.shares_at(me)
+                    .map(|(share, at)| (share.name.clone(), at.http.clone(), at.role()))
+                    .collect()
+            };
+            let upstream = match http.server {
+                // A share came or went: the embedded server is built anew around the same directories.
+                HttpServer::Embedded if urls(&old) != urls(&new) => {
+                    let limits = Limits { silence: http.server_timeout, ..Limits::default() };
+                    Upstream::new(self.target(&new, http)?, limits, self.clock.clone())
+                }
+                HttpServer::Embedded | HttpServer::Url(_) => upstream.clone(),
+            };
+            relay.reload(self.http_site(&new, http, upstream)?);
+        }
+        let what = format!("serial {} replaces {}", new.serial, old.serial);
+        self.map.store(Arc::new(new));
+        self.publish();
+        tracing::info!(site = %me, "{what}");
+        Ok(what)
+    }
+
+    /// Lets requests end, stops every share, and closes the catalog as a clean stop.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN + Duration::from_secs(1), self.tasks.wait()).await.is_err() {
+            tracing::warn!("some requests did not end in time and are cut off");
+        }
+        self.links.shutdown().await;
+        let shares = std::mem::take(&mut *self.shares());
+        for running in shares.values() {
+            running.stop();
+        }
+        let catalog = self.catalog.clone();
+        let closed = blocking(move || {
+            for running in shares.values() {
+                running.end()?;
+            }
+            Ok(catalog.close()?)
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "the catalog was not closed cleanly; the next start scans");
+        }
+        tracing::info!(site = %self.options.site, "stopped");
+    }
+
+    fn shares(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShareId, Running>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn holds(map: &Map, share: &ShareId, me: &SiteId) -> bool {
+    map.shares.get(share).and_then(|row| row.at(me)).is_some_and(|at| !matches!(at.place, Place::Remote))
+}
+
+/// What a running site cannot change: its addresses, its state, and where and what its copies are.
+fn refuse_unchangeable(old: &Map, new: &Map, me: &SiteId) -> Result<(), ServeError> {
+    let restart = |what: String| Err(ServeError::Restart { what });
+    let (Some(was), Some(is)) = (old.sites.get(me), new.sites.get(me)) else { return Ok(()) };
+    if was.cluster != is.cluster {
+        return restart("[cluster]: certificates and the state directory".into());
+    }
+    if was.link_addr() != is.link_addr() {
+        return restart(format!("site.{me}.link"));
+    }
+    let door = |http: &HttpDoor| (http.listen, http.server.clone(), http.server_timeout);
+    if was.http.as_ref().map(door) != is.http.as_ref().map(door) {
+        return restart(format!("site.{me}.http"));
+    }
+    for (share, row) in &new.shares {
+        let Some(before) = old.shares.get(share) else { continue };
+        let place = |row: &map::Share| row.at(me).map(|at| at.place.clone());
+        let held = holds(old, share, me) && holds(new, share, me);
+        if held && (place(before) != place(row) || before.primary() != row.primary()) {
+            return restart(format!("share.{share}: its role, path or primary"));
+        }
+    }
+    Ok(())
+}
+
+/// What the map says of links. A site dials the sites that hold the primaries of its shares.
+fn terms(map: &Map, options: &Options) -> Terms {
+    let me = &options.site;
+    let mine = || map.shares_at(me).map(|(share, _)| share);
+    let dial: BTreeSet<SiteId> =
+        mine().map(|share| share.primary().clone()).filter(|primary| primary != me).collect();
+    Terms {
+        serial: map.serial,
+        hash: map.hash,
+        digests: mine().map(|share| (share.name.clone(), share.digest())).collect(),
+        sites: map
+            .sites
+            .iter()
+            .map(|(name, site)| (name.clone(), (site.link.host.clone(), site.link.port)))
+            .collect(),
+        dial,
+        via: options.via.clone(),
+    }
+}
+
+fn rule(rule: &map::ClientRule) -> route::ClientRule {
+    let access = match rule.access {
+        map::Access::ReadOnly => route::Access::Read,
+        map::Access::ReadWrite => route::Access::Write,
+    };
+    route::ClientRule { net: rule.net, access }
+}
+
+fn open_catalog(state: &Path) -> Result<Arc<Catalog>, ServeError> {
+    let failed =
+        |source| ServeError::State { what: "make the state directory", path: state.into(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(failed)?;
+    Ok(Catalog::open(&state.join("catalog"), &catalog::Options::default())?)
+}
+
+fn boot_id() -> String {
+    // Without procfs every start counts as one after a crash of the machine.
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// The process' one recorder. Several sites in one process (the demo) share it.
+fn metrics_handle() -> Option<PrometheusHandle> {
+    static HANDLE: std::sync::OnceLock<Option<PrometheusHandle>> = std::sync::OnceLock::new();
+    HANDLE.get_or_init(|| PrometheusBuilder::new().install_recorder().ok()).clone()
+}
+
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, ServeError> + Send + 'static,
+) -> Result<R, ServeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ServeError::Task)?
+}

@@ -1,0 +1,208 @@
+//! Fits the rooms together where one asks through a trait and another has the answer.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use http::{Request, Response};
+use tokio::io::DuplexStream;
+
+use crate::body::Body;
+use crate::catalog::{CatalogError, Shelf};
+use crate::effect::{Change, Read};
+use crate::embedded::{Embedded, Tags};
+use crate::follow::{AheadTicket, Follow, FollowError};
+use crate::id::{ObjectId, RelPath, ShareId, SiteId, Version};
+use crate::link::{self, Links};
+use crate::notice::{Notice, NoticeError, Origin, Ticket};
+use crate::object::Found;
+use crate::relay::Caller;
+use crate::relay::seam::{
+    Awaits, Class, Fence, Fenced, Home, HomeError, HomeTicket, Near, NearError, NearTicket, Outcome,
+    Standing, Wire, WireError,
+};
+use crate::server::Connect;
+use crate::tree::{Contains, Disk, Tree, TreeError};
+
+/// The primary's side of a share, for `relay`.
+pub struct AtHome(pub Arc<Notice<Disk>>);
+
+impl Home for AtHome {
+    fn begin<'a>(
+        &'a self,
+        change: &'a Change,
+        from: Option<&'a Caller>,
+    ) -> BoxFuture<'a, Result<Box<dyn HomeTicket>, HomeError>> {
+        let origin = from.map(|caller| Origin { site: caller.site.clone(), session: caller.session });
+        async move {
+            let ticket = self.0.begin(change, origin).await.map_err(home_error)?;
+            Ok(Box::new(HomeChange(ticket)) as Box<dyn HomeTicket>)
+        }
+        .boxed()
+    }
+}
+
+struct HomeChange(Ticket<Disk>);
+
+impl HomeTicket for HomeChange {
+    fn answered(self: Box<Self>, outcome: Outcome) -> BoxFuture<'static, Result<Awaits, HomeError>> {
+        async move { self.0.answered(outcome == Outcome::Done).await.map_err(home_error) }.boxed()
+    }
+    fn refused(self: Box<Self>) -> Awaits {
+        self.0.refused()
+    }
+}
+
+fn home_error(error: NoticeError) -> HomeError {
+    match error {
+        NoticeError::Outside { path } => HomeError::Outside { path },
+        NoticeError::Tree(error) => tree_error(&error),
+        NoticeError::Catalog(error) if full(&error) => HomeError::Full(error.to_string()),
+        NoticeError::Catalog(error) => HomeError::Catalog(error.to_string()),
+        NoticeError::Stopped { why } => HomeError::NotTheShare(why),
+        error @ (NoticeError::Read { .. } | NoticeError::Task) => HomeError::Disk(error.to_string()),
+    }
+}
+
+fn tree_error(error: &TreeError) -> HomeError {
+    match error {
+        TreeError::NotTheShare { .. } => HomeError::NotTheShare(error.to_string()),
+        TreeError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            HomeError::Full(error.to_string())
+        }
+        TreeError::Io { .. } => HomeError::Disk(error.to_string()),
+    }
+}
+
+fn full(error: &CatalogError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// A copy's side of a share, for `relay`.
+pub struct AtCopy(pub Arc<Follow<Disk>>);
+
+impl Near for AtCopy {
+    fn standing(&self, read: &Read) -> Standing {
+        self.0.standing(read)
+    }
+    fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>> {
+        async move {
+            let ticket =
+                self.0.begin(change).await.map_err(|error: FollowError| NearError(error.to_string()))?;
+            Ok(Box::new(NearChange(ticket)) as Box<dyn NearTicket>)
+        }
+        .boxed()
+    }
+}
+
+struct NearChange(AheadTicket<Disk>);
+
+impl NearTicket for NearChange {
+    fn answered(self: Box<Self>, awaits: Awaits) {
+        self.0.answered(awaits);
+    }
+    fn refused(self: Box<Self>) {
+        self.0.refused();
+    }
+}
+
+/// The link to one site, for `relay`.
+pub struct ToSite {
+    pub links: Arc<Links>,
+    pub site: SiteId,
+}
+
+impl Wire for ToSite {
+    fn up(&self) -> bool {
+        self.links.peer(&self.site).is_some_and(|peer| peer.up())
+    }
+    fn send(
+        &self,
+        class: Class,
+        request: Request<Body>,
+    ) -> BoxFuture<'_, Result<Response<Body>, WireError>> {
+        let class = match class {
+            Class::Control => link::Class::Control,
+            Class::Bulk => link::Class::Bulk,
+        };
+        async move {
+            let Some(peer) = self.links.peer(&self.site) else {
+                return Err(WireError::NotSent(format!("{} is not dialled from here", self.site)));
+            };
+            match peer.send(class, request).await {
+                Ok(response) => Ok(response.map(Body::from)),
+                Err(error) if error.may_have_arrived() => Err(WireError::Lost(error.to_string())),
+                Err(error) => Err(WireError::NotSent(error.to_string())),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// A share's directory, for what clients may reach.
+pub struct Fenceline(pub Arc<Disk>);
+
+impl Fenceline {
+    fn ask(&self, path: &RelPath, follow: bool, cached: bool) -> Fenced {
+        let asked = if follow {
+            self.0.contains(path, cached)
+        } else {
+            match path.split_last() {
+                // The last place may be a link that is itself changed: only the way to it counts.
+                Some((above, _)) => self.0.contains(&above, cached),
+                None => self.0.contains(path, cached),
+            }
+        };
+        match asked {
+            Ok(Contains::Inside) => Fenced::Inside,
+            Ok(Contains::Missing) => Fenced::Missing,
+            Ok(Contains::Outside) => Fenced::Outside,
+            Ok(Contains::WouldBlock) => Fenced::Unknown,
+            Err(TreeError::NotTheShare { .. }) => Fenced::Gone,
+            Err(error) => {
+                tracing::warn!(%path, %error, "the share's directory cannot be looked at");
+                Fenced::Gone
+            }
+        }
+    }
+}
+
+impl Fence for Fenceline {
+    fn cached(&self, path: &RelPath, follow: bool) -> Fenced {
+        self.ask(path, follow, true)
+    }
+    fn look(&self, path: &RelPath, follow: bool) -> Fenced {
+        self.ask(path, follow, false)
+    }
+}
+
+/// ETags by the catalog, for the embedded server.
+pub struct CatalogTags(pub std::collections::BTreeMap<ShareId, Arc<Shelf>>);
+
+impl Tags for CatalogTags {
+    fn tag(&self, share: &ShareId, found: &Found) -> Option<(ObjectId, Version)> {
+        let shelf = self.0.get(share)?;
+        let id = shelf.by_handle(&found.handle).ok()??;
+        let local = shelf.local(id).ok()??;
+        (local.settled && local.stamp == found.stamp).then_some((id, local.version))
+    }
+}
+
+/// The embedded server, as a server to connect to.
+pub struct InProcess(pub Embedded);
+
+impl Connect for InProcess {
+    fn connect(&self) -> BoxFuture<'_, io::Result<DuplexStream>> {
+        async move { Ok(self.0.connect()) }.boxed()
+    }
+}

@@ -1,0 +1,83 @@
+//! What other sites ask of this one, handed to the room that answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures_util::future::{BoxFuture, FutureExt};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::body::Body;
+use crate::id::ShareId;
+use crate::link::{self, Inbound};
+use crate::notice::{Notice, Origin};
+use crate::relay::{Caller, HttpRelay, seam};
+use crate::tree::Disk;
+
+/// What there is to ask; replaced as a whole at a reload.
+#[derive(Default)]
+pub struct Rooms {
+    pub homes: BTreeMap<ShareId, Arc<Notice<Disk>>>,
+    pub relay: Option<Arc<HttpRelay>>,
+}
+
+/// Empty until the rooms are built: the links listen before.
+#[derive(Clone, Default)]
+pub struct Dispatch(pub Arc<ArcSwap<Rooms>>);
+
+fn refuse(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::text(text));
+    *response.status_mut() = status;
+    response
+}
+
+impl Inbound for Dispatch {
+    fn call(
+        &self,
+        from: link::Caller,
+        request: Request<Incoming>,
+    ) -> BoxFuture<'static, Response<Body>> {
+        let rooms = self.0.load_full();
+        async move {
+            let path = request.uri().path().to_owned();
+            let Some((share, what)) =
+                path.strip_prefix("/v1/share/").and_then(|rest| rest.split_once('/'))
+            else {
+                return refuse(StatusCode::NOT_FOUND, format!("{path} is no request between sites"));
+            };
+            let Ok(share) = share.parse::<ShareId>() else {
+                return refuse(StatusCode::BAD_REQUEST, "no share has such a name".into());
+            };
+            if what == "http" || what.starts_with("http/") {
+                let Some(relay) = &rooms.relay else {
+                    return refuse(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "this site has no HTTP server".into(),
+                    );
+                };
+                let class = match from.class {
+                    link::Class::Control => seam::Class::Control,
+                    link::Class::Bulk => seam::Class::Bulk,
+                };
+                let caller = Caller { site: from.site, class, session: from.session };
+                return relay.serve_peer(&caller, &share, request.map(Body::from)).await;
+            }
+            let Some(home) = rooms.homes.get(&share) else {
+                return refuse(
+                    StatusCode::MISDIRECTED_REQUEST,
+                    format!("the primary copy of {share} is not at this site"),
+                );
+            };
+            if !home.copies().contains(&from.site) {
+                return refuse(
+                    StatusCode::FORBIDDEN,
+                    format!("{} holds no copy of {share} by this site's map", from.site),
+                );
+            }
+            let origin = Origin { site: from.site, session: from.session };
+            home.clone().inbound(origin, what, request).await
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,137 @@
+//! One share at this site: its directory, its shelf, and the room that keeps them in step.
+
+use std::sync::Arc;
+
+use super::ServeError;
+use crate::catalog::{Catalog, Shelf};
+use crate::clock::Clock;
+use crate::follow::{self, Follow};
+use crate::id::{Epoch, Hash, ObjectId, ShareId, SiteId, Version};
+use crate::link::Links;
+use crate::link::cert::Secret;
+use crate::map::{Map, Place};
+use crate::notice::{self, Notice};
+use crate::object::Local;
+use crate::tree::{Disk, RootSpec, Tree};
+
+/// A running share.
+pub struct Running {
+    pub shelf: Arc<Shelf>,
+    pub disk: Arc<Disk>,
+    pub part: Part,
+    clock: Arc<dyn Clock>,
+}
+
+pub enum Part {
+    Home(Arc<Notice<Disk>>),
+    Copy(Arc<Follow<Disk>>),
+}
+
+/// What every share at a site is given.
+pub struct Surroundings<'a> {
+    pub me: &'a SiteId,
+    pub catalog: &'a Arc<Catalog>,
+    pub links: &'a Arc<Links>,
+    pub secret: &'a Secret,
+    pub clock: &'a Arc<dyn Clock>,
+    pub boot_id: &'a str,
+}
+
+impl Running {
+    /// Opens and starts what the map says of `share` here. `None` for a share without a copy here.
+    pub fn start(
+        map: &Map,
+        share: &ShareId,
+        around: &Surroundings<'_>,
+    ) -> Result<Option<Self>, ServeError> {
+        let row = &map.shares[share];
+        let Some(at) = row.at(around.me) else { return Ok(None) };
+        let (path, local) = match &at.place {
+            Place::Local(path) => (path, true),
+            Place::Broadcast(path) => (path, false),
+            Place::Remote => return Ok(None),
+        };
+        let shelf = around.catalog.share(share)?;
+        let disk = open(share, path, &shelf, around)?;
+        let part = if local {
+            if shelf.head().incarnation == Hash::default() {
+                let mut batch = shelf.batch();
+                batch.new_incarnation(Epoch(1));
+                shelf.commit(batch, true).wait()?;
+            }
+            let config = notice::Config {
+                share: share.clone(),
+                key: around.secret.derive("nearshare 2026-11 object id v1"),
+                boot_id: around.boot_id.to_owned(),
+            };
+            let copies = copies(map, share);
+            let notice = Notice::start(config, shelf.clone(), disk.clone(), around.clock.clone())?;
+            notice.reconfigure(copies, at.http_sync);
+            Part::Home(notice)
+        } else {
+            let config = follow::Config { share: share.clone(), primary: row.primary().clone() };
+            let (links, clock) = (around.links.clone(), around.clock.clone());
+            Part::Copy(Follow::start(config, shelf.clone(), disk.clone(), links, clock)?)
+        };
+        Ok(Some(Self { shelf, disk, part, clock: around.clock.clone() }))
+    }
+
+    /// After `stop`: waits for the share's thread and notes a clean stop.
+    pub fn end(&self) -> Result<(), ServeError> {
+        match &self.part {
+            Part::Home(notice) => notice.join(),
+            Part::Copy(follow) => follow.join(),
+        }
+        self.disk.sync()?;
+        let mut batch = self.shelf.batch();
+        batch.set_meta(|meta| meta.clean = true);
+        Ok(self.shelf.commit(batch, true).wait()?)
+    }
+
+    /// Seconds since a record was written, by the clock of the primary, which is this site's.
+    pub fn age_seconds(&self, wall: i64) -> f64 {
+        (self.clock.wall().0.saturating_sub(wall)) as f64 / 1e9
+    }
+
+    pub fn stop(&self) {
+        match &self.part {
+            Part::Home(notice) => notice.stop(),
+            Part::Copy(follow) => follow.stop(),
+        }
+    }
+}
+
+/// The sites that hold a copy which is not the primary.
+pub fn copies(map: &Map, share: &ShareId) -> Vec<SiteId> {
+    let sites = map.shares[share].sites();
+    sites
+        .filter(|(_, at)| matches!(at.place, Place::Broadcast(_)))
+        .map(|(site, _)| site.clone())
+        .collect()
+}
+
+/// Opens the directory by its marker, which the first start makes and the catalog remembers (R28).
+fn open(
+    share: &ShareId,
+    path: &std::path::Path,
+    shelf: &Arc<Shelf>,
+    around: &Surroundings<'_>,
+) -> Result<Arc<Disk>, ServeError> {
+    let known = shelf.meta().marker;
+    let spec =
+        RootSpec { path: path.to_owned(), share: share.clone(), site: around.me.clone(), marker: known };
+    let disk = Disk::open(&spec, around.clock.clone())?;
+    let root = disk.dir_found(&disk.root()?)?;
+    let marker = disk.marker();
+    let mut batch = shelf.batch();
+    if known.is_none() {
+        batch.set_meta(move |meta| meta.marker = Some(marker));
+    }
+    if shelf.local(ObjectId::ROOT)?.is_none_or(|local| local.handle != root.handle) {
+        let local =
+            Local { handle: root.handle, stamp: root.stamp, version: Version(1), settled: false };
+        batch.set_local(ObjectId::ROOT, Some(local));
+    }
+    shelf.commit(batch, true).wait()?;
+    Ok(Arc::new(disk))
+}

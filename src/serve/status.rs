@@ -1,0 +1,208 @@
+//! What the site says of itself, put together from what each room says.
+
+use futures_util::future::{BoxFuture, FutureExt};
+
+use super::share::{Part, Running};
+use super::{ServeError, Site};
+use crate::admin::{CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus, Status, Steer};
+use crate::follow::Progress;
+use crate::id::{Epoch, Seq, ShareId};
+use crate::map::{self, HttpServer};
+use crate::tree::Tree;
+
+/// Longest map file, as for `check`.
+const MAP_MAX: u64 = map::TEXT_MAX as u64;
+
+pub(super) fn status(site: &Site) -> Status {
+    let map = site.map.load();
+    let me = &site.options.site;
+    let row = map.sites.get(me);
+    let http =
+        row.and_then(|row| row.http.as_ref()).zip(site.upstream.as_ref()).map(|(http, upstream)| {
+            let health = upstream.health();
+            HttpStatus {
+                listen: http.listen,
+                server: match &http.server {
+                    HttpServer::Embedded => "embedded".to_owned(),
+                    HttpServer::Url(at) => format!("http://{at}"),
+                },
+                up: health.up,
+                last_error: health.last_error.map(|(_, what)| what),
+                connections: site.relay.as_ref().map_or(0, |relay| relay.connections()),
+            }
+        });
+    let running = site.shares();
+    let shares = map.shares_at(me).map(|(share, at)| match running.get(&share.name) {
+        Some(here) => held(site, share, at, here),
+        None => remote(share, at),
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        site: me.clone(),
+        pid: std::process::id(),
+        at_unix_ms: site.clock.wall().0 / 1_000_000,
+        since_unix_ms: site.began.0 / 1_000_000,
+        map: MapStatus {
+            serial: map.serial,
+            hash: map.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            file: site.options.map_file.clone(),
+        },
+        http,
+        links: site.links.states(),
+        refused: site.links.refusals(),
+        shares: shares.collect(),
+    }
+}
+
+fn remote(share: &map::Share, at: &map::AtSite) -> ShareStatus {
+    ShareStatus {
+        share: share.name.clone(),
+        role: at.role().as_str(),
+        primary: share.primary().clone(),
+        epoch: Epoch::default(),
+        position: Seq::default(),
+        objects: 0,
+        bytes: 0,
+        state: ShareState::Remote,
+        wrong: None,
+        fix: None,
+        home: None,
+        copy: None,
+        copies: Vec::new(),
+        limits: Vec::new(),
+    }
+}
+
+fn held(site: &Site, share: &map::Share, at: &map::AtSite, here: &Running) -> ShareStatus {
+    let head = here.shelf.head().at;
+    let totals = here.shelf.totals();
+    let mut status = ShareStatus {
+        epoch: head.epoch,
+        position: head.seq,
+        objects: totals.objects,
+        bytes: totals.bytes,
+        limits: here.disk.limits().sentences().map(str::to_owned).collect(),
+        ..remote(share, at)
+    };
+    match &here.part {
+        Part::Home(notice) => {
+            let standing = notice.standing();
+            status.state = match (&standing.stopped, &standing.scan) {
+                (Some(_), _) => ShareState::Stopped,
+                (None, Some(_)) => ShareState::Scanning,
+                (None, None) => ShareState::Ok,
+            };
+            status.wrong = standing.stopped.clone();
+            status.home = Some(standing);
+            status.copies = copies(here, &notice.copies());
+        }
+        Part::Copy(follow) => {
+            let progress = follow.progress();
+            let up = site.links.peer(follow.primary()).is_some_and(|peer| peer.up());
+            status.state = state_of(&progress, up);
+            status.wrong = progress.stopped.clone();
+            status.copy = Some(progress);
+        }
+    }
+    if let Some(wrong) = &status.wrong {
+        status.fix = Some(fix_for(wrong, at));
+    }
+    status
+}
+
+fn state_of(progress: &Progress, up: bool) -> ShareState {
+    match progress {
+        Progress { stopped: Some(_), .. } => ShareState::Stopped,
+        _ if !up => ShareState::CutOff,
+        Progress { doing, .. } if doing.starts_with("comparing") => ShareState::Comparing,
+        Progress { confirmed: false, debts: 1.., .. } => ShareState::Filling,
+        Progress { confirmed: true, doing, .. } if *doing == "following" => ShareState::Following,
+        _ => ShareState::Waiting,
+    }
+}
+
+/// What an operator does about a share that stands still.
+fn fix_for(wrong: &str, at: &map::AtSite) -> String {
+    let path = at.path().map(|path| path.display().to_string()).unwrap_or_default();
+    if wrong.contains("No space left") || wrong.contains("os error 28") {
+        return format!(
+            "make room on the file system of {path} or of the state directory; it goes on by itself"
+        );
+    }
+    if wrong.contains("Read-only file system") {
+        return format!("mount the file system of {path} read-write; it goes on by itself");
+    }
+    format!(
+        "see that {path} is mounted, is the share's own directory and can be written; it goes on by itself"
+    )
+}
+
+fn copies(here: &Running, sites: &[crate::id::SiteId]) -> Vec<CopyStatus> {
+    let head = here.shelf.head().at;
+    let rows: std::collections::BTreeMap<_, _> =
+        here.shelf.peers().unwrap_or_default().into_iter().collect();
+    let copy = |site: &crate::id::SiteId| {
+        let row = rows.get(site).copied().unwrap_or_default();
+        let acked = if row.acked.epoch == head.epoch { row.acked.seq } else { Seq::default() };
+        let behind = head.seq.0.saturating_sub(acked.0);
+        let oldest = if behind > 0 { here.shelf.record(acked.next()).ok().flatten() } else { None };
+        CopyStatus {
+            site: site.clone(),
+            lag_records: behind,
+            lag_seconds: oldest.map_or(0.0, |record| here.age_seconds(record.wall)),
+            debts: row.debts,
+            seen_unix_ms: (row.seen_wall > 0).then_some(row.seen_wall / 1_000_000),
+        }
+    };
+    sites.iter().map(copy).collect()
+}
+
+impl Steer for Site {
+    fn status(&self) -> Status {
+        status(self)
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default()
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
+        async move {
+            let file = self.options.map_file.clone();
+            let read = super::blocking(move || read_map(&file)).await;
+            let text = read.map_err(|error| error.to_string())?;
+            let map = map::parse(&text).map_err(|mistakes| {
+                let file = self.options.map_file.display();
+                let lines = mistakes.iter().map(|mistake| format!("{file}:{mistake}"));
+                lines.collect::<Vec<_>>().join("\n")
+            })?;
+            Site::reload(self, map).await
+        }
+        .boxed()
+    }
+
+    fn rescan(&self, share: &ShareId) -> Result<(), String> {
+        match self.shares().get(share).map(|here| &here.part) {
+            Some(Part::Home(notice)) => {
+                notice.rescan();
+                Ok(())
+            }
+            Some(Part::Copy(follow)) => {
+                let primary = follow.primary();
+                Err(format!(
+                    "this site has a copy of {share}; scan it at {primary}, which has the primary copy"
+                ))
+            }
+            None => Err(format!("there is no copy of {share} at this site")),
+        }
+    }
+}
+
+fn read_map(file: &std::path::Path) -> Result<String, ServeError> {
+    use std::io::Read;
+    let failed = |source| ServeError::State { what: "read the map", path: file.into(), source };
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(failed)?;
+    opened.take(MAP_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
