@@ -1,1 +1,13 @@
-//! The cli room.
+//! The commands, one file each. Not here: flags that are not a command's own, where logs go, and exit
+//! codes of wrong usage (see `main`).
+
+pub mod cert;
+pub mod check;
+pub mod demo;
+pub mod reload;
+pub mod run;
+pub mod scan;
+pub mod status;
+
+mod control;
+mod http;
