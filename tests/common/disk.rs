@@ -1,0 +1,45 @@
+//! Small real file systems: ext4 images on loop devices.
+
+use std::path::{Path, PathBuf};
+
+pub struct Disk {
+    pub path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Disk {
+    /// An empty ext4 of `mib` MiB, mounted.
+    pub fn ext4(mib: u64) -> Self {
+        super::needs_root("a loop-mounted disk");
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
+        let path = dir.path().join("disk");
+        std::fs::create_dir(&path).unwrap();
+        // No reserved blocks: root fills it to the last one, as everybody else would.
+        super::run("mkfs.ext4", &["-q", "-F", "-m", "0", image.to_str().unwrap()]);
+        super::run("mount", &["-o", "loop", image.to_str().unwrap(), path.to_str().unwrap()]);
+        Self { path, _dir: dir }
+    }
+
+    /// Fills the disk to the last block with a file at `path`.
+    pub fn fill(&self, path: &Path) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(path).unwrap();
+        for size in [1 << 20, 4096] {
+            let block = vec![0x5a; size];
+            while file.write_all(&block).is_ok() && file.sync_data().is_ok() {}
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let path = self.path.to_str().unwrap();
+        let status = std::process::Command::new("umount").arg(path).status();
+        if !status.is_ok_and(|status| status.success()) {
+            // Somebody is still in there; the kernel finishes it when they leave.
+            let _ = std::process::Command::new("umount").args(["-l", path]).status();
+        }
+    }
+}

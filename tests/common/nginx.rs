@@ -1,0 +1,74 @@
+//! A real nginx with WebDAV, one per site, with files of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::daemon::Daemon;
+
+pub struct Nginx {
+    pub address: SocketAddr,
+    pub daemon: Daemon,
+    access: PathBuf,
+}
+
+impl Nginx {
+    /// Serves `www` at `/` on `address`. Every answer carries `X-Served-By: site`, and every request
+    /// is a line `METHOD URI STATUS` of the access log.
+    pub fn start(home: &Path, www: &Path, site: &str, address: SocketAddr, ns: Option<&str>) -> Self {
+        let dir = home.join("nginx");
+        std::fs::create_dir_all(&dir).unwrap();
+        let access = dir.join("access.log");
+        let conf = dir.join("nginx.conf");
+        std::fs::write(&conf, configuration(&dir, www, site, address, &access)).unwrap();
+        let error = dir.join("error.log");
+        let (conf, error) = (conf.to_str().unwrap(), error.to_str().unwrap());
+        let command = ["nginx", "-e", error, "-p", dir.to_str().unwrap(), "-c", conf];
+        let daemon = Daemon::spawn(&command, ns, &dir.join("out.log"));
+        Self { address, daemon, access }
+    }
+
+    /// Requests that reached this server, as `METHOD URI STATUS`.
+    pub fn requests(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.access).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Its workers end with the master only if it is asked.
+        if self.daemon.exit().is_none() {
+            self.daemon.signal(rustix::process::Signal::TERM);
+            super::wait_for("nginx to end", || self.daemon.exit().is_some());
+        }
+    }
+}
+
+fn configuration(dir: &Path, www: &Path, site: &str, address: SocketAddr, access: &Path) -> String {
+    let module = ["/usr/lib/nginx/modules", "/usr/share/nginx/modules"]
+        .iter()
+        .map(|dir| Path::new(dir).join("ngx_http_dav_ext_module.so"))
+        .find(|path| path.exists())
+        .expect("ngx_http_dav_ext_module.so (libnginx-mod-http-dav-ext): run tests/setup");
+    let (module, dir, www) = (module.display(), dir.display(), www.display());
+    let access = access.display();
+    // As root, so that files of any owner can be served and written.
+    let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
+    format!(
+        "load_module {module};
+daemon off; {user} worker_processes 1; pid {dir}/pid;
+events {{ worker_connections 1024; }}
+http {{
+  default_type application/octet-stream; sendfile on; client_max_body_size 0; keepalive_requests 1000000;
+  log_format short '$request_method $request_uri $status';
+  access_log {access} short;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  server {{
+    listen {address}; root {www}; add_header X-Served-By {site} always;
+    dav_methods PUT DELETE MKCOL COPY MOVE; dav_ext_methods PROPFIND OPTIONS; dav_access user:rw group:r all:r;
+  }}
+}}
+"
+    )
+}

@@ -1,0 +1,150 @@
+//! SIGKILL at random points under load, at either side, cut and severed links, frozen sites: what was
+//! answered as done is never lost, and the copies converge with no operator. Every run has a seed
+//! (`NEARSHARE_SEED`, `NEARSHARE_SEEDS`), printed when it fails.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::cluster::{Cluster, Plan, Server};
+use common::load::Actor;
+use common::{Rng, seeds};
+
+/// Blows dealt in one run.
+const BLOWS: u64 = 6;
+
+#[test]
+fn killed_under_load() {
+    for seed in seeds(3) {
+        let server = if seed % 2 == 0 { Server::Nginx } else { Server::Embedded };
+        storm(seed, server, |rng, cluster| {
+            let victim = *rng.pick(&["hq", "hq", "osaka", "lyon"]);
+            println!("seed {seed}: SIGKILL {victim}");
+            cluster.site_mut(victim).kill();
+            std::thread::sleep(rng.millis(1, 400));
+            cluster.start(victim);
+        });
+    }
+}
+
+#[test]
+fn cut_off_under_load() {
+    for seed in seeds(2) {
+        storm(seed, Server::Embedded, |rng, cluster| {
+            let victim = *rng.pick(&["osaka", "lyon"]);
+            let how = rng.below(3);
+            println!("seed {seed}: {} {victim}", ["cut", "sever", "freeze"][how as usize]);
+            match how {
+                0 => {
+                    cluster.cable(victim).cut();
+                    std::thread::sleep(rng.millis(100, 4000));
+                    cluster.cable(victim).heal();
+                }
+                1 => cluster.cable(victim).sever(),
+                _ => {
+                    cluster.site(victim).freeze();
+                    std::thread::sleep(rng.millis(100, 4000));
+                    cluster.site(victim).thaw();
+                }
+            }
+        });
+    }
+}
+
+/// Clients at all three sites, and a few blows; then everything must be right.
+fn storm(seed: u64, server: Server, mut blow: impl FnMut(&mut Rng, &mut Cluster)) {
+    let mut rng = Rng::new(seed);
+    let mut cluster = Plan::three(server).start();
+    let mut hq = cluster.site("hq").client();
+    let mut actors = Vec::new();
+    for site in &cluster.sites {
+        for client in 0..2 {
+            let directory = format!("{}-{client}", site.name);
+            hq.mkcol(&format!("/docs/{directory}/")).unwrap().expect(&[201]);
+            actors.push(Actor::new(rng.next(), site.door, &directory));
+        }
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Clients end also when the blows fail.
+        let _ending = Ending(&stop);
+        for actor in &mut actors {
+            scope.spawn(|| actor.run(&stop));
+        }
+        for _ in 0..BLOWS {
+            std::thread::sleep(rng.millis(50, 1500));
+            blow(&mut rng, &mut cluster);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    });
+    println!("seed {seed}: {:?}", actors.iter().map(|actor| actor.tally).collect::<Vec<_>>());
+    cluster.settle();
+    for actor in &actors {
+        assert!(actor.tally.done > 0, "seed {seed}: {} did nothing: {:?}", actor.directory, actor.tally);
+        for site in &cluster.sites {
+            actor.check(&site.share());
+        }
+    }
+    // Nothing is owed any more, and a fresh change travels.
+    hq = cluster.site("lyon").client();
+    common::wait_for("a change after the storm", || {
+        hq.put("/docs/after.txt", b"after").is_ok_and(|answer| answer.is_success())
+    });
+    cluster.settle();
+}
+
+struct Ending<'a>(&'a AtomicBool);
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn everything_stopped_and_started_again() {
+    let mut cluster = Plan::three(Server::Nginx).start();
+    let mut hq = cluster.site("hq").client();
+    for i in 0..50 {
+        hq.put(&format!("/docs/f{i}"), format!("{i}").as_bytes()).unwrap().expect(&[201]);
+    }
+    for name in ["hq", "osaka", "lyon"] {
+        assert_eq!(cluster.site_mut(name).terminate().code(), Some(0), "{name} after SIGTERM");
+    }
+    // While everything was down: a change at the primary's disk.
+    std::fs::write(cluster.site("hq").share().join("f0"), b"by hand").unwrap();
+    cluster.start_all();
+    cluster.settle();
+    assert_eq!(std::fs::read(cluster.site("osaka").share().join("f0")).unwrap(), b"by hand");
+    // A version that somebody made at a copy is kept when the primary's replaces it.
+    std::fs::write(cluster.site("lyon").share().join("f1"), b"by mistake").unwrap();
+    cluster.site("hq").client().put("/docs/f1", b"by intent").unwrap().expect(&[201, 204]);
+    cluster.settle();
+    let kept = cluster.site("lyon").share().join(".nearshare/kept");
+    let kept: Vec<_> = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let saved =
+        kept.iter().any(|path| std::fs::read(path.join("data")).is_ok_and(|text| text == b"by mistake"));
+    assert!(saved, "the version changed at the copy is not among {kept:?}");
+}
+
+#[test]
+fn a_copy_that_lost_its_state_keeps_its_data() {
+    let mut cluster = Plan::three(Server::Nginx).start();
+    let mut hq = cluster.site("hq").client();
+    let body = vec![1; 2_000_000];
+    for i in 0..10 {
+        hq.put(&format!("/docs/f{i}"), &body).unwrap().expect(&[201]);
+    }
+    cluster.settle();
+    cluster.site_mut("osaka").kill();
+    std::fs::remove_dir_all(cluster.site("osaka").state()).unwrap();
+    hq.put("/docs/f0", b"changed").unwrap().expect(&[201, 204]);
+    hq.delete("/docs/f1").unwrap().expect(&[204]);
+    let before = cluster.cable("osaka").passed();
+    cluster.start("osaka");
+    cluster.settle();
+    let moved = cluster.cable("osaka").passed() - before;
+    assert!(moved < 4_000_000, "{moved} bytes crossed the line for files that were there already");
+}

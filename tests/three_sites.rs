@@ -1,0 +1,283 @@
+//! The main job on real servers: reads near, writes home, copies that follow.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod common;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::time::Duration;
+
+use common::cluster::{Cluster, Plan, Server};
+use common::http::Client;
+use common::{run, wait_for};
+
+const SITES: [&str; 3] = ["hq", "osaka", "lyon"];
+
+/// Which site's nginx answered.
+fn served_by(client: &mut Client, path: &str) -> String {
+    let answer = client.get(path).unwrap().expect(&[200]);
+    answer.header("x-served-by").unwrap().to_owned()
+}
+
+fn settled(server: Server) -> Cluster {
+    let cluster = Plan::three(server).start();
+    cluster.site("hq").client().put("/docs/first.txt", b"first").unwrap().expect(&[201, 204]);
+    cluster.settle();
+    cluster
+}
+
+#[test]
+fn reads_are_near_and_writes_go_home() {
+    let cluster = settled(Server::Nginx);
+    for name in SITES {
+        let mut client = cluster.site(name).client();
+        wait_for(&format!("a near read at {name}"), || {
+            served_by(&mut client, "/docs/first.txt") == name
+        });
+        let answer = client.propfind("/docs/", "1").unwrap().expect(&[207]);
+        assert!(answer.text().contains("/docs/first.txt"), "{}", answer.text());
+        assert!(!answer.text().contains(".nearshare"), "{}", answer.text());
+    }
+    for name in SITES {
+        let path = format!("/docs/from-{name}.txt");
+        cluster.site(name).client().put(&path, name.as_bytes()).unwrap().expect(&[201]);
+        for server in SITES {
+            let requests = cluster.site(server).nginx.as_ref().unwrap().requests();
+            let puts = requests.iter().filter(|line| line.starts_with(&format!("PUT {path}"))).count();
+            assert_eq!(puts, usize::from(server == "hq"), "PUT of {name} at the server of {server}");
+        }
+    }
+    cluster.settle();
+    for name in SITES {
+        for from in SITES {
+            let answer = cluster.site(name).client().get(&format!("/docs/from-{from}.txt")).unwrap();
+            assert_eq!(answer.expect(&[200]).text(), from);
+        }
+    }
+}
+
+#[test]
+fn a_client_sees_its_own_writes_at_once() {
+    for server in [Server::Nginx, Server::Embedded] {
+        let cluster = settled(server);
+        let mut client = cluster.site("lyon").client();
+        // A slow line, so that the copy is certainly behind the answer.
+        cluster
+            .cable("lyon")
+            .set(common::cable::Quality { one_way: Duration::from_millis(60), ..Default::default() });
+        for round in 0..20 {
+            let text = format!("round {round}");
+            client.put("/docs/own.txt", text.as_bytes()).unwrap().expect(&[201, 204]);
+            assert_eq!(client.get("/docs/own.txt").unwrap().expect(&[200]).text(), text);
+            let list = client.propfind("/docs/", "1").unwrap().expect(&[207]).text();
+            assert!(list.contains("own.txt"), "{list}");
+        }
+        client.mkcol("/docs/new/").unwrap().expect(&[201]);
+        client.put("/docs/new/a.txt", b"a").unwrap().expect(&[201]);
+        client.transfer("MOVE", "/docs/new/a.txt", "/docs/new/b.txt").unwrap().expect(&[201, 204]);
+        client.get("/docs/new/a.txt").unwrap().expect(&[404]);
+        assert_eq!(client.get("/docs/new/b.txt").unwrap().expect(&[200]).text(), "a");
+        client.delete("/docs/new/").unwrap().expect(&[204]);
+        client.get("/docs/new/b.txt").unwrap().expect(&[404]);
+        cluster.settle();
+    }
+}
+
+#[test]
+fn copies_have_everything_the_primary_has() {
+    let mut cluster = Plan::three(Server::Embedded).prepare();
+    let hq = cluster.site("hq").share();
+    std::fs::create_dir_all(hq.join("deep/er/still")).unwrap();
+    std::fs::write(hq.join("deep/er/file"), vec![7; 300_000]).unwrap();
+    std::fs::write(hq.join("empty"), b"").unwrap();
+    std::fs::write(hq.join("tool"), b"#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(hq.join("tool"), PermissionsExt::from_mode(0o4751)).unwrap();
+    std::fs::hard_link(hq.join("tool"), hq.join("deep/same-tool")).unwrap();
+    symlink("deep/er/file", hq.join("link")).unwrap();
+    std::fs::write(hq.join("na\u{ef}ve \u{1f980} %41"), b"name").unwrap();
+    std::os::unix::fs::chown(hq.join("empty"), Some(1234), Some(2345)).unwrap();
+    let old = std::time::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+    std::fs::File::options().write(true).open(hq.join("empty")).unwrap().set_modified(old).unwrap();
+    cluster.start_all();
+    cluster.settle();
+
+    // The same again, changed behind a client's back by the client itself.
+    let mut client = cluster.site("osaka").client();
+    client.put("/docs/deep/er/file", b"short now").unwrap().expect(&[201, 204]);
+    client.transfer("COPY", "/docs/deep/", "/docs/twin/").unwrap().expect(&[201, 204]);
+    client.transfer("MOVE", "/docs/deep/er/", "/docs/moved/").unwrap().expect(&[201, 204]);
+    client.delete("/docs/link").unwrap().expect(&[204]);
+    cluster.settle();
+    let meta = std::fs::metadata(cluster.site("lyon").share().join("empty")).unwrap();
+    assert_eq!((meta.uid(), meta.gid(), meta.mtime_nsec()), (1234, 2345, 123_456_789));
+}
+
+#[test]
+fn with_the_link_cut_reads_go_on_and_writes_are_refused() {
+    let cluster = settled(Server::Nginx);
+    let mut osaka = cluster.site("osaka").client();
+    wait_for("a near read at osaka", || served_by(&mut osaka, "/docs/first.txt") == "osaka");
+    cluster.cable("osaka").cut();
+    assert_eq!(osaka.get("/docs/first.txt").unwrap().expect(&[200]).text(), "first");
+    wait_for("the write to be refused at once", || {
+        let answer = osaka.put("/docs/late.txt", b"late").unwrap();
+        if answer.status == 503 {
+            assert!(answer.header("retry-after").is_some(), "{:?}", answer.headers);
+        }
+        answer.status == 503
+    });
+    let mut hq = cluster.site("hq").client();
+    hq.put("/docs/meanwhile.txt", b"meanwhile").unwrap().expect(&[201]);
+    hq.put("/docs/first.txt", b"second").unwrap().expect(&[201, 204]);
+    // Reads at the copy go on, with what it has.
+    assert_eq!(served_by(&mut osaka, "/docs/first.txt"), "osaka");
+    cluster.cable("osaka").heal();
+    cluster.settle();
+    assert_eq!(osaka.get("/docs/first.txt").unwrap().expect(&[200]).text(), "second");
+    wait_for("writes to pass again", || {
+        matches!(osaka.put("/docs/late.txt", b"late").unwrap().status, 201 | 204)
+    });
+    cluster.settle();
+}
+
+#[test]
+fn a_site_without_a_copy_forwards_everything() {
+    let mut plan = Plan::three(Server::Nginx);
+    plan.site("lyon").role = "remote";
+    let cluster = plan.start();
+    let mut lyon = cluster.site("lyon").client();
+    // The link is made in the background: until then the answer is "try again".
+    wait_for("the write to pass", || lyon.put("/docs/a.txt", b"from afar").unwrap().status == 201);
+    assert_eq!(served_by(&mut lyon, "/docs/a.txt"), "hq");
+    cluster.settle();
+    assert!(!cluster.site("lyon").share().join("a.txt").exists());
+}
+
+#[test]
+fn an_empty_directory_is_never_taken_for_all_deleted() {
+    let mut cluster = settled(Server::Nginx);
+    cluster.site_mut("hq").terminate();
+    let share = cluster.site("hq").share();
+    let aside = share.with_file_name("docs-unmounted");
+    std::fs::rename(&share, &aside).unwrap();
+    std::fs::create_dir(&share).unwrap();
+    let map = cluster.map.clone();
+    cluster.site_mut("hq").start(&map, "hq");
+    wait_for("hq to say what is wrong", || {
+        cluster.site("hq").log_text().contains(share.to_str().unwrap())
+            && cluster.site("hq").log_text().contains("mount or restore")
+    });
+    // Whatever hq does now, the copies keep what they have.
+    std::thread::sleep(Duration::from_secs(2));
+    for copy in ["osaka", "lyon"] {
+        assert_eq!(std::fs::read(cluster.site(copy).share().join("first.txt")).unwrap(), b"first");
+    }
+    std::fs::remove_dir_all(&share).unwrap();
+    std::fs::rename(&aside, &share).unwrap();
+    cluster.site_mut("hq").kill();
+    cluster.start("hq");
+    cluster.site("hq").client().put("/docs/back.txt", b"back").unwrap().expect(&[201]);
+    cluster.settle();
+}
+
+#[test]
+fn hostile_paths_stay_inside() {
+    let cluster = settled(Server::Nginx);
+    for name in ["hq", "osaka"] {
+        let site = cluster.site(name);
+        std::fs::write(site.home.join("secret.txt"), b"secret").unwrap();
+        let mut client = site.client();
+        client.timeout = Duration::from_secs(10);
+        let overlong = format!("/docs/{}", "x".repeat(300));
+        for path in [
+            "/docs/../../secret.txt",
+            "/docs/%2e%2e/%2e%2e/secret.txt",
+            "/docs/..%2f..%2fsecret.txt",
+            "/docs/a%00b",
+            "/docs/%ff%fe",
+            "/docs/.nearshare/",
+            overlong.as_str(),
+        ] {
+            for method in ["GET", "PUT", "DELETE", "PROPFIND", "MKCOL"] {
+                let answer = site.client().send(method, path, &[], b"").unwrap();
+                // Any bytes are a name: this one is made and deleted like another.
+                let harmless = answer.status < 300 && path.contains("%ff");
+                assert!(
+                    (400..500).contains(&answer.status) || harmless,
+                    "{method} {path}: {}",
+                    answer.status
+                );
+                assert!(!answer.text().contains("secret"), "{method} {path}: {}", answer.text());
+            }
+        }
+        assert_eq!(
+            client.send("MOVE", "/docs/first.txt", &[("Destination", "/out.txt")], b"").unwrap().status,
+            502
+        );
+        assert_eq!(client.send("DELETE", "/", &[], b"").unwrap().status, 403);
+        assert!(!site.www.join("out.txt").exists());
+    }
+    cluster.settle();
+}
+
+#[test]
+fn what_is_no_share_passes_untouched() {
+    let cluster = settled(Server::Nginx);
+    for name in SITES {
+        let site = cluster.site(name);
+        std::fs::write(site.www.join("own.txt"), name).unwrap();
+        assert_eq!(site.client().get("/own.txt").unwrap().expect(&[200]).text(), name);
+        site.client().put("/mine.txt", name.as_bytes()).unwrap().expect(&[201]);
+        assert_eq!(std::fs::read_to_string(site.www.join("mine.txt")).unwrap(), name);
+    }
+}
+
+#[test]
+fn curl_and_ranges() {
+    let cluster = settled(Server::Nginx);
+    let body: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 7) as u8).collect();
+    let file = cluster.dir.path().join("body");
+    std::fs::write(&file, &body).unwrap();
+    for name in SITES {
+        let url = format!("http://{}/docs/curl-{name}", cluster.site(name).door);
+        run(
+            "curl",
+            &[
+                "-sSf",
+                "--expect100-timeout",
+                "20",
+                "-H",
+                "Expect: 100-continue",
+                "-T",
+                file.to_str().unwrap(),
+                &url,
+            ],
+        );
+        run("curl", &["-sSf", "-H", "Transfer-Encoding: chunked", "-T", file.to_str().unwrap(), &url]);
+    }
+    cluster.settle();
+    for name in SITES {
+        let mut client = cluster.site("osaka").client();
+        let path = format!("/docs/curl-{name}");
+        assert!(client.get(&path).unwrap().expect(&[200]).body == body, "{path}");
+        let part = client.send("GET", &path, &[("Range", "bytes=1000000-1000999")], b"").unwrap();
+        assert!(part.expect(&[206]).body == body[1_000_000..1_001_000], "{path}");
+        let head = client.send("HEAD", &path, &[], b"").unwrap().expect(&[200]);
+        assert_eq!(head.header("content-length"), Some("3000000"));
+    }
+}
+
+#[test]
+fn a_dead_server_is_said_so() {
+    let mut cluster = settled(Server::Nginx);
+    cluster.site_mut("hq").nginx = None;
+    let answer = cluster.site("hq").client().get("/docs/first.txt").unwrap();
+    assert!(matches!(answer.status, 502 | 504), "{}", answer.status);
+    let answer = cluster.site("lyon").client().put("/docs/no.txt", b"no").unwrap();
+    assert!(matches!(answer.status, 502..=504), "{}", answer.status);
+    cluster.site_mut("hq").start_nginx();
+    wait_for("the server to be used again", || {
+        cluster.site("lyon").client().put("/docs/yes.txt", b"yes").unwrap().is_success()
+    });
+    cluster.settle();
+}
