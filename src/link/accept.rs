@@ -139,6 +139,9 @@ impl Acceptor {
         });
         states.collect()
     }
+    pub(super) fn theirs(&self, site: &SiteId) -> Option<Theirs> {
+        lock(&self.heard).get(site).map(|heard| heard.theirs.clone())
+    }
     /// Sites that a new map no longer has lose their connections.
     fn forget_strangers(&self) {
         let terms = self.core.terms();
@@ -181,10 +184,7 @@ impl Acceptor {
             Ok(shaken) => shaken,
             Err(refusal) => return self.core.refusals.note(&*self.core.clock, address, &refusal),
         };
-        if class == Class::Bulk {
-            let clock = self.core.clock.clone();
-            self.core.tasks.spawn(pace::run(weak.clone(), clock));
-        }
+        self.core.tasks.spawn(pace::run(weak.clone(), self.core.clock.clone()));
         let connection = Arc::new(Connection {
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
             site,
@@ -213,7 +213,7 @@ impl Acceptor {
         let (config, verdict) =
             self.core.trust.accept(self.core.terms()).map_err(|error| broken(error.to_string()))?;
         let handshake = TlsAcceptor::from(config).accept(Tcp::new(tcp.clone(), kill));
-        let tls = match timeout(self.core.limits.tls, handshake).await {
+        let mut tls = match timeout(self.core.limits.tls, handshake).await {
             Ok(Ok(tls)) => tls,
             Err(_) => return Err(broken("the TLS handshake took too long".into())),
             Ok(Err(error)) => {
@@ -235,6 +235,7 @@ impl Acceptor {
             return Err(broken("it does not speak the protocol of links".into()));
         };
         prepare(&tcp, class).map_err(|error| broken(error.to_string()))?;
+        tls.get_mut().1.set_buffer_limit(Some(class.limits().sealed));
         Ok((tls, site.clone(), class))
     }
 }

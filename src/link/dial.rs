@@ -46,7 +46,10 @@ pub struct Peer {
 /// Whether a peer can be sent requests, and in which session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Up {
+    /// The control connection is there.
     pub up: bool,
+    /// The bulk connection is there as well; it comes a moment later.
+    pub bulk: bool,
     /// The last one that there was.
     pub session: Option<Session>,
 }
@@ -84,12 +87,13 @@ struct Line {
     address: SocketAddr,
     tcp: Weak<TcpStream>,
     /// One per request that waits for its answer's head: hyper's own queue has no end.
-    permits: Arc<Semaphore>,
+    permits: Semaphore,
     fault: FaultCell,
     ended: CancellationToken,
     theirs: Theirs,
-    /// Ends the connection.
-    _kill: DropGuard,
+    /// Ends the connection, at the latest when the last who uses it lets go.
+    kill: CancellationToken,
+    _guard: DropGuard,
 }
 
 /// Why a connection could not be made.
@@ -131,10 +135,8 @@ impl Peer {
     pub fn watch(&self) -> watch::Receiver<Up> {
         self.up.subscribe()
     }
-    /// The shares that the peer's map describes otherwise than ours.
-    pub fn disagrees(&self) -> std::collections::BTreeSet<crate::id::ShareId> {
-        let ours = self.core.terms();
-        lock(&self.status).theirs.as_ref().map(|theirs| theirs.disagrees(&ours)).unwrap_or_default()
+    pub(super) fn theirs(&self) -> Option<Theirs> {
+        lock(&self.status).theirs.clone()
     }
     /// Sends a request and waits for the head of its answer. Fails at once if the connection is not
     /// there. The URI needs a path only.
@@ -145,15 +147,11 @@ impl Peer {
     ) -> Result<Response<Incoming>, SendError> {
         let site = || self.site.clone();
         let not_sent = |why| SendError::NotSent { site: site(), class, why };
-        // The line itself is not kept: it ends with the session, and what waits on it with it.
-        let (mut sender, _permit) = {
-            let line = self.slot(class).load();
-            let line = line.as_ref().ok_or_else(|| not_sent("is down"))?;
-            let permit = line.permits.clone().try_acquire_owned();
-            (line.sender.clone(), permit.map_err(|_| not_sent("has no room for more requests"))?)
-        };
+        let line = self.slot(class).load_full().ok_or_else(|| not_sent("is down"))?;
+        let _permit =
+            line.permits.try_acquire().map_err(|_| not_sent("has no room for more requests"))?;
         complete(request.uri_mut(), &self.site);
-        match sender.try_send_request(request).await {
+        match line.sender.clone().try_send_request(request).await {
             Ok(response) => Ok(response),
             Err(mut error) => match error.take_message() {
                 Some(_) => Err(not_sent("has just broken")),
@@ -178,7 +176,7 @@ impl Peer {
             site: self.site.clone(),
             direction: Direction::Dialled,
             up: up.up,
-            bulk: self.bulk.load().is_some(),
+            bulk: up.bulk,
             since_unix_ms: status.since_unix_ms,
             address: status.address,
             rtt_ms: info.map(|info| info.rtt.as_secs_f64() * 1e3),
@@ -241,7 +239,7 @@ impl Peer {
             status.logged = None;
         }
         self.control.store(Some(control.clone()));
-        self.up.send_replace(Up { up: true, session: Some(session) });
+        self.up.send_replace(Up { up: true, bulk: false, session: Some(session) });
         metrics::gauge!("nearshare_link_up", "site" => self.site.to_string()).set(1.0);
         tracing::info!(site = %self.site, %address, %session, "connected to another site");
         tokio::select! {
@@ -285,8 +283,10 @@ impl Peer {
                 Ok(line) => {
                     let line = Arc::new(line);
                     self.bulk.store(Some(line.clone()));
+                    self.up.send_modify(|state| state.bulk = true);
                     line.ended.cancelled().await;
                     self.bulk.store(None);
+                    self.up.send_modify(|state| state.bulk = false);
                     self.failed(self.broke(&line));
                 }
                 Err(DialError::Superseded(latest)) => return DialError::Superseded(latest),
@@ -300,9 +300,14 @@ impl Peer {
         }
     }
     fn down(&self) {
-        let was_up = self.up.send_if_modified(|state| std::mem::take(&mut state.up));
-        self.control.store(None);
-        self.bulk.store(None);
+        let was_up = self.up.send_if_modified(|state| {
+            state.bulk = false;
+            std::mem::take(&mut state.up)
+        });
+        // Requests that still wait for an answer hold their line; it ends all the same.
+        for line in [self.control.swap(None), self.bulk.swap(None)].into_iter().flatten() {
+            line.kill.cancel();
+        }
         if was_up {
             lock(&self.status).since_unix_ms = self.core.now_unix_ms();
             metrics::gauge!("nearshare_link_up", "site" => self.site.to_string()).set(0.0);
@@ -363,11 +368,9 @@ impl Peer {
         });
         let theirs = self.greet(sender.clone(), class, session, address, &fault).await?;
         let tcp = Arc::downgrade(&tcp);
-        if class == Class::Bulk {
-            self.core.tasks.spawn(pace::run(tcp.clone(), self.core.clock.clone()));
-        }
-        let permits = Arc::new(Semaphore::new(class.limits().streams as usize));
-        Ok(Line { sender, address, tcp, permits, fault, ended, theirs, _kill: guard })
+        self.core.tasks.spawn(pace::run(tcp.clone(), self.core.clock.clone()));
+        let permits = Semaphore::new(class.limits().streams as usize);
+        Ok(Line { sender, address, tcp, permits, fault, ended, theirs, kill, _guard: guard })
     }
     async fn connect(&self, terms: &Terms) -> Result<(TcpStream, SocketAddr), DialError> {
         let site = &self.site;
@@ -421,7 +424,7 @@ impl Peer {
             self.core.trust.dial(site, class, terms).map_err(|error| broken(error.to_string()))?;
         let name = ServerName::try_from(TLS_NAME).map_err(|error| broken(error.to_string()))?;
         let handshake = TlsConnector::from(config).connect(name, Tcp::new(tcp, kill));
-        let tls = match timeout(self.core.limits.tls, handshake).await {
+        let mut tls = match timeout(self.core.limits.tls, handshake).await {
             Ok(Ok(tls)) => tls,
             Err(_) => return Err(broken("the TLS handshake took too long".into())),
             Ok(Err(error)) => {
@@ -436,6 +439,7 @@ impl Peer {
         if tls.get_ref().1.alpn_protocol() != Some(class.alpn()) {
             return Err(broken("it does not speak the protocol of links".into()));
         }
+        tls.get_mut().1.set_buffer_limit(Some(class.limits().sealed));
         let (stream, fault) = Watched::new(tls);
         match class.client().handshake(TokioIo::new(stream)).await {
             Ok((sender, connection)) => Ok((sender, fault, connection)),

@@ -12,14 +12,14 @@
 pub mod bundle;
 pub mod cert;
 pub mod frames;
-pub mod pace;
-pub mod rate;
 pub mod share;
 
 mod accept;
 mod class;
 mod dial;
 mod hello;
+mod pace;
+mod rate;
 mod refuse;
 mod status;
 mod stream;
@@ -84,7 +84,7 @@ pub struct Terms {
 /// Numbers a dialler's connections to one peer: (wall clock at its start, count). A later one is
 /// greater, also after a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Session(pub(super) u64, pub(super) u64);
+pub struct Session(pub u64, pub u64);
 
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -270,6 +270,13 @@ impl Links {
     pub fn peer(&self, site: &SiteId) -> Option<Arc<Peer>> {
         lock(&self.dialled).get(site).map(|(peer, _)| peer.clone())
     }
+    /// Whether a site's map describes a share otherwise than ours, as far as its last hello tells.
+    pub fn disagrees(&self, site: &SiteId, share: &ShareId) -> bool {
+        let ours = self.core.terms();
+        let dialled = self.peer(site).and_then(|peer| peer.theirs());
+        let theirs = [dialled, self.acceptor.theirs(site)];
+        theirs.iter().flatten().any(|theirs| theirs.disagrees(&ours).contains(share))
+    }
     /// Every link, dialled ones first.
     pub fn states(&self) -> Vec<PeerState> {
         let peers: Vec<_> = lock(&self.dialled).values().map(|(peer, _)| peer.clone()).collect();
@@ -285,7 +292,8 @@ impl Links {
     pub fn refusals(&self) -> Vec<Refused> {
         self.core.refusals.latest()
     }
-    /// Ends every connection, in order where that takes less than a second, and waits for it.
+    /// Ends every connection and waits for that. Requests that others have sent get a second to end,
+    /// those sent from here break.
     pub async fn shutdown(&self) {
         self.core.ending.cancel();
         self.core.tasks.close();

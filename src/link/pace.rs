@@ -1,6 +1,7 @@
-//! Pacing of the bulk connections: looks at TCP several times a second and tells the kernel how fast it
-//! may send, so that a long transfer does not fill the line's queue in front of the control connection.
-//! How fast that is, is decided in `rate`. All `unsafe` of the links is here.
+//! Pacing: looks at TCP several times a second and tells the kernel how fast it may send, so that a long
+//! transfer on the bulk connection (or a long stream of records on the control connection) does not fill
+//! the line's queue in front of small requests. How fast that is, is decided in `rate`. All `unsafe` of
+//! the links is here.
 
 use std::io;
 use std::mem::size_of;
@@ -15,7 +16,7 @@ use crate::clock::Clock;
 
 /// How often a busy connection is looked at: several times per round trip of a long line.
 const TICK: Duration = Duration::from_millis(50);
-/// How often an idle one is.
+/// How often one is that is idle or near.
 const TICK_IDLE: Duration = Duration::from_millis(250);
 
 /// Bytes of `struct tcp_info` up to and with `tcpi_bytes_retrans` (Linux 4.19).
@@ -101,7 +102,7 @@ pub(super) async fn run(tcp: Weak<TcpStream>, clock: Arc<dyn Clock>) {
         }
         let idle = info.not_sent == 0 && info.unacked == 0;
         drop(tcp);
-        tokio::time::sleep(if idle { TICK_IDLE } else { TICK }).await;
+        tokio::time::sleep(if idle || allowed.is_none() { TICK_IDLE } else { TICK }).await;
     }
 }
 

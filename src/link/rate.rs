@@ -1,14 +1,15 @@
-//! How fast a bulk connection may send. Pure: samples of what TCP measures go in, a rate comes out.
+//! How fast a connection may send. Pure: samples of what TCP measures go in, a rate comes out.
 //!
 //! The aim is a line that is nearly full and a queue in front of it that is nearly empty, so that the
 //! control connection's small messages wait for nobody. The rate grows until the round trip does, backs
 //! off to what was delivered, stays a little below it and tries a little more from time to time:
 //!
 //! ```text
-//! Start --(the queue grows, or no more comes through)--> Drain --(queue empty)--> Cruise
-//!   ^                                                      ^                       |  |
-//!   |                               (the queue grows) -----+-----------------------+  | (8 rounds)
-//!   +--(more came through)-- Probe <--------------------------------------------------+
+//! Start --(the queue grows, or no more comes through)--> Drain --(queue short)--> Cruise
+//!   ^                                                      ^                       |  ^
+//!   |                               (the queue grows) -----+-----------------------+  |
+//!   +--(more came through)-- Probe <--(8 rounds)----------------------- Cruise        |
+//!                              +------(no more came through)--------------------------+
 //! ```
 
 use std::time::Duration;
@@ -30,11 +31,19 @@ const RATE_MIN: f64 = 8_000.0;
 const START_GAIN: f64 = 1.35;
 const CRUISE_GAIN: f64 = 0.95;
 const PROBE_GAIN: f64 = 1.15;
-const DRAIN_GAIN: f64 = 0.6;
+const DRAIN_GAIN: f64 = 0.7;
 const CRUISE_ROUNDS: u32 = 8;
-const DRAIN_ROUNDS: u32 = 3;
+const DRAIN_ROUNDS: u32 = 2;
 /// The start ends after so many rounds in which no more came through.
-const STUCK_ROUNDS: u32 = 3;
+const STUCK_ROUNDS: u32 = 6;
+
+/// A queue is worth minding from a quarter of the round trip on, but within these bounds.
+const QUEUE_MIN: Duration = Duration::from_millis(10);
+const QUEUE_MAX: Duration = Duration::from_millis(25);
+/// Bytes that leave as one: three packets.
+const GRAIN: f64 = 4500.0;
+/// They count for at most so many seconds.
+const GRAIN_MAX: f64 = 0.2;
 
 /// What TCP knows of a connection (`struct tcp_info` of Linux).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,15 +94,25 @@ enum Phase {
     },
     Drain {
         rounds: u32,
+        braked: bool,
     },
+    /// `braked` if a queue was met on the way, which then is not worth braking for again: it may be
+    /// somebody else's.
     Cruise {
         rounds: u32,
+        braked: bool,
     },
     /// One round faster, then one that waits for what came of it.
     Probe {
         from: f64,
         sent: bool,
     },
+}
+
+impl Phase {
+    fn drain(braked: bool) -> Self {
+        Self::Drain { rounds: 0, braked }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -141,31 +160,37 @@ impl Rate {
     fn round_over(&mut self, delivered: f64, base: Duration, queue: Duration) {
         let before = self.best.get();
         let best = self.best.note(delivered);
-        let target = (base / 4).clamp(Duration::from_millis(10), Duration::from_millis(25));
+        let target = self.target(base);
+        // Less arrives than is sent: the line is slower than thought.
+        let slower = delivered < 0.9 * self.allowed;
         self.phase = match self.phase {
-            Phase::Unknown | Phase::Start { .. } if queue > target => Phase::Drain { rounds: 0 },
+            Phase::Unknown | Phase::Start { .. } if queue > target => Phase::drain(false),
             Phase::Unknown => Phase::Start { stuck: 0 },
             Phase::Start { stuck } if best > before * 1.1 => Phase::Start { stuck: stuck.min(1) },
             Phase::Start { stuck } if stuck + 1 < STUCK_ROUNDS => Phase::Start { stuck: stuck + 1 },
-            Phase::Start { .. } => Phase::Drain { rounds: 0 },
-            Phase::Cruise { .. } | Phase::Probe { .. } if queue > 2 * target => {
-                // Less arrives than is sent: the queue is ours, and the line is slower than thought.
-                if delivered < 0.9 * self.allowed {
+            Phase::Start { .. } => Phase::drain(false),
+            Phase::Cruise { braked: false, .. } | Phase::Probe { .. } if queue > 2 * target => {
+                if slower {
                     self.best = Highest::of(delivered);
                 }
-                Phase::Drain { rounds: 0 }
+                Phase::drain(true)
             }
-            Phase::Drain { rounds } if queue > target / 2 && rounds + 1 < DRAIN_ROUNDS => {
-                Phase::Drain { rounds: rounds + 1 }
+            Phase::Cruise { braked: true, .. } if queue > 2 * target && slower => {
+                self.best = Highest::of(delivered);
+                Phase::drain(true)
             }
-            Phase::Drain { .. } => Phase::Cruise { rounds: 0 },
-            Phase::Cruise { rounds } if rounds + 1 < CRUISE_ROUNDS => {
-                Phase::Cruise { rounds: rounds + 1 }
+            Phase::Drain { rounds, braked } if queue > target / 2 && rounds + 1 < DRAIN_ROUNDS => {
+                Phase::Drain { rounds: rounds + 1, braked }
+            }
+            Phase::Drain { braked, .. } => Phase::Cruise { rounds: 0, braked },
+            Phase::Cruise { rounds, braked } if rounds + 1 < CRUISE_ROUNDS => {
+                Phase::Cruise { rounds: rounds + 1, braked }
             }
             Phase::Cruise { .. } => Phase::Probe { from: best, sent: false },
             Phase::Probe { from, sent: false } => Phase::Probe { from, sent: true },
             Phase::Probe { from, sent: true } if best > from * 1.05 => Phase::Start { stuck: 0 },
-            Phase::Probe { .. } => Phase::Drain { rounds: 0 },
+            Phase::Probe { .. } if queue > target => Phase::drain(false),
+            Phase::Probe { .. } => Phase::Cruise { rounds: 0, braked: false },
         };
         let best = self.best.get();
         self.allowed = match self.phase {
@@ -178,6 +203,15 @@ impl Rate {
             Phase::Probe { .. } => best * PROBE_GAIN,
         }
         .max(RATE_MIN);
+    }
+}
+
+impl Rate {
+    /// How long a queue may be. Below a few packets' time it cannot be told from the packets themselves
+    /// and the other side's delayed acknowledgements.
+    fn target(&self, base: Duration) -> Duration {
+        let packets = (GRAIN / self.allowed.max(RATE_MIN)).min(GRAIN_MAX);
+        (base / 4).clamp(QUEUE_MIN, QUEUE_MAX).max(Duration::from_secs_f64(packets))
     }
 }
 
@@ -309,9 +343,14 @@ mod tests {
 
     #[test]
     fn a_slow_line_is_used_and_its_queue_stays_short() {
-        for (mbit, rtt, queue) in
-            [(2.0, 80, 100), (2.0, 30, 100), (10.0, 80, 100), (1000.0, 100, 50), (20.0, 300, 200)]
-        {
+        for (mbit, rtt, queue) in [
+            (2.0, 80, 100),
+            (2.0, 30, 100),
+            (10.0, 80, 100),
+            (1000.0, 100, 50),
+            (20.0, 300, 200),
+            (0.5, 200, 200),
+        ] {
             let outcome =
                 run(60, |_| Line { bytes_per_s: mbit * 125_000.0, rtt: ms(rtt), queue_max: ms(queue) });
             let Outcome { used, queue_p99, dropped } = outcome;

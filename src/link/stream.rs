@@ -21,10 +21,7 @@ pub(super) fn prepare(tcp: &TcpStream, class: Class) -> io::Result<()> {
     let socket = SockRef::from(tcp);
     tcp.set_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(class.limits().unacknowledged))?;
-    if let Some(bytes) = class.limits().unsent {
-        socket.set_tcp_notsent_lowat(bytes)?;
-    }
-    Ok(())
+    socket.set_tcp_notsent_lowat(class.limits().unsent)
 }
 
 /// A TCP socket shared with whoever looks at it; reads and writes fail once `kill` is cancelled.

@@ -215,10 +215,11 @@ async fn maps_are_compared_again_when_either_changes() {
         Arc::new(Terms { serial: 2, hash: [digest; 32], digests, ..terms(&["hq", "osaka"], dial) })
     };
     let disagrees = |links: &Links| links.states()[0].disagrees.len();
-    let peer = osaka.peer(&site("hq")).unwrap();
+    let (docs, music) = ("docs".parse().unwrap(), "music".parse().unwrap());
     osaka.set_terms(with(1, &[("hq", address)]));
     until("both see it", || disagrees(&osaka) == 1 && disagrees(&hq) == 1).await;
-    assert_eq!(peer.disagrees().len(), 1);
+    assert!(osaka.disagrees(&site("hq"), &docs) && hq.disagrees(&site("osaka"), &docs));
+    assert!(!osaka.disagrees(&site("hq"), &music) && !hq.disagrees(&site("lyon"), &docs));
     hq.set_terms(with(2, &[]));
     until("hq's map is known", || osaka.states()[0].map.as_ref().is_some_and(|map| map.map_serial == 2))
         .await;

@@ -149,6 +149,20 @@ async fn what_cannot_be_sent_fails_at_once_and_says_so() {
 }
 
 #[tokio::test]
+async fn the_dialler_ends_whatever_it_waits_for() {
+    let cluster = Cluster::new();
+    let hq = cluster.hq().await;
+    let osaka = cluster.osaka(hq.local_addr()).await;
+    until("both connections", || both_up(&osaka, "hq")).await;
+    let peer = osaka.peer(&site("hq")).unwrap();
+    let mut asking = Box::pin(peer.send(Class::Control, get("/never")));
+    assert!(futures_util::poll!(&mut asking).is_pending());
+    osaka.shutdown().await;
+    assert!(asking.await.is_err());
+    until("the link is down", || !hq.states()[0].up).await;
+}
+
+#[tokio::test]
 async fn a_request_too_many_is_refused_here() {
     let cluster = Cluster::new();
     let hq = cluster.hq().await;
