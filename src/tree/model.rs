@@ -456,6 +456,9 @@ impl Tree for Model {
     }
     fn set_attrs(&self, at: Spot<'_, ModelDir>, attrs: &Attrs) -> Result<Found> {
         self.run("set the attributes of", "in the model", |state| {
+            if !matches!(at, Spot::Itself(_)) {
+                state.target(at)?;
+            }
             let inode = state.get(at).ok_or(libc::ENOENT)?;
             let now = state.tick();
             let row = state.row(inode);
