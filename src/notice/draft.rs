@@ -1,7 +1,7 @@
 //! What one pass is about to write to the journal, over the catalog as it is: later looks of the same
 //! pass see what earlier ones found.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::catalog::{Batch, CatalogError, Change, Inline, Release, Shelf};
 use crate::id::{Name, ObjectId, RelPath};
@@ -10,13 +10,15 @@ use crate::object::{Local, LocalHandle, Object};
 pub(super) type Entry = (ObjectId, Name);
 
 /// Deepest directory a path is built for, as in the catalog.
-const DEPTH_MAX: usize = 2048;
+pub(super) const DEPTH_MAX: usize = 2048;
+/// Names of a directory read from the catalog at once.
+const PAGE: usize = 1000;
 
 pub(super) struct Draft<'a> {
     shelf: &'a Shelf,
     pub changes: Vec<Change>,
     pub inline: Vec<Inline>,
-    names: HashMap<Entry, Option<ObjectId>>,
+    names: HashMap<ObjectId, BTreeMap<Name, Option<ObjectId>>>,
     objects: HashMap<ObjectId, Option<Object>>,
     links: HashMap<ObjectId, Vec<Entry>>,
     handles: HashMap<LocalHandle, Option<ObjectId>>,
@@ -40,10 +42,24 @@ impl<'a> Draft<'a> {
     }
 
     pub fn child(&self, parent: ObjectId, name: &Name) -> Result<Option<ObjectId>> {
-        match self.names.get(&(parent, name.clone())) {
+        match self.names.get(&parent).and_then(|names| names.get(name)) {
             Some(known) => Ok(*known),
             None => self.shelf.child(parent, name),
         }
+    }
+    /// Every name below a directory, those of the catalog and those that were drafted.
+    pub fn names_below(&self, parent: ObjectId) -> Result<BTreeSet<Name>> {
+        let mut names = BTreeSet::new();
+        let mut after: Option<Name> = None;
+        loop {
+            let known = self.shelf.children(parent, after.as_ref(), PAGE)?;
+            let Some((last, _)) = known.last() else { break };
+            after = Some(last.clone());
+            names.extend(known.into_iter().map(|(name, _)| name));
+        }
+        let drafted = self.names.get(&parent).into_iter().flat_map(BTreeMap::keys);
+        names.extend(drafted.cloned());
+        Ok(names)
     }
     pub fn object(&self, id: ObjectId) -> Result<Option<Object>> {
         match self.objects.get(&id) {
@@ -103,10 +119,10 @@ impl<'a> Draft<'a> {
         let mut links = self.links(id)?;
         let entry = (parent, name.clone());
         if !links.contains(&entry) {
-            links.push(entry.clone());
+            links.push(entry);
         }
         self.links.insert(id, links);
-        self.names.insert(entry, Some(id));
+        self.names.entry(parent).or_default().insert(name.clone(), Some(id));
         Ok(())
     }
     /// The entry is nothing from now on, with no word in the journal yet.
@@ -115,7 +131,7 @@ impl<'a> Draft<'a> {
         let entry = (parent, name.clone());
         links.retain(|known| *known != entry);
         self.links.insert(id, links);
-        self.names.insert(entry, None);
+        self.names.entry(parent).or_default().insert(name.clone(), None);
         Ok(())
     }
     pub fn link(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<()> {
@@ -169,6 +185,11 @@ impl<'a> Draft<'a> {
         self.links.clear();
         self.handles.clear();
         left.unwrap_or_default()
+    }
+
+    /// Whether any name or object is to go.
+    pub fn removes(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::Unlink { .. } | Change::Gone { .. }))
     }
 
     /// How much this holds: what bounds a pass.

@@ -112,7 +112,7 @@ impl<T: Tree> Notice<T> {
     }
 
     /// Whether our journal goes on where the copy's ends (R24).
-    fn extends(
+    pub(super) fn extends(
         &self,
         at: Position,
         chain: Hash,

@@ -21,6 +21,8 @@ mod scan;
 mod supply;
 mod table;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::HashMap;
@@ -147,6 +149,7 @@ impl<T: Tree> Notice<T> {
             worker: Mutex::default(),
             shelf,
         });
+        notice.note_start()?;
         {
             let mut table = lock(&notice.table);
             for (touch, generation) in notice.shelf.marks()? {
@@ -163,6 +166,20 @@ impl<T: Tree> Notice<T> {
             })?;
         *lock(&notice.worker) = Some(handle);
         Ok(notice)
+    }
+
+    /// The stop to come is none yet. After a crash of the machine there is no boot id until a scan has
+    /// seen everything: whatever ends that scan, the next one distrusts as much (R24).
+    fn note_start(&self) -> Result<()> {
+        let boot_id = self.config.boot_id.clone();
+        let mut batch = self.shelf.batch();
+        batch.set_meta(move |meta| {
+            if !meta.clean && meta.boot_id != boot_id {
+                meta.boot_id.clear();
+            }
+            meta.clean = false;
+        });
+        Ok(self.shelf.commit(batch, true).wait()?)
     }
 
     /// Takes what a map may change while running: the sites whose copies the journal is kept for, and
@@ -224,20 +241,21 @@ impl<T: Tree> Notice<T> {
             table.begin(&touches, generation, deep);
             generation
         };
-        let ticket = Ticket {
+        let mut ticket = Ticket {
             notice: self.clone(),
             targets: change.targets.clone(),
             touches,
             generation,
             deep,
             origin,
-            open: true,
+            stage: Stage::Unsent,
             _guard: guard,
         };
         if let Some(origin) = &ticket.origin {
             *lock(&self.flying).entry(origin.clone()).or_default() += 1;
         }
         self.mark(&ticket.touches, generation).await?;
+        ticket.stage = Stage::Sent;
         Ok(ticket)
     }
 
@@ -317,6 +335,11 @@ impl<T: Tree> Notice<T> {
         let ticket = self.next_flush.fetch_add(1, Ordering::Relaxed);
         let (done, wait) = tokio::sync::oneshot::channel();
         lock(&self.flushes).insert(ticket, done);
+        if self.stop.load(Ordering::SeqCst) {
+            // The worker may have answered its last.
+            lock(&self.flushes).remove(&ticket);
+            return Err(NoticeError::Task);
+        }
         lock(&self.table).flush(ticket);
         self.wake.notify_all();
         wait.await.map_err(|_| NoticeError::Task)?;
@@ -368,14 +391,27 @@ pub struct Ticket<T: Tree> {
     generation: Gen,
     deep: bool,
     origin: Option<Origin>,
-    open: bool,
+    stage: Stage,
     _guard: locks::EntryGuard,
+}
+
+/// How far a change has come, for when its ticket is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The server has not heard of it.
+    Unsent,
+    /// The server may or may not carry it out, now or later.
+    Sent,
+    /// The server has answered.
+    Known,
+    Landed,
 }
 
 impl<T: Tree> Ticket<T> {
     /// The server said it is done. Synced where the share asks for it; then the disk is looked at. Says what
     /// the asking site must not answer from its own copy until these generations are released there.
     pub async fn answered(mut self, sync: bool) -> Result<Vec<(Touch, Gen)>> {
+        self.stage = Stage::Known;
         // The walk may have led elsewhere meanwhile (R2): what it leads to now is marked as well.
         let (now, deep) = self.notice.touches_of(&self.targets).await?;
         let more: Vec<Touch> = now.into_iter().filter(|touch| !self.touches.contains(touch)).collect();
@@ -389,15 +425,16 @@ impl<T: Tree> Ticket<T> {
         } else if lock(&self.notice.terms).1 {
             self.sync().await?;
         }
-        self.open = false;
-        let awaits = lock(&self.notice.table).answered(&self.touches);
-        self.notice.land(self.origin.as_ref());
-        Ok(awaits)
+        Ok(self.land())
     }
 
     /// The server refused: still looked at, as a refusal halfway through may have changed something.
     pub fn refused(mut self) -> Vec<(Touch, Gen)> {
-        self.open = false;
+        self.land()
+    }
+
+    fn land(&mut self) -> Vec<(Touch, Gen)> {
+        self.stage = Stage::Landed;
         let awaits = lock(&self.notice.table).answered(&self.touches);
         self.notice.land(self.origin.as_ref());
         awaits
@@ -431,6 +468,8 @@ impl<T: Tree> Ticket<T> {
                 }
             }
             let mut table = lock(&notice.table);
+            // What another change is at has its own turn (R20).
+            found.retain(|touch| !table.is_marked(touch));
             for touch in found {
                 table.remember(touch, generation, false);
             }
@@ -479,9 +518,13 @@ impl<T: Tree> Notice<T> {
 
 impl<T: Tree> Drop for Ticket<T> {
     fn drop(&mut self) {
-        if self.open {
-            lock(&self.notice.table).doubt(&self.touches);
-            self.notice.land(self.origin.as_ref());
+        match self.stage {
+            Stage::Unsent | Stage::Known => drop(self.land()),
+            Stage::Sent => {
+                lock(&self.notice.table).doubt(&self.touches);
+                self.notice.land(self.origin.as_ref());
+            }
+            Stage::Landed => {}
         }
     }
 }

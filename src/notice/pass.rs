@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::draft::{Draft, Entry};
+use super::draft::{DEPTH_MAX, Draft, Entry};
 use super::{Minter, NoticeError};
 use crate::catalog::{Inline, Shelf, Touch};
 use crate::clock::{Clock, WallTime};
-use crate::id::{Epoch, Hash, Name, ObjectId, Seq, Version};
+use crate::id::{Epoch, Hash, Name, ObjectId, RelPath, Seq, Version};
 use crate::object::{Found, Kind, Local, Object, Stamp};
 use crate::tree::content::Hasher;
-use crate::tree::{Alive, Place, Spot, Tree};
+use crate::tree::{Alive, Place, Spot, Tree, TreeError};
 
 /// A file system's time stamps tell two changes apart when this lies between them (R17).
 const GRANULARITY_NS: i64 = 20_000_000;
@@ -27,8 +27,11 @@ const READ_LEN: usize = 256 * 1024;
 const TRIES: usize = 3;
 /// Open directories kept for the next look in the same one.
 const DIRS_MAX: usize = 64;
-/// Hinted places followed from one to the next (a chain of renames).
-const CHAIN_MAX: usize = 256;
+/// Places followed from one to the next (a chain of renames) before the rest waits its turn: bounds
+/// the stack.
+const CHAIN_MAX: usize = 64;
+/// A time stamp further ahead than this is no matter of granularity: the clock was set back.
+const AHEAD_NS: i64 = 10_000_000_000;
 
 type Result<T> = std::result::Result<T, NoticeError>;
 
@@ -48,7 +51,14 @@ pub(super) struct Pass<'a, T: Tree> {
     pub draft: Draft<'a>,
     /// Objects whose name is gone and whose new one, or end, has not been found yet.
     vacated: HashMap<ObjectId, Vec<Entry>>,
-    visited: HashSet<Entry>,
+    /// Entries looked at since the last commit, and whether also what is below them.
+    visited: HashMap<Entry, bool>,
+    /// Entries that were unsettled, and whether something below them was.
+    shaky: HashMap<Entry, bool>,
+    /// Entries that the last hint named.
+    named: Vec<Entry>,
+    /// Entries at the end of a chain that was too long.
+    deferred: Vec<(Entry, bool)>,
     dirs: HashMap<ObjectId, Option<Arc<T::Dir>>>,
     /// Directories whose own attributes may have changed with their entries.
     stirred: BTreeSet<ObjectId>,
@@ -56,6 +66,12 @@ pub(super) struct Pass<'a, T: Tree> {
     pub expand: Vec<(ObjectId, bool)>,
     /// Entries that may still change without their stamps telling, or that would not hold still.
     pub unsettled: Vec<Entry>,
+    /// Everything is expanded, as a scan does.
+    pub thorough: bool,
+    /// A scan will still come by: a directory that nobody knows yet may be found by it.
+    pub unscanned: bool,
+    /// Objects without a name that a whole scan has not found in the share: they have left it (R16).
+    pub lost: HashSet<ObjectId>,
     /// Stamps as new as this prove nothing: the machine crashed, and what it wrote last may be lost
     /// or torn (R24).
     pub distrust: Option<WallTime>,
@@ -74,11 +90,17 @@ impl<'a, T: Tree> Pass<'a, T> {
             epoch: shelf.meta().epoch,
             draft: Draft::new(shelf),
             vacated: HashMap::new(),
-            visited: HashSet::new(),
+            visited: HashMap::new(),
+            shaky: HashMap::new(),
+            named: Vec::new(),
+            deferred: Vec::new(),
             dirs: HashMap::new(),
             stirred: BTreeSet::new(),
             expand: Vec::new(),
             unsettled: Vec::new(),
+            thorough: false,
+            unscanned: false,
+            lost: HashSet::new(),
             distrust: None,
             read: Tally::default(),
             buffer: Vec::new(),
@@ -93,8 +115,13 @@ impl<'a, T: Tree> Pass<'a, T> {
     }
 
     pub fn look(&mut self, touch: &Touch, deep: bool) -> Result<()> {
+        self.unsettled.clear();
+        self.named.clear();
         match touch {
-            Touch::Entry(dir, name) => self.visit(*dir, name, deep),
+            Touch::Entry(dir, name) => {
+                self.named.push((*dir, name.clone()));
+                self.visit(*dir, name, deep)
+            }
             Touch::Object(id) if *id == ObjectId::ROOT => {
                 self.stirred.insert(*id);
                 if deep {
@@ -112,41 +139,90 @@ impl<'a, T: Tree> Pass<'a, T> {
         for (dir, name) in &links {
             self.visit(*dir, name, deep)?;
         }
+        self.named.extend(links.iter().cloned());
         if links.is_empty() && self.draft.object(id)?.is_some() {
             self.vacated.entry(id).or_default();
-            self.seek(id)?;
+            if self.seek(id)? {
+                self.end(id, false)?;
+            }
         }
         Ok(())
+    }
+
+    /// After a hint's entries and what is below them were looked at: `None` if all that was read is
+    /// settled, else whether what is not lies below. Hints that name the same entries are told the
+    /// same.
+    pub fn restless(&mut self) -> Option<bool> {
+        if self.unsettled.is_empty() {
+            return None;
+        }
+        let (named, shaky) = (&self.named, &self.shaky);
+        let below = |entry: &Entry| !named.contains(entry) || shaky.get(entry) == Some(&true);
+        let below = self.unsettled.iter().any(below);
+        for entry in &self.named {
+            *self.shaky.entry(entry.clone()).or_default() |= below;
+        }
+        Some(below)
     }
 
     /// Lists a directory: every name on the disk and every name in the catalog is looked at.
     pub fn list(&mut self, id: ObjectId) -> Result<Vec<Name>> {
         let Some(dir) = self.dir(id)? else { return Ok(Vec::new()) };
         let mut names: BTreeSet<Name> = self.tree.list(&dir)?.into_iter().collect();
-        let mut after: Option<Name> = None;
-        loop {
-            let known = self.shelf.children(id, after.as_ref(), 1000)?;
-            let Some((last, _)) = known.last() else { break };
-            after = Some(last.clone());
-            names.extend(known.into_iter().map(|(name, _)| name));
-        }
+        names.extend(self.draft.names_below(id)?);
         self.stirred.insert(id);
         Ok(names.into_iter().collect())
     }
 
     /// Compares one entry of the disk with the catalog.
     pub fn visit(&mut self, parent: ObjectId, name: &Name, deep: bool) -> Result<()> {
-        if !self.visited.insert((parent, name.clone())) || name.is_ours() {
+        if name.is_ours() {
             return Ok(());
         }
+        let deep = deep || self.thorough;
+        let entry = (parent, name.clone());
+        if self.depth >= CHAIN_MAX {
+            self.deferred.push((entry, deep));
+            return Ok(());
+        }
+        self.visit_once(entry, deep)?;
+        while self.depth == 0
+            && let Some((entry, deep)) = self.deferred.pop()
+        {
+            self.visit_once(entry, deep)?;
+        }
+        Ok(())
+    }
+
+    fn visit_once(&mut self, entry: Entry, deep: bool) -> Result<()> {
+        if self.shaky.contains_key(&entry) {
+            self.unsettled.push(entry.clone());
+        }
+        if self.visited.get(&entry).is_some_and(|done| *done || !deep) {
+            return Ok(());
+        }
+        self.visited.insert(entry.clone(), deep);
+        self.depth += 1;
+        let compared = self.compare(entry.0, &entry.1, deep);
+        self.depth -= 1;
+        compared
+    }
+
+    fn compare(&mut self, parent: ObjectId, name: &Name, deep: bool) -> Result<()> {
         let found = match self.dir(parent)? {
             Some(dir) => self.tree.look(Spot::Entry(&dir, name))?,
-            None => None,
+            None => {
+                if self.unscanned && !self.recorded(parent)? {
+                    self.unsettle(parent, name);
+                }
+                None
+            }
         };
         if found.is_some() && !self.recorded(parent)? {
             // Whoever made the directory, it is recorded before what is in it.
             self.record_parents(parent)?;
             if !self.recorded(parent)? {
+                self.unsettle(parent, name);
                 return Ok(());
             }
         }
@@ -201,45 +277,58 @@ impl<'a, T: Tree> Pass<'a, T> {
 
     /// The entry no longer is `id`: deleted, renamed, or one name less (R16).
     fn vacate(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<()> {
+        if self.detach(parent, name, id)? {
+            self.end(id, false)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the entry from `id`. `true`: it was the last one, and the object is no more.
+    fn detach(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<bool> {
         self.draft.leave(parent, name, id)?;
         self.stirred.insert(parent);
         let entry = (parent, name.clone());
         if !self.draft.links(id)?.is_empty() {
             self.draft.unlinked(entry, id);
-            return Ok(());
+            return Ok(false);
         }
         self.vacated.entry(id).or_default().push(entry);
         self.seek(id)
     }
 
-    /// Finds out what became of a vacated object, as far as the kernel tells now.
-    fn seek(&mut self, id: ObjectId) -> Result<()> {
-        let Some(local) = self.draft.local(id)? else { return self.end(id) };
-        match self.tree.alive(&local.handle)? {
-            Alive::Gone => self.end(id),
-            Alive::Unknown => Ok(()),
-            Alive::Yes(_, path) => {
-                let Some((dir, name)) = path.as_ref().and_then(|path| path.split_last()) else {
-                    return Ok(());
-                };
-                if self.depth >= CHAIN_MAX {
-                    return Ok(());
+    /// Finds out what became of a vacated object, as far as the kernel tells now. `true`: it is no more.
+    fn seek(&mut self, id: ObjectId) -> Result<bool> {
+        match self.fate(id)? {
+            Fate::Gone => return Ok(true),
+            Fate::Lives(Some(path)) => {
+                if let Some((dir, name)) = path.split_last()
+                    && let Some(parent) = self.dir_at(&dir)?
+                {
+                    self.visit(parent, name, false)?;
                 }
-                self.depth += 1;
-                let parent = self.dir_at(&dir);
-                let visit = match parent {
-                    Ok(Some(parent)) => self.visit(parent, name, false),
-                    Ok(None) => Ok(()),
-                    Err(error) => Err(error),
-                };
-                self.depth -= 1;
-                visit
             }
+            Fate::Lives(None) | Fate::Unknown => {}
         }
+        Ok(false)
+    }
+
+    /// As the tree says; what the kernel will not tell now is not taken for an end.
+    fn fate(&self, id: ObjectId) -> Result<Fate> {
+        let Some(local) = self.draft.local(id)? else { return Ok(Fate::Gone) };
+        Ok(match self.tree.alive(&local.handle) {
+            Ok(Alive::Gone) => Fate::Gone,
+            Ok(Alive::Yes(_, path)) => Fate::Lives(path),
+            Ok(Alive::Unknown) => Fate::Unknown,
+            Err(error @ TreeError::Io { .. }) => {
+                tracing::warn!(share = %self.shelf.share(), %error, "left to the next scan");
+                Fate::Lives(None)
+            }
+            Err(error) => return Err(error.into()),
+        })
     }
 
     /// The recorded directory at a path of the disk; one that is not recorded is found by its own hint.
-    fn dir_at(&self, path: &crate::id::RelPath) -> Result<Option<ObjectId>> {
+    fn dir_at(&self, path: &RelPath) -> Result<Option<ObjectId>> {
         if path.is_root() {
             return Ok(Some(ObjectId::ROOT));
         }
@@ -250,27 +339,46 @@ impl<'a, T: Tree> Pass<'a, T> {
         Ok(self.draft.by_handle(&found.handle)?)
     }
 
-    /// The object is deleted, and what the catalog has below it is looked at too.
-    fn end(&mut self, id: ObjectId) -> Result<()> {
+    /// The object is deleted, and so is what the catalog has below it unless it turns up elsewhere.
+    /// `lost`: it lives on outside the share, and so does what is below it. Children end before their
+    /// directory; no recursion, as clients make trees as deep as they like.
+    fn end(&mut self, id: ObjectId, lost: bool) -> Result<()> {
+        let mut stack = vec![self.ending(id)?];
+        while let Some((dir, names)) = stack.last_mut() {
+            let dir = *dir;
+            let Some(name) = names.next() else {
+                stack.pop();
+                self.stirred.remove(&dir);
+                if self.draft.object(dir)?.is_some() {
+                    self.draft.gone(dir)?;
+                }
+                continue;
+            };
+            let Some(child) = self.draft.child(dir, &name)? else { continue };
+            let gone = self.detach(dir, &name, child)?;
+            if gone || (lost && self.vacated.contains_key(&child)) {
+                stack.push(self.ending(child)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of an object that ends are gone; says what was below it.
+    fn ending(
+        &mut self,
+        id: ObjectId,
+    ) -> Result<(ObjectId, std::collections::btree_set::IntoIter<Name>)> {
         for entry in self.vacated.remove(&id).unwrap_or_default() {
             self.draft.unlinked(entry, id);
         }
-        let Some(object) = self.draft.object(id)? else { return Ok(()) };
-        if object.kind == Kind::Directory {
+        let directory = self.draft.object(id)?.is_some_and(|object| object.kind == Kind::Directory);
+        let below = if directory {
             self.dirs.insert(id, None);
-            let mut after: Option<Name> = None;
-            loop {
-                let children = self.shelf.children(id, after.as_ref(), 1000)?;
-                let Some((last, _)) = children.last() else { break };
-                after = Some(last.clone());
-                for (name, _) in &children {
-                    self.visit(id, name, false)?;
-                }
-            }
-        }
-        self.stirred.remove(&id);
-        self.draft.gone(id)?;
-        Ok(())
+            self.draft.names_below(id)?
+        } else {
+            BTreeSet::new()
+        };
+        Ok((id, below.into_iter()))
     }
 
     /// The entry is `id` now: a new object, a renamed one, or one name more.
@@ -300,6 +408,9 @@ impl<'a, T: Tree> Pass<'a, T> {
         for (dir, old) in self.draft.links(id)? {
             self.visit(dir, &old, false)?;
         }
+        if found.kind == Kind::Directory && !self.clear_way(parent, name, id)? {
+            return Ok(());
+        }
         let to = (parent, name.clone());
         match self.vacated.remove(&id) {
             Some(from) => {
@@ -320,6 +431,44 @@ impl<'a, T: Tree> Pass<'a, T> {
             self.expand.push((id, true));
         }
         self.refresh(parent, name, id, found)
+    }
+
+    /// Before a directory moves to `parent`: it has one place only, and what it moves below must not be
+    /// below itself any more (two directories that changed places). `false`: not now.
+    fn clear_way(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<bool> {
+        for entry in self.draft.links(id)? {
+            // Seen there a moment ago, or not looked at yet: it has moved on.
+            self.draft.leave(entry.0, &entry.1, id)?;
+            self.stirred.insert(entry.0);
+            self.vacated.entry(id).or_default().push(entry);
+        }
+        for (dir, name) in self.way_below(id, parent)?.into_iter().rev() {
+            self.visit(dir, &name, false)?;
+        }
+        if self.way_below(id, parent)?.is_empty() && parent != id {
+            return Ok(true);
+        }
+        self.unsettle(parent, name);
+        Ok(false)
+    }
+
+    /// The entries from `at` up to `top`; none if the catalog does not have `at` below `top`.
+    fn way_below(&self, top: ObjectId, mut at: ObjectId) -> Result<Vec<Entry>> {
+        let mut way = Vec::new();
+        while at != top {
+            let Some(entry) = self.draft.links(at)?.into_iter().next() else { return Ok(Vec::new()) };
+            at = entry.0;
+            way.push(entry);
+            if at == ObjectId::ROOT || way.len() > DEPTH_MAX {
+                return Ok(Vec::new());
+            }
+        }
+        Ok(way)
+    }
+
+    fn unsettle(&mut self, parent: ObjectId, name: &Name) {
+        self.shaky.entry((parent, name.clone())).or_default();
+        self.unsettled.push((parent, name.clone()));
     }
 
     fn create(&mut self, parent: ObjectId, name: &Name, id: ObjectId, found: &Found) -> Result<()> {
@@ -360,14 +509,24 @@ impl<'a, T: Tree> Pass<'a, T> {
         known: Option<Object>,
     ) -> Result<bool> {
         let began = self.clock.wall();
-        let Some(seen) = self.read_entry(parent, name, found)? else {
-            self.unsettled.push((parent, name.clone()));
-            return Ok(false);
+        let seen = match self.read_entry(parent, name, found) {
+            Ok(Some(seen)) => seen,
+            Ok(None) => {
+                self.unsettle(parent, name);
+                return Ok(false);
+            }
+            Err(error @ (NoticeError::Tree(TreeError::Io { .. }) | NoticeError::Read { .. })) => {
+                // One bad block, or a name that changed hands meanwhile, must not stop the share.
+                tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
+                self.unsettle(parent, name);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         };
         let found = &seen.found;
-        let settled = found.stamp.ctime.as_nanos().saturating_add(GRANULARITY_NS) <= began.0;
+        let settled = self.settled(&found.stamp, began);
         if !settled {
-            self.unsettled.push((parent, name.clone()));
+            self.unsettle(parent, name);
         }
         let version = match &known {
             Some(old) if old.root == seen.root && old.target == seen.target => old.version,
@@ -432,6 +591,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             }
             let mut hasher = Hasher::new();
             let mut inline = (before.size <= INLINE_MAX).then(Vec::new);
+            let mut size = 0;
             self.buffer.resize(READ_LEN, 0);
             loop {
                 let len = file
@@ -445,6 +605,11 @@ impl<'a, T: Tree> Pass<'a, T> {
                     inline.extend_from_slice(&self.buffer[..len]);
                 }
                 self.read.bytes += len as u64;
+                size += len as u64;
+                if size > before.size {
+                    // It grows: whoever writes may be as fast as we are.
+                    break;
+                }
             }
             let content = hasher.finish();
             let after = self.tree.file_found(&file)?;
@@ -461,10 +626,9 @@ impl<'a, T: Tree> Pass<'a, T> {
     pub fn finish(&mut self) -> Result<Vec<ObjectId>> {
         let mut unplaced = Vec::new();
         while let Some(id) = self.vacated.keys().next().copied() {
-            let local = self.draft.local(id)?;
-            let alive = local.map(|local| self.tree.alive(&local.handle)).transpose()?;
-            match alive {
-                Some(Alive::Yes(..)) => {
+            match self.fate(id)? {
+                Fate::Lives(_) if self.lost.contains(&id) => self.end(id, true)?,
+                Fate::Lives(_) => {
                     for entry in self.vacated.remove(&id).unwrap_or_default() {
                         self.draft.unlinked(entry, id);
                     }
@@ -472,7 +636,7 @@ impl<'a, T: Tree> Pass<'a, T> {
                 }
                 // Unprivileged, a name that is gone is all we can know; a rename whose other end
                 // shows up later brings the object back under its own id.
-                Some(Alive::Gone | Alive::Unknown) | None => self.end(id)?,
+                Fate::Gone | Fate::Unknown => self.end(id, false)?,
             }
         }
         for id in std::mem::take(&mut self.stirred) {
@@ -490,7 +654,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         }
         let version = known.as_ref().map_or(Version(1), |known| known.version);
         // A directory's own row is taken again with every change of an entry: nothing waits for it.
-        let settled = found.stamp.ctime.as_nanos().saturating_add(GRANULARITY_NS) <= self.clock.wall().0;
+        let settled = self.settled(&found.stamp, self.clock.wall());
         let local = Local { handle: found.handle.clone(), stamp: found.stamp, version, settled };
         if self.draft.local(id)?.as_ref() != Some(&local) {
             self.draft.set_local(id, local)?;
@@ -510,6 +674,12 @@ impl<'a, T: Tree> Pass<'a, T> {
             });
         }
         Ok(())
+    }
+
+    /// Whether a change at `now` or later would show in the stamp (R17).
+    fn settled(&self, stamp: &Stamp, now: WallTime) -> bool {
+        let age = now.0.saturating_sub(stamp.ctime.as_nanos());
+        !(-AHEAD_NS..GRANULARITY_NS).contains(&age)
     }
 
     fn distrusted(&self, stamp: &Stamp) -> bool {
@@ -542,6 +712,15 @@ impl<'a, T: Tree> Pass<'a, T> {
         let path = || self.draft.path_of(id).ok().flatten();
         Ok(self.tree.open_dir(&Place { handle: &handle, path: &path })?)
     }
+}
+
+/// What has become of an object that has lost its last name.
+enum Fate {
+    Gone,
+    /// It has a name somewhere; with the path if the kernel knows it and it is in the share.
+    Lives(Option<RelPath>),
+    /// Only looking for it tells.
+    Unknown,
 }
 
 /// One entry as it was read.

@@ -50,16 +50,9 @@ impl Scan {
         let meta = notice.shelf.meta();
         let now = notice.clock.boot();
         let first = !meta.scanned;
-        let boot_changed = !meta.clean && meta.boot_id != notice.config.boot_id;
         let torn = i64::try_from(TORN.as_nanos()).unwrap_or(i64::MAX);
         let expected = if first { notice.tree.used()?.inodes } else { notice.shelf.totals().objects };
-        let mut batch = notice.shelf.batch();
-        let boot_id = notice.config.boot_id.clone();
-        batch.set_meta(move |meta| {
-            meta.clean = false;
-            meta.boot_id = boot_id;
-        });
-        notice.shelf.commit(batch, true).wait()?;
+        let crashed = meta.boot_id.is_empty();
         tracing::info!(share = %notice.config.share, first, "scanning");
         Ok(Self {
             stack: vec![ObjectId::ROOT],
@@ -69,7 +62,7 @@ impl Scan {
             expected,
             began: now,
             reported: now,
-            distrust: (boot_changed && !first).then(|| WallTime(meta.alive_wall.saturating_sub(torn))),
+            distrust: crashed.then(|| WallTime(meta.alive_wall.saturating_sub(torn))),
         })
     }
 
@@ -141,8 +134,10 @@ impl Scan {
         self.report(notice);
         let mut batch = notice.shelf.batch();
         let wall = notice.clock.wall().0;
+        let boot_id = notice.config.boot_id.clone();
         batch.set_meta(move |meta| {
             meta.scanned = true;
+            meta.boot_id = boot_id;
             meta.alive_wall = wall;
         });
         notice.shelf.commit(batch, true).wait()?;

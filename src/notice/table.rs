@@ -29,6 +29,8 @@ struct Mark {
     /// Changes whose outcome nobody told (R18): looked at with back-off.
     doubt: bool,
     looks: u32,
+    /// Looks in a row that found it unsettled.
+    unsettled: u32,
 }
 
 /// One thing to look at on the disk.
@@ -40,7 +42,7 @@ pub(super) struct Hint {
 }
 
 /// What the worker does next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Job {
     Look(Hint),
     /// Everything queued before this has been looked at.
@@ -55,9 +57,19 @@ pub(super) struct Closing {
     begun: u64,
 }
 
+impl Closing {
+    pub fn touch(&self) -> &Touch {
+        &self.touch
+    }
+}
+
 /// A change in doubt is looked at again after 1, 2, 4 ... 60 s.
 const DOUBT_FIRST: Duration = Duration::from_secs(1);
 const DOUBT_MAX: Duration = Duration::from_secs(60);
+/// What is unsettled is looked at again after 25, 50 ... 3200 ms: the first above the time stamps'
+/// granularity (R17), the others for a file that somebody keeps writing.
+const SETTLE: Duration = Duration::from_millis(25);
+const SETTLE_DOUBLINGS: u32 = 7;
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -100,6 +112,7 @@ impl Table {
     fn landed(&mut self, touch: &Touch, doubt: bool) -> Option<(Touch, Gen)> {
         let mark = self.marks.get_mut(touch)?;
         mark.in_flight = mark.in_flight.saturating_sub(1);
+        mark.unsettled = 0;
         mark.doubt |= doubt;
         let hint = Hint { touch: touch.clone(), deep: mark.deep };
         let generation = mark.generation;
@@ -122,8 +135,24 @@ impl Table {
         self.queue.push_back(Job::Flush(ticket));
     }
 
+    /// Jobs that were taken and not carried out, in their order and before all others (R20).
+    pub fn give_back(&mut self, jobs: Vec<Job>) {
+        for job in jobs.into_iter().rev() {
+            self.queue.push_front(job);
+        }
+    }
+
+    /// What was read may still change without its stamps telling: looked at again soon.
+    pub fn unsettled(&mut self, hint: Hint, now: BootTime) {
+        let Some(mark) = self.marks.get_mut(&hint.touch) else { return };
+        mark.deep |= hint.deep;
+        let wait = SETTLE.saturating_mul(1 << mark.unsettled.min(SETTLE_DOUBLINGS));
+        mark.unsettled = mark.unsettled.saturating_add(1);
+        self.again(hint, BootTime(now.0 + wait));
+    }
+
     /// Looks at `hint` again at `due`.
-    pub fn again(&mut self, hint: Hint, due: BootTime) {
+    fn again(&mut self, hint: Hint, due: BootTime) {
         self.serial += 1;
         self.later.insert((due, self.serial), hint);
     }
@@ -160,8 +189,8 @@ impl Table {
             return None;
         }
         if mark.doubt {
-            mark.looks += 1;
             let wait = DOUBT_FIRST.saturating_mul(1 << mark.looks.min(6)).min(DOUBT_MAX);
+            mark.looks = mark.looks.saturating_add(1);
             let hint = Hint { touch: closing.touch.clone(), deep: mark.deep };
             self.again(hint, BootTime(now.0 + wait));
             return None;
@@ -180,7 +209,7 @@ impl Table {
         }
     }
 
-    /// Closing did not become durable: the mark is back in force.
+    /// The mark is in force, or again so, and is looked at at `due`.
     pub fn reopen(&mut self, touch: Touch, generation: Gen, due: BootTime) {
         self.untold.remove(&touch);
         let mark = self.marks.entry(touch.clone()).or_default();
@@ -197,6 +226,9 @@ impl Table {
         marks.chain(untold).take(most).collect()
     }
 
+    pub fn is_marked(&self, touch: &Touch) -> bool {
+        self.marks.contains_key(touch)
+    }
     pub fn newest(&self) -> Gen {
         self.newest
     }

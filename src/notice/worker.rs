@@ -1,20 +1,20 @@
 //! The share's one writer: takes hints in the order in which their changes were answered (R20), makes
 //! passes, commits, publishes, and clears marks once the disk is synced (R23).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::pass::Pass;
 use super::scan::Scan;
-use super::table::{Closing, Hint, Job};
-use super::{Notice, Result, lock};
+use super::table::{Closing, Hint, Job, Table};
+use super::{Notice, NoticeError, Result, lock};
 use crate::catalog::{self, Inline, Record, Release, Touch};
 use crate::clock::BootTime;
 use crate::id::{Gen, ObjectId, Version};
 use crate::link::share::{Feed, Sent, Small, feed};
-use crate::tree::Tree;
+use crate::tree::{Tree, TreeError};
 
 /// Hints taken at once: what bounds the wait of a change behind them.
 const JOBS_MAX: usize = 1024;
@@ -22,9 +22,6 @@ const JOBS_MAX: usize = 1024;
 pub(super) const RECORD_MAX: usize = 512;
 /// Drafted rows that are committed before a pass goes on.
 pub(super) const DRAFT_MAX: usize = 1024;
-/// A second look comes this long after a first that was too close to the change: above the time
-/// stamps' granularity (R17).
-const SETTLE: Duration = Duration::from_millis(25);
 /// What could not be looked at, or has no place, is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 /// Marks are cleared together: one sync of the file system for all of a second.
@@ -42,6 +39,13 @@ const JOURNAL_MIN: u64 = 10_000;
 pub(super) struct Worker<T: Tree> {
     notice: Arc<Notice<T>>,
     scan: Option<Scan>,
+    /// After an error: what it was is found out even if there is nothing to do.
+    paused: bool,
+    /// Scans that were begun, and the last one of them that saw the whole share.
+    scans: u64,
+    scanned: u64,
+    /// Objects without a name, and the scan that finds them if they are in the share (R16).
+    unplaced: HashMap<ObjectId, u64>,
     /// Closed marks that wait for the sync.
     closed: HashMap<Touch, Gen>,
     swept: BootTime,
@@ -51,8 +55,17 @@ pub(super) struct Worker<T: Tree> {
 impl<T: Tree> Notice<T> {
     pub(super) fn run(self: Arc<Self>) {
         let now = self.clock.boot();
-        let mut worker =
-            Worker { notice: self, scan: None, closed: HashMap::new(), swept: now, trimmed: now };
+        let mut worker = Worker {
+            notice: self,
+            scan: None,
+            paused: false,
+            scans: 0,
+            scanned: 0,
+            unplaced: HashMap::new(),
+            closed: HashMap::new(),
+            swept: now,
+            trimmed: now,
+        };
         while !worker.notice.stop.load(Ordering::SeqCst) {
             let jobs = worker.wait();
             if let Err(error) = worker.step(jobs) {
@@ -62,6 +75,8 @@ impl<T: Tree> Notice<T> {
         if let Err(error) = worker.sweep(true) {
             tracing::warn!(share = %worker.notice.config.share, %error, "marks are kept over the stop");
         }
+        // Nobody answers those that wait.
+        lock(&worker.notice.flushes).clear();
     }
 }
 
@@ -74,7 +89,7 @@ impl<T: Tree> Worker<T> {
             let jobs = table.take(now, JOBS_MAX);
             let idle =
                 jobs.is_empty() && self.scan.is_none() && !notice.scan_wanted.load(Ordering::SeqCst);
-            if !idle || notice.stop.load(Ordering::SeqCst) {
+            if !idle || self.paused || notice.stop.load(Ordering::SeqCst) {
                 return jobs;
             }
             let sweep = if self.closed.is_empty() { TRIM } else { SWEEP };
@@ -96,20 +111,23 @@ impl<T: Tree> Worker<T> {
         } else {
             self.notice.tree.check()?;
         }
+        self.paused = false;
         if lock(&self.notice.standing).stopped.take().is_some() {
             tracing::info!(share = %self.notice.config.share, "the share is back");
         }
-        if self.notice.scan_wanted.swap(false, Ordering::SeqCst) && self.scan.is_none() {
-            self.scan = Some(Scan::begin(&self.notice)?);
+        let scanned = self.scan_some();
+        if scanned.is_err() {
+            self.notice.scan_wanted.store(true, Ordering::SeqCst);
         }
-        self.scan_some()?;
+        scanned?;
         self.sweep(false)?;
         self.trim()
     }
 
     /// The disk or the catalog failed: nothing is taken for deleted, everything stays marked, and it
     /// is tried again.
-    fn pause(&mut self, error: &super::NoticeError) {
+    fn pause(&mut self, error: &NoticeError) {
+        self.paused = true;
         let notice = &self.notice;
         let why = error.to_string();
         let mut standing = lock(&notice.standing);
@@ -118,61 +136,56 @@ impl<T: Tree> Worker<T> {
         }
         standing.stopped = Some(why);
         drop(standing);
-        if self.scan.take().is_some() {
+        // Whatever is there when it comes back is looked over whole (R28).
+        let away = matches!(error, NoticeError::Tree(TreeError::NotTheShare { .. }));
+        if self.scan.take().is_some() || away {
             notice.scan_wanted.store(true, Ordering::SeqCst);
         }
         let table = lock(&notice.table);
-        drop(notice.wake.wait_timeout(table, RETRY));
+        let stopped = |_: &mut Table| !notice.stop.load(Ordering::SeqCst);
+        drop(notice.wake.wait_timeout_while(table, RETRY, stopped));
     }
 
     /// Looks at what hints name and journals what differs.
     fn look(&mut self, jobs: Vec<Job>) -> Result<()> {
         let notice = self.notice.clone();
-        let mut flushes = Vec::new();
-        let hints: Vec<Hint> = jobs
-            .into_iter()
+        let hints: Vec<&Hint> = jobs
+            .iter()
             .filter_map(|job| match job {
                 Job::Look(hint) => Some(hint),
-                Job::Flush(ticket) => {
-                    flushes.push(ticket);
-                    None
-                }
+                Job::Flush(_) => None,
             })
             .collect();
         let done = notice.tree.check().map_err(Into::into).and_then(|()| self.look_at(&hints));
-        match done {
-            Ok(()) => {
-                let mut waiting = lock(&notice.flushes);
-                for ticket in flushes {
-                    if let Some(done) = waiting.remove(&ticket) {
-                        // A waiter that has left needs no answer.
-                        let _ = done.send(());
-                    }
-                }
-                Ok(())
-            }
-            Err(error) => {
-                let due = BootTime(notice.clock.boot().0 + RETRY);
-                let mut table = lock(&notice.table);
-                for hint in hints {
-                    table.again(hint, due);
-                }
-                for ticket in flushes {
-                    table.flush(ticket);
-                }
-                Err(error)
+        if let Err(error) = done {
+            lock(&notice.table).give_back(jobs);
+            return Err(error);
+        }
+        let mut waiting = lock(&notice.flushes);
+        for job in &jobs {
+            if let Job::Flush(ticket) = job
+                && let Some(done) = waiting.remove(ticket)
+            {
+                // A waiter that has left needs no answer.
+                let _ = done.send(());
             }
         }
+        Ok(())
     }
 
-    fn look_at(&mut self, hints: &[Hint]) -> Result<()> {
+    fn look_at(&mut self, hints: &[&Hint]) -> Result<()> {
         let notice = self.notice.clone();
         let mut pass = Pass::new(&*notice.tree, &notice.shelf, &notice.minter, &*notice.clock);
+        pass.lost = self.lost()?;
+        pass.unscanned = self.scan.is_some() || notice.scan_wanted.load(Ordering::SeqCst);
         let mut closings = Vec::new();
-        let mut again = Vec::new();
-        for hint in hints {
-            let closing = lock(&notice.table).closing(&hint.touch);
-            pass.unsettled.clear();
+        let mut again: HashMap<Touch, Hint> = HashMap::new();
+        // All before the first read: what one hint has read answers for the others as well.
+        let open: Vec<Option<Closing>> = {
+            let table = lock(&notice.table);
+            hints.iter().map(|hint| table.closing(&hint.touch)).collect()
+        };
+        for (hint, closing) in hints.iter().zip(open) {
             pass.look(&hint.touch, hint.deep)?;
             while let Some((dir, deep)) = pass.expand.pop() {
                 for name in pass.list(dir)? {
@@ -182,31 +195,58 @@ impl<T: Tree> Worker<T> {
                     }
                 }
             }
-            match closing {
-                Some(closing) if pass.unsettled.is_empty() => closings.push(closing),
-                Some(_) => again.push(hint.clone()),
-                None => {}
+            let restless = pass.restless();
+            match (closing, restless) {
+                (None, _) => {}
+                (Some(closing), None) => closings.push(closing),
+                (Some(_), Some(below)) => {
+                    let touch = hint.touch.clone();
+                    let known = again.entry(touch.clone()).or_insert(Hint { touch, deep: false });
+                    known.deep |= hint.deep || below;
+                }
             }
         }
         self.commit(&mut pass, &closings)?;
-        if !again.is_empty() {
-            let due = BootTime(notice.clock.boot().0 + SETTLE);
-            let mut table = lock(&notice.table);
-            for hint in again {
-                table.again(hint, due);
-            }
+        let now = notice.clock.boot();
+        let mut table = lock(&notice.table);
+        for hint in again.into_values() {
+            table.unsettled(hint, now);
         }
         Ok(())
+    }
+
+    /// Objects that still have no name after a scan that would have found them.
+    fn lost(&mut self) -> Result<HashSet<ObjectId>> {
+        let mut lost = HashSet::new();
+        for (id, scan) in std::mem::take(&mut self.unplaced) {
+            let shelf = &self.notice.shelf;
+            if shelf.object(id)?.is_none() || !shelf.links(id)?.is_empty() {
+                continue;
+            }
+            if scan <= self.scanned {
+                lost.insert(id);
+            }
+            self.unplaced.insert(id, scan);
+        }
+        Ok(lost)
     }
 
     /// Writes the draft in one atomic batch, closes what may be closed, and hands both to the copies.
     pub(super) fn commit(&mut self, pass: &mut Pass<'_, T>, closings: &[Closing]) -> Result<()> {
         let notice = self.notice.clone();
         let unplaced = pass.finish()?;
+        if pass.draft.removes() {
+            // A directory that was swapped or unmounted under the pass looks like deletes (R28).
+            notice.tree.check()?;
+        }
         let now = notice.clock.boot();
+        let placed = |closing: &&Closing| match closing.touch() {
+            Touch::Object(id) => !unplaced.contains(id),
+            Touch::Entry(..) => true,
+        };
         let released: Vec<(Touch, Gen)> = {
             let mut table = lock(&notice.table);
-            closings.iter().filter_map(|closing| table.close(closing, now)).collect()
+            closings.iter().filter(placed).filter_map(|closing| table.close(closing, now)).collect()
         };
         let inline = std::mem::take(&mut pass.draft.inline);
         let mut batch = notice.shelf.batch();
@@ -239,7 +279,7 @@ impl<T: Tree> Worker<T> {
     }
 
     /// Objects that live without a known name (R16): marked until a scan finds their place.
-    fn keep_unplaced(&self, batch: &mut catalog::Batch, unplaced: &[ObjectId]) {
+    fn keep_unplaced(&mut self, batch: &mut catalog::Batch, unplaced: &[ObjectId]) {
         if unplaced.is_empty() {
             return;
         }
@@ -250,9 +290,11 @@ impl<T: Tree> Worker<T> {
         for id in unplaced {
             batch.mark(Touch::Object(*id), generation);
             table.reopen(Touch::Object(*id), generation, due);
+            self.unplaced.entry(*id).or_insert_with(|| {
+                notice.scan_wanted.store(true, Ordering::SeqCst);
+                self.scans + 1
+            });
         }
-        drop(table);
-        notice.scan_wanted.store(true, Ordering::SeqCst);
     }
 
     fn publish(
@@ -300,14 +342,23 @@ impl<T: Tree> Worker<T> {
     }
 
     fn scan_some(&mut self) -> Result<()> {
-        let Some(mut scan) = self.scan.take() else { return Ok(()) };
         let notice = self.notice.clone();
+        let mut scan = match self.scan.take() {
+            Some(scan) => scan,
+            None if notice.scan_wanted.swap(false, Ordering::SeqCst) => {
+                self.scans += 1;
+                Scan::begin(&notice)?
+            }
+            None => return Ok(()),
+        };
         let mut pass = Pass::new(&*notice.tree, &notice.shelf, &notice.minter, &*notice.clock);
+        pass.thorough = true;
         pass.distrust = scan.distrust();
         let done = scan.step(&mut pass, self)?;
         self.commit(&mut pass, &[])?;
         scan.unsettled(&notice, std::mem::take(&mut pass.unsettled));
         if done {
+            self.scanned = self.scans;
             scan.end(&notice)
         } else {
             scan.report(&notice);
@@ -345,7 +396,10 @@ impl<T: Tree> Worker<T> {
         self.trimmed = now;
         let wall = notice.clock.wall().0;
         let mut batch = notice.shelf.batch();
-        batch.set_meta(move |meta| meta.alive_wall = wall);
+        if self.scan.is_none() {
+            // A scan needs to know when the machine last crashed until it has seen everything (R24).
+            batch.set_meta(move |meta| meta.alive_wall = wall);
+        }
         notice.shelf.commit(batch, false).wait()?;
         let head = notice.shelf.head().at;
         let peers: HashMap<_, _> = notice.shelf.peers()?.into_iter().collect();

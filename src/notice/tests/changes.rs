@@ -1,0 +1,368 @@
+//! Changes that come through requests: who waits for whom, what is marked and released when, and in
+//! which order the journal tells of them.
+
+use super::*;
+
+use std::os::unix::fs::FileExt;
+
+use crate::object::Kind;
+
+fn puts(rows: &[Row]) -> Vec<(ObjectId, u64)> {
+    let put = |row: &Row| match row {
+        Row::Put(object) if object.kind == Kind::File => Some((object.id, object.size)),
+        _ => None,
+    };
+    rows.iter().filter_map(put).collect()
+}
+
+#[tokio::test]
+async fn changes_of_one_entry_wait_for_each_other() {
+    let site = Site::new().await;
+    let first = site.begin(&["a", "b"]).await;
+    let second = site.notice.clone();
+    let change = site.change(&["b"]);
+    let mut second = tokio::spawn(async move { second.begin(&change, None).await });
+    // Another entry of the same directory does not wait.
+    drop(site.begin(&["c"]).await.refused());
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err());
+    drop(first.refused());
+    drop(second.await.unwrap().unwrap().refused());
+    site.quiet().await;
+}
+
+#[tokio::test]
+async fn what_the_answer_shows_instead_is_marked_too() {
+    let site = Site::with(|root| {
+        fs::create_dir(root.join("one")).unwrap();
+        fs::create_dir(root.join("two")).unwrap();
+        std::os::unix::fs::symlink("one", root.join("way")).unwrap();
+    })
+    .await;
+    let ticket = site.begin(&["way/f"]).await;
+    fs::remove_file(site.at("way")).unwrap();
+    std::os::unix::fs::symlink("two", site.at("way")).unwrap();
+    site.write("two/f", "x");
+    let awaits = ticket.answered(false).await.unwrap();
+    let touches: Vec<Touch> = awaits.into_iter().map(|(touch, _)| touch).collect();
+    assert!(touches.contains(&site.entry("one", "f")) && touches.contains(&site.entry("two", "f")));
+    assert!(site.marked(&site.entry("two", "f")).is_some());
+    site.flush().await;
+    assert!(site.has("two/f", "x"));
+}
+
+#[tokio::test]
+async fn a_path_that_leaves_the_share_is_refused_by_name() {
+    let site = Site::with(|root| std::os::unix::fs::symlink("..", root.join("up")).unwrap()).await;
+    let refused = site.notice.begin(&site.change(&["up/f"]), None).await;
+    assert!(matches!(refused, Err(NoticeError::Outside { path }) if path.to_string().contains("up/f")));
+    assert_eq!(site.notice.standing().marks, 0);
+}
+
+#[tokio::test]
+async fn each_change_of_an_object_has_a_newer_generation_and_is_released_up_to_it() {
+    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let head = site.head();
+    let mut last = Gen(0);
+    for data in ["one", "two"] {
+        let awaits = site.relay(&["f"], |site| site.write("f", data)).await;
+        for (touch, generation) in &awaits {
+            assert!(*generation > last, "{touch:?}");
+        }
+        last = awaits[0].1;
+        site.quiet().await;
+    }
+    let releases: Vec<Gen> = site
+        .records(head)
+        .into_iter()
+        .flat_map(|record| record.releases)
+        .map(|release| release.through)
+        .collect();
+    assert!(releases.iter().all(|through| *through <= last), "{releases:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_released_while_a_change_is_in_flight() {
+    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let second = site.begin(&["f"]).await;
+    site.notice.rescan();
+    site.flush().await;
+    site.until("scanned", || !site.scanning()).await;
+    assert!(site.notice.standing().marks > 0);
+    drop(second.refused());
+    site.quiet().await;
+}
+
+/// Two looks at one entry in one pass, a change between them: the second look reads nothing anew and
+/// must not close what began after the first.
+#[tokio::test]
+async fn what_one_look_has_read_closes_no_change_after_it() {
+    const BIG: u64 = 48 << 20;
+    let site = Site::with(|root| {
+        fs::write(root.join("f"), "old").unwrap();
+        for n in 0..3 {
+            fs::File::create(root.join(format!("big{n}"))).unwrap().set_len(BIG).unwrap();
+        }
+    })
+    .await;
+    let entry = site.entry("", "f");
+    let touched = |site: &Site, big: &str| {
+        let file = fs::File::options().write(true).open(site.at(big)).unwrap();
+        file.write_all_at(b"x", 0).unwrap();
+    };
+    // While the first is read, the next pass is queued whole: f, something long, f again.
+    site.relay(&["big0"], |site| touched(site, "big0")).await;
+    site.relay(&["f"], |_| {}).await;
+    site.relay(&["big1"], |site| touched(site, "big1")).await;
+    site.relay(&["f"], |_| {}).await;
+    let read = site.object("big1").seq;
+    while site.object("big0").seq <= read {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    site.relay(&["big2"], |site| touched(site, "big2")).await;
+    site.relay(&["f"], |site| site.write("f", "new")).await;
+    let in_force = || lock(&site.notice.table).in_force(usize::MAX);
+    while in_force().iter().any(|(touch, _)| *touch == entry) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(site.has("f", "new"), "released before it was looked at");
+    site.quiet().await;
+    site.agrees();
+}
+
+#[tokio::test]
+async fn a_release_waits_until_the_time_stamps_can_tell() {
+    let site = Site::new().await;
+    // A wall clock in step with the file: nothing is settled for as long as this test likes.
+    site.clock.set_ahead(Duration::ZERO);
+    let began = Instant::now();
+    site.relay(&["f"], |site| site.write("f", "x")).await;
+    site.flush().await;
+    let marks = site.notice.standing().marks;
+    if began.elapsed() < Duration::from_millis(15) {
+        assert!(marks > 0, "released within the granularity");
+    }
+    assert!(site.has("f", "x"), "journalled at once all the same");
+    site.quiet().await;
+    let local = site.shelf.local(site.id("f").unwrap()).unwrap().unwrap();
+    assert!(local.settled);
+}
+
+/// A second write in the same granule, with the same size and time stamps put back.
+#[tokio::test]
+async fn a_change_that_the_stamps_do_not_tell_is_found() {
+    for _ in 0..10 {
+        let site = Site::new().await;
+        site.relay(&["f"], |site| site.write("f", "one")).await;
+        site.flush().await;
+        let file = fs::File::options().write(true).open(site.at("f")).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(b"two", 0).unwrap();
+        file.set_modified(modified).unwrap();
+        // On a slow day it comes after the look that settled it: then the stamps do tell a scan.
+        site.rescan().await;
+        assert!(site.has("f", "two"));
+        site.agrees();
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_is_never_recorded_torn() {
+    let site = Site::with(|root| fs::write(root.join("f"), vec![0; 3 << 20]).unwrap()).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (stop, path) = (stop.clone(), site.at("f"));
+        std::thread::spawn(move || {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            for round in (1..=255u8).cycle() {
+                // From the end: a reader that began before sees an old start and a new end.
+                for block in (0..3u64).rev() {
+                    file.write_all_at(&vec![round; 1 << 20], block << 20).unwrap();
+                }
+                if stop.load(Ordering::SeqCst) {
+                    return round;
+                }
+            }
+            unreachable!("a cycle has no end")
+        })
+    };
+    for _ in 0..10 {
+        site.relay(&["f"], |_| {}).await;
+        site.flush().await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let last = writer.join().unwrap();
+    site.relay(&["f"], |_| {}).await;
+    site.quiet().await;
+    assert!(site.has("f", vec![last; 3 << 20]));
+    site.agrees();
+}
+
+/// A cron job writes beside a relayed change: the look reads the file, not what was relayed.
+#[tokio::test]
+async fn a_foreign_write_beside_a_relayed_one_is_journalled_with_it() {
+    let site = Site::with(|root| fs::write(root.join("f"), vec![0; 400_000]).unwrap()).await;
+    let ticket = site.begin(&["f"]).await;
+    let file = fs::File::options().write(true).open(site.at("f")).unwrap();
+    file.write_all_at(b"relayed", 0).unwrap();
+    file.write_all_at(b"cron", 300_000).unwrap();
+    ticket.answered(false).await.unwrap();
+    site.quiet().await;
+    site.agrees();
+}
+
+#[tokio::test]
+async fn a_change_without_an_answer_stays_marked_and_is_journalled_when_it_comes() {
+    let site = Site::new().await;
+    let ticket = site.begin(&["f"]).await;
+    drop(ticket);
+    site.quiet().await;
+    assert_eq!(site.notice.standing().suspects, 1);
+    assert!(site.marked(&Touch::Entry(ObjectId::ROOT, name("f"))).is_some());
+    // The server was only slow.
+    site.write("f", "late");
+    site.until("the late change is journalled", || site.id("f").is_some()).await;
+    assert!(site.has("f", "late"));
+    assert_eq!(site.notice.standing().suspects, 1, "until a restart of the server proves it");
+}
+
+/// A client that leaves before its request was sent on leaves no suspect behind.
+#[tokio::test]
+async fn a_change_that_was_never_sent_is_not_in_doubt() {
+    let site = Site::new().await;
+    for n in 0..20 {
+        let notice = site.notice.clone();
+        let change = site.change(&["f"]);
+        let begin = tokio::spawn(async move { notice.begin(&change, None).await.map(drop_sent) });
+        tokio::time::sleep(Duration::from_micros(n * 100)).await;
+        begin.abort();
+        let _ = begin.await;
+    }
+    site.quiet().await;
+    assert_eq!(site.notice.standing().suspects, 0);
+}
+
+fn drop_sent(ticket: Ticket<Disk>) {
+    drop(ticket.refused());
+}
+
+#[tokio::test]
+async fn records_are_in_the_order_of_the_answers() {
+    let site = Site::new().await;
+    let head = site.head();
+    let (one, two) = (site.begin(&["one"]).await, site.begin(&["two"]).await);
+    site.write("one", "1");
+    site.write("two", "22");
+    // Begun first, answered last.
+    two.answered(false).await.unwrap();
+    one.answered(false).await.unwrap();
+    site.flush().await;
+    let want = [(site.id("two").unwrap(), 2), (site.id("one").unwrap(), 1)];
+    assert_eq!(puts(&site.news(head)), want);
+    site.quiet().await;
+    site.agrees();
+}
+
+/// Data, then the link that points to it: no copy may see the flip without the data.
+#[tokio::test]
+async fn a_flip_never_comes_before_the_data() {
+    let site = Site::new().await;
+    for n in 0..20 {
+        let head = site.head();
+        let file = format!("v{n}");
+        site.relay(&[&file], |site| site.write(&file, "data")).await;
+        site.relay(&["current"], |site| {
+            let _ = fs::remove_file(site.at("current"));
+            std::os::unix::fs::symlink(&file, site.at("current")).unwrap();
+        })
+        .await;
+        site.flush().await;
+        let news = site.news(head);
+        let data = news.iter().position(|row| matches!(row, Row::Put(o) if o.size == 4)).unwrap();
+        let flip = news
+            .iter()
+            .position(|row| matches!(row, Row::Put(o) if o.target == file.as_bytes()))
+            .unwrap();
+        assert!(data < flip);
+    }
+}
+
+#[tokio::test]
+async fn a_delete_answered_before_a_put_comes_before_it() {
+    let site = Site::with(|root| {
+        fs::write(root.join("old"), "x").unwrap();
+    })
+    .await;
+    let (head, old) = (site.head(), site.id("old").unwrap());
+    site.relay(&["old"], |site| fs::remove_file(site.at("old")).unwrap()).await;
+    site.relay(&["new"], |site| site.write("new", "y")).await;
+    site.flush().await;
+    let news = site.news(head);
+    let gone = news.iter().position(|row| *row == Row::Gone { id: old }).unwrap();
+    let put = news.iter().position(|row| matches!(row, Row::Put(_))).unwrap();
+    assert!(gone < put);
+}
+
+/// What could not be looked at keeps its place before what was answered later, and a flush waits.
+#[tokio::test]
+async fn a_failed_look_keeps_the_order_and_holds_up_a_flush() {
+    let site = Site::new().await;
+    let head = site.head();
+    let away = site.outside("away");
+    let tickets = [site.begin(&["one"]).await, site.begin(&["two"]).await];
+    site.write("one", "1");
+    site.write("two", "22");
+    fs::rename(&site.root, &away).unwrap();
+    let [one, two] = tickets;
+    // The share is not there: the answers are, and nothing is lost.
+    drop(one.refused());
+    let flush = tokio::spawn({
+        let notice = site.notice.clone();
+        async move { notice.flush().await.unwrap() }
+    });
+    site.until("it is stopped", || site.notice.standing().stopped.is_some()).await;
+    drop(two.refused());
+    assert!(!flush.is_finished(), "nothing has been looked at");
+    fs::rename(&away, &site.root).unwrap();
+    flush.await.unwrap();
+    assert!(site.id("one").is_some(), "the flush waited for the look");
+    site.quiet().await;
+    let want = [(site.id("one").unwrap(), 1), (site.id("two").unwrap(), 2)];
+    assert_eq!(puts(&site.news(head)), want);
+    site.agrees();
+}
+
+/// Directories that a server makes on the way, and those that it was asked for a moment ago.
+#[tokio::test]
+async fn parents_that_nobody_knows_are_recorded_first() {
+    let site = Site::new().await;
+    let head = site.head();
+    site.relay(&["a/b/c/f"], |site| {
+        fs::create_dir_all(site.at("a/b/c")).unwrap();
+        site.write("a/b/c/f", "x");
+    })
+    .await;
+    site.flush().await;
+    assert!(site.has("a/b/c/f", "x"));
+    // Behind nearshare's back, then named by a request before any scan.
+    fs::create_dir_all(site.at("d/e")).unwrap();
+    site.relay(&["d/e/f"], |site| site.write("d/e/f", "y")).await;
+    site.flush().await;
+    assert!(site.has("d/e/f", "y"));
+    site.quiet().await;
+    assert!(site.head() > head);
+    site.agrees();
+}
+
+/// What is found below a new directory is looked at again until it is settled, too.
+#[tokio::test]
+async fn a_new_tree_is_held_until_all_of_it_is_settled() {
+    let site = Site::new().await;
+    site.relay(&["d"], |site| {
+        fs::create_dir(site.at("d")).unwrap();
+        (0..20).for_each(|n| site.write(&format!("d/{n}"), "x"));
+    })
+    .await;
+    site.quiet().await;
+    site.agrees();
+}

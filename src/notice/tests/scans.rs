@@ -1,0 +1,103 @@
+//! Scans, the first one and later ones, alone and while changes go on.
+
+use super::*;
+
+#[tokio::test]
+async fn the_first_scan_records_everything() {
+    let site = Site::with(|root| {
+        fs::create_dir_all(root.join("a/b/c")).unwrap();
+        fs::write(root.join("a/b/f"), vec![7; 5000]).unwrap();
+        fs::write(root.join("a/empty"), "").unwrap();
+        std::os::unix::fs::symlink("f", root.join("a/b/link")).unwrap();
+        fs::hard_link(root.join("a/b/f"), root.join("second")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::from(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), fifo, mode, 0).unwrap();
+    })
+    .await;
+    assert!(site.shelf.meta().scanned);
+    assert_eq!(site.id("second"), site.id("a/b/f"));
+    site.agrees();
+}
+
+#[tokio::test]
+async fn a_scan_that_finds_nothing_writes_nothing() {
+    let site = Site::with(|root| {
+        fs::create_dir(root.join("d")).unwrap();
+        fs::write(root.join("d/f"), "x").unwrap();
+    })
+    .await;
+    granule().await;
+    site.rescan().await;
+    let head = site.head();
+    site.rescan().await;
+    assert_eq!(site.head(), head);
+}
+
+#[tokio::test]
+async fn changes_go_on_during_the_first_scan() {
+    const FILES: usize = 3000;
+    let site = Site::unscanned(|root| {
+        for dir in 0..10 {
+            fs::create_dir(root.join(format!("d{dir}"))).unwrap();
+            (0..FILES / 10).for_each(|n| fs::write(root.join(format!("d{dir}/{n}")), "x").unwrap());
+        }
+    });
+    for n in 0..60 {
+        let (from, to) = (format!("d{}/{n}", n % 10), format!("d{}/moved{n}", (n + 5) % 10));
+        site.relay(&[&from, &to], |site| fs::rename(site.at(&from), site.at(&to)).unwrap()).await;
+        let made = format!("d{}/made{n}", n % 7);
+        site.relay(&[&made], |site| site.write(&made, "new")).await;
+        let gone = format!("d{}/{}", n % 10, n + 100);
+        site.relay(&[&gone], |site| fs::remove_file(site.at(&gone)).unwrap()).await;
+    }
+    site.quiet().await;
+    assert_eq!(site.shelf.totals().objects as usize, 1 + 10 + FILES);
+    site.agrees();
+}
+
+/// A rescan asked for during a scan, which may have passed the place already, is another one.
+#[tokio::test]
+async fn a_scan_wanted_during_a_scan_is_made() {
+    let site = Site::unscanned(|root| {
+        (0..5000).for_each(|n| fs::write(root.join(format!("{n:04}")), "x").unwrap());
+    });
+    site.until("it has begun", || lock(&site.notice.standing).scan.is_some_and(|s| s.entries > 0)).await;
+    fs::write(site.at("0000"), "changed").unwrap();
+    site.notice.rescan();
+    site.quiet().await;
+    assert!(site.has("0000", "changed"));
+}
+
+/// One file that cannot be read is tried again; the share goes on.
+#[tokio::test]
+async fn a_file_that_cannot_be_read_does_not_stop_the_share() {
+    let site = Site::new().await;
+    // Reading this one fails with EIO: nothing is mapped there.
+    let fails = Path::new("/proc/self/mem");
+    if fs::read(fails).is_ok() {
+        return;
+    }
+    // A name that changes hands between the look and the read is the everyday case.
+    let stop = Arc::new(AtomicBool::new(false));
+    let swap = {
+        let (stop, path, root) = (stop.clone(), site.at("f"), site.root.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                let _ = fs::write(root.join("t"), "x");
+                let _ = fs::rename(root.join("t"), &path);
+                let _ = std::os::unix::fs::symlink("x", root.join("t"));
+                let _ = fs::rename(root.join("t"), &path);
+            }
+        })
+    };
+    for _ in 0..300 {
+        site.relay(&["f"], |_| {}).await;
+        site.flush().await;
+        assert_eq!(site.notice.standing().stopped, None);
+    }
+    stop.store(true, Ordering::SeqCst);
+    swap.join().unwrap();
+    site.rescan().await;
+    site.agrees();
+}
