@@ -1,7 +1,7 @@
 //! What this site has sent home and not yet got back (R9): its own copy must not answer for it.
 //! Pure: notes, answers, releases.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::catalog::Touch;
 use crate::id::{Gen, Name, ObjectId};
@@ -13,8 +13,14 @@ const RECENT_MAX: usize = 65_536;
 pub(super) struct Ahead {
     notes: HashMap<u64, Note>,
     touched: HashMap<Touch, u32>,
+    /// How many touched entries a directory has: its own attributes change with them.
+    entries: HashMap<ObjectId, u32>,
     /// How many touches lie in or below a directory.
     below: HashMap<ObjectId, u32>,
+    /// The notes that await a release of a touch.
+    awaited: HashMap<Touch, BTreeSet<u64>>,
+    /// Notes whose answer is under way.
+    unanswered: usize,
     recent: HashMap<Touch, Gen>,
     /// What was in force when the newest stream began, and the newest generation then.
     started: (Gen, HashSet<Touch>),
@@ -30,76 +36,111 @@ struct Note {
 
 #[derive(Debug)]
 enum Awaits {
-    /// The request is under way.
-    Answer,
+    /// The request is under way. `missed`: releases that overtake its answer may have been forgotten.
+    Answer { missed: bool },
     /// Answered: these are to be released by the primary and applied here.
     Releases(HashMap<Touch, Gen>),
     /// Nobody told the outcome: a barrier ends it.
     Doubt,
+    /// The barrier is known, and being waited for.
+    Barrier,
 }
 
 impl Ahead {
     pub fn note(&mut self, id: u64, touches: Vec<Touch>, above: HashSet<ObjectId>) {
+        let awaits = Awaits::Answer { missed: false };
+        self.unanswered += 1;
+        self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
+        self.extend(id, touches, above);
+    }
+
+    /// What a note is about, so far as is known.
+    fn extend(&mut self, id: u64, touches: Vec<Touch>, above: HashSet<ObjectId>) {
+        let Some(note) = self.notes.get_mut(&id) else { return };
         for touch in &touches {
             *self.touched.entry(touch.clone()).or_default() += 1;
+            if let Touch::Entry(dir, _) = touch {
+                *self.entries.entry(*dir).or_default() += 1;
+            }
         }
         for dir in &above {
             *self.below.entry(*dir).or_default() += 1;
         }
-        let above = above.into_iter().collect();
-        self.notes.insert(id, Note { touches, above, awaits: Awaits::Answer });
+        note.touches.extend(touches);
+        note.above.extend(above);
     }
 
-    /// The primary answered. `true`: everything was released already, the note is dropped.
-    pub fn answered(&mut self, id: u64, awaits: Vec<(Touch, Gen)>) -> bool {
+    /// The primary answered: these releases end the note. `true`: they have come already, it is dropped.
+    /// What they are about is ahead as well, whatever the catalog here thought the request would touch.
+    pub fn answered(&mut self, id: u64, awaits: Vec<(Touch, Gen)>, above: HashSet<ObjectId>) -> bool {
         let mut left: HashMap<Touch, Gen> = awaits.into_iter().collect();
-        let (newest, force) = &self.started;
         left.retain(|touch, generation| {
-            let released = self.recent.get(touch).is_some_and(|through| through >= generation);
-            !released && (*generation > *newest || force.contains(touch))
+            self.recent.get(touch).is_none_or(|through| through < generation)
         });
-        let done = left.is_empty();
-        if let Some(note) = self.notes.get_mut(&id) {
-            note.awaits = Awaits::Releases(left);
+        let (newest, force) = &self.started;
+        // Released before the stream began, but perhaps not all of it is here yet.
+        let missed =
+            left.iter().any(|(touch, generation)| generation <= newest && !force.contains(touch));
+        let Some(note) = self.notes.get(&id) else { return true };
+        if missed || matches!(note.awaits, Awaits::Answer { missed: true }) && !left.is_empty() {
+            self.doubt(id);
+            return false;
         }
-        if done {
+        if left.is_empty() {
             self.remove(id);
+            return true;
         }
-        self.forget_recent();
-        done
+        for touch in left.keys() {
+            self.awaited.entry(touch.clone()).or_default().insert(id);
+        }
+        self.extend(id, left.keys().cloned().collect(), above);
+        self.turn(id, Awaits::Releases(left));
+        false
     }
 
     pub fn doubt(&mut self, id: u64) {
-        if let Some(note) = self.notes.get_mut(&id) {
-            note.awaits = Awaits::Doubt;
+        self.turn(id, Awaits::Doubt);
+    }
+
+    fn turn(&mut self, id: u64, awaits: Awaits) {
+        let Some(note) = self.notes.get_mut(&id) else { return };
+        if let Awaits::Answer { .. } = std::mem::replace(&mut note.awaits, awaits) {
+            self.unanswered -= 1;
         }
-        self.forget_recent();
+        if self.unanswered == 0 {
+            self.recent.clear();
+        }
+    }
+
+    /// Whether a release of this touch could end anything: all others need not be waited for.
+    pub fn cares(&self, touch: &Touch) -> bool {
+        self.unanswered > 0 || self.awaited.contains_key(touch)
     }
 
     /// Releases whose changes are applied here. Says which notes are done.
     pub fn released(&mut self, releases: &[(Touch, Gen)]) -> Vec<u64> {
-        let waiting = self.notes.values().any(|note| matches!(note.awaits, Awaits::Answer));
         let mut done = Vec::new();
-        for (id, note) in &mut self.notes {
-            let Awaits::Releases(left) = &mut note.awaits else { continue };
-            for (touch, through) in releases {
-                if left.get(touch).is_some_and(|generation| generation <= through) {
-                    left.remove(touch);
+        for (touch, through) in releases {
+            let Some(ids) = self.awaited.get_mut(touch) else { continue };
+            ids.retain(|id| {
+                let Some(Note { awaits: Awaits::Releases(left), .. }) = self.notes.get_mut(id) else {
+                    return false;
+                };
+                if left.get(touch).is_some_and(|generation| generation > through) {
+                    return true;
                 }
-            }
-            if left.is_empty() {
-                done.push(*id);
+                left.remove(touch);
+                if left.is_empty() {
+                    done.push(*id);
+                }
+                false
+            });
+            if ids.is_empty() {
+                self.awaited.remove(touch);
             }
         }
-        if waiting {
-            for (touch, through) in releases {
-                let known = self.recent.entry(touch.clone()).or_default();
-                *known = (*known).max(*through);
-            }
-            if self.recent.len() > RECENT_MAX {
-                // The answers still under way will wait for the next stream's start instead.
-                self.recent.clear();
-            }
+        if self.unanswered > 0 {
+            self.remember(releases);
         }
         for id in &done {
             self.remove(*id);
@@ -107,55 +148,97 @@ impl Ahead {
         done
     }
 
-    /// A stream begins: whatever is awaited and no longer in force at the primary has come (R10).
-    pub fn in_force(&mut self, force: Vec<(Touch, Gen)>, newest: Gen) -> Vec<u64> {
+    fn remember(&mut self, releases: &[(Touch, Gen)]) {
+        for (touch, through) in releases {
+            let known = self.recent.entry(touch.clone()).or_default();
+            *known = (*known).max(*through);
+        }
+        if self.recent.len() > RECENT_MAX {
+            self.forget_recent();
+        }
+    }
+
+    /// Releases were forgotten: an answer that is under way may never see its own, a barrier ends it.
+    pub fn forget_recent(&mut self) {
+        self.recent.clear();
+        for note in self.notes.values_mut() {
+            if let Awaits::Answer { missed } = &mut note.awaits {
+                *missed = true;
+            }
+        }
+    }
+
+    /// As `forget_recent`, for releases of these touches.
+    pub fn doubt_all<'a>(&mut self, touches: impl Iterator<Item = &'a Touch>) {
+        let ids: BTreeSet<u64> =
+            touches.filter_map(|touch| self.awaited.get(touch)).flatten().copied().collect();
+        ids.into_iter().for_each(|id| self.doubt(id));
+    }
+
+    /// A stream begins: whatever is awaited and no longer in force at the primary was released (R10),
+    /// in records that came before. Says what that is.
+    pub fn in_force(&mut self, force: Vec<(Touch, Gen)>, newest: Gen) -> Vec<(Touch, Gen)> {
         let force: HashSet<Touch> = force.into_iter().map(|(touch, _)| touch).collect();
-        let mut done = Vec::new();
-        for (id, note) in &mut self.notes {
-            let Awaits::Releases(left) = &mut note.awaits else { continue };
-            left.retain(|touch, generation| *generation > newest || force.contains(touch));
-            if left.is_empty() {
-                done.push(*id);
-            }
-        }
+        let released = self.awaited.keys().filter(|touch| !force.contains(touch));
+        let released = released.map(|touch| (touch.clone(), newest)).collect();
         self.started = (newest, force);
-        for id in &done {
-            self.remove(*id);
-        }
-        done
+        released
     }
 
-    pub fn remove(&mut self, id: u64) {
-        let Some(note) = self.notes.remove(&id) else { return };
+    /// Whether there was such a note.
+    pub fn remove(&mut self, id: u64) -> bool {
+        self.turn(id, Awaits::Doubt);
+        let Some(note) = self.notes.remove(&id) else { return false };
         for touch in &note.touches {
             decrement(&mut self.touched, touch);
+            if let Touch::Entry(dir, _) = touch {
+                decrement(&mut self.entries, dir);
+            }
+            if let Some(ids) = self.awaited.get_mut(touch) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.awaited.remove(touch);
+                }
+            }
         }
         for dir in &note.above {
             decrement(&mut self.below, dir);
         }
+        true
     }
 
+    /// Notes that a barrier is to be asked for.
     pub fn in_doubt(&self) -> Vec<u64> {
         let doubted = self.notes.iter().filter(|(_, note)| matches!(note.awaits, Awaits::Doubt));
         doubted.map(|(id, _)| *id).collect()
     }
+
+    /// A barrier for these is known; it need not be asked for again.
+    pub fn barred(&mut self, ids: &[u64]) {
+        for id in ids {
+            if let Some(note) = self.notes.get_mut(id)
+                && matches!(note.awaits, Awaits::Doubt)
+            {
+                note.awaits = Awaits::Barrier;
+            }
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.notes.len()
     }
     pub fn entry(&self, dir: ObjectId, name: &Name) -> bool {
         self.touched.contains_key(&Touch::Entry(dir, name.clone()))
     }
+    /// The object itself, a directory's own attributes included. What touches the root may touch
+    /// everything.
     pub fn object(&self, id: ObjectId) -> bool {
         self.touched.contains_key(&Touch::Object(id))
+            || self.touched.contains_key(&Touch::Object(ObjectId::ROOT))
+            || self.entries.contains_key(&id)
     }
     pub fn below(&self, dir: ObjectId) -> bool {
         self.below.contains_key(&dir)
-    }
-
-    fn forget_recent(&mut self) {
-        if !self.notes.values().any(|note| matches!(note.awaits, Awaits::Answer)) {
-            self.recent.clear();
-        }
     }
 }
 
@@ -181,43 +264,76 @@ mod tests {
         ahead
     }
 
+    fn none() -> HashSet<ObjectId> {
+        HashSet::new()
+    }
+
     #[test]
     fn only_its_own_generation_releases_a_note() {
         let mut ahead = noted(1, 7);
-        assert!(!ahead.answered(1, vec![(touch(7), Gen(5))]));
+        assert!(!ahead.answered(1, vec![(touch(7), Gen(5))], none()));
         assert!(ahead.released(&[(touch(7), Gen(4))]).is_empty());
         assert!(ahead.below(ObjectId::ROOT));
         assert_eq!(ahead.released(&[(touch(7), Gen(5))]), vec![1]);
-        assert!(!ahead.below(ObjectId::ROOT) && ahead.len() == 0);
+        assert!(!ahead.below(ObjectId::ROOT) && ahead.len() == 0 && !ahead.cares(&touch(7)));
     }
 
     #[test]
     fn a_release_may_overtake_the_answer() {
         let mut ahead = noted(1, 7);
+        assert!(ahead.cares(&touch(7)));
         assert!(ahead.released(&[(touch(7), Gen(5))]).is_empty());
-        assert!(ahead.answered(1, vec![(touch(7), Gen(5))]));
+        assert!(ahead.answered(1, vec![(touch(7), Gen(5))], none()));
         assert_eq!(ahead.len(), 0);
     }
 
     #[test]
-    fn an_answer_that_a_new_stream_overtook_awaits_only_what_was_in_force() {
+    fn releases_that_had_to_be_forgotten_leave_a_doubt() {
         let mut ahead = noted(1, 7);
-        ahead.in_force(vec![(touch(8), Gen(3))], Gen(6));
-        assert!(ahead.answered(1, vec![(touch(7), Gen(5))]));
-        let mut ahead = noted(1, 7);
-        ahead.in_force(vec![(touch(7), Gen(5))], Gen(6));
-        assert!(!ahead.answered(1, vec![(touch(7), Gen(5))]));
+        ahead.released(&[(touch(7), Gen(5))]);
+        ahead.forget_recent();
+        assert!(!ahead.answered(1, vec![(touch(7), Gen(5))], none()));
+        assert_eq!(ahead.in_doubt(), vec![1]);
+        ahead.barred(&[1]);
+        assert!(ahead.in_doubt().is_empty());
+        assert!(ahead.remove(1) && !ahead.remove(1));
     }
 
     #[test]
-    fn a_new_stream_ends_what_is_not_in_force_but_no_doubt() {
+    fn an_answer_that_a_new_stream_overtook_awaits_what_was_in_force_or_a_barrier() {
         let mut ahead = noted(1, 7);
-        ahead.answered(1, vec![(touch(7), Gen(5))]);
+        ahead.in_force(vec![(touch(8), Gen(3))], Gen(6));
+        assert!(!ahead.answered(1, vec![(touch(7), Gen(5))], none()));
+        assert_eq!(ahead.in_doubt(), vec![1]);
+        let mut ahead = noted(1, 7);
+        ahead.in_force(vec![(touch(7), Gen(5))], Gen(6));
+        assert!(!ahead.answered(1, vec![(touch(7), Gen(5))], none()));
+        assert_eq!(ahead.released(&[(touch(7), Gen(5))]), vec![1]);
+    }
+
+    #[test]
+    fn a_new_stream_releases_what_is_not_in_force_but_no_doubt() {
+        let mut ahead = noted(1, 7);
+        ahead.answered(1, vec![(touch(7), Gen(5))], none());
         ahead.note(2, vec![touch(8)], HashSet::new());
         ahead.doubt(2);
         assert!(ahead.in_force(vec![(touch(7), Gen(9))], Gen(9)).is_empty());
-        assert!(ahead.in_force(vec![], Gen(4)).is_empty(), "a later generation than the stream's start");
-        assert_eq!(ahead.in_force(vec![], Gen(9)), vec![1]);
+        let released = ahead.in_force(vec![], Gen(4));
+        assert!(ahead.released(&released).is_empty(), "a later generation than the stream's start");
+        let released = ahead.in_force(vec![], Gen(9));
+        assert_eq!(ahead.released(&released), vec![1]);
         assert_eq!(ahead.in_doubt(), vec![2]);
+    }
+
+    #[test]
+    fn what_the_primary_names_is_ahead_too() {
+        let mut ahead = noted(1, 7);
+        let entry = Touch::Entry(ObjectId::from_bytes([3; 16]), Name::new(b"n").unwrap());
+        ahead.answered(1, vec![(entry, Gen(5))], HashSet::from([ObjectId::from_bytes([3; 16])]));
+        assert!(ahead.entry(ObjectId::from_bytes([3; 16]), &Name::new(b"n").unwrap()));
+        assert!(ahead.object(ObjectId::from_bytes([3; 16])), "the directory's own times");
+        ahead.remove(1);
+        assert!(ahead.touched.is_empty() && ahead.entries.is_empty() && ahead.below.is_empty());
+        assert!(ahead.awaited.is_empty());
     }
 }

@@ -1,8 +1,9 @@
 //! The share's one writer at a copy: spools records, settles the disk, lets releases take effect.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compare::Compare;
-use super::settle::{Ready, Settler};
-use super::{Follow, FollowError, Result, lock};
+use super::settle::{Settler, Stock};
+use super::{Follow, FollowError, RETRY, RETRY_MAX, Result, lock};
 use crate::catalog::{Change, Debt, Head, Inline, Record, Touch};
 use crate::clock::BootTime;
 use crate::id::{Gen, Hash, ObjectId, Position, Seq, Version};
@@ -20,13 +21,12 @@ use crate::object::{Kind, Object};
 use crate::tree::content::hash_bytes;
 use crate::tree::{Spot, Tree};
 
-/// What failed is tried again after this, and after twice as long up to the most.
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Marks are cleared together: one sync of the file system for all of a second.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Touches settled in one go.
 const SETTLE_MAX: usize = 1024;
+/// Releases that wait for content. Beyond it all are forgotten, and a barrier ends what awaits them.
+const WAITING_MAX: usize = 65_536;
 
 /// What the applier is told to do, in order.
 pub(super) enum Job {
@@ -66,6 +66,7 @@ struct Waiting {
 }
 
 enum Until {
+    Now,
     Paid(ObjectId),
     /// Every content of records up to here has come.
     PaidTo(Seq),
@@ -73,9 +74,9 @@ enum Until {
 
 pub(super) struct Applier<T: Tree> {
     pub follow: Arc<Follow<T>>,
-    pub ready: Ready,
+    pub stock: Stock,
     /// In the order in which they came.
-    dirty: Vec<Touch>,
+    dirty: VecDeque<Touch>,
     /// Settled, but the disk is not yet synced.
     settled: HashSet<Touch>,
     swept: BootTime,
@@ -87,18 +88,7 @@ pub(super) struct Applier<T: Tree> {
 }
 
 pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, runtime: &Handle, mut inbox: mpsc::Receiver<Job>) {
-    let now = follow.clock.boot();
-    let mut applier = Applier {
-        follow: follow.clone(),
-        ready: HashMap::new(),
-        dirty: Vec::new(),
-        settled: HashSet::new(),
-        swept: now,
-        waiting: Vec::new(),
-        barriers: Vec::new(),
-        compare: None,
-        fill_to: None,
-    };
+    let mut applier = Applier::new(follow.clone());
     let mut wait = RETRY;
     while let Err(error) = applier.take_up() {
         applier.pause(&error, &mut wait);
@@ -128,41 +118,60 @@ pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, runtime: &Handle, mut inbox:
 /// The next job; `Idle` after a while without one, for the sweep.
 fn next(runtime: &Handle, inbox: &mut mpsc::Receiver<Job>) -> Step {
     match runtime.block_on(async { tokio::time::timeout(SWEEP, inbox.recv()).await }) {
-        Ok(Some(job)) => Step::Job(Box::new(job)),
+        Ok(Some(job)) => Step::Job(job),
         Ok(None) | Err(_) => Step::Idle,
     }
 }
 
-enum Step {
-    Job(Box<Job>),
+pub(super) enum Step {
+    Job(Job),
     Idle,
     /// The job was taken in; what is left is settling.
     Settle,
 }
 
 impl<T: Tree> Applier<T> {
+    pub fn new(follow: Arc<Follow<T>>) -> Self {
+        Self {
+            swept: follow.clock.boot(),
+            follow,
+            stock: Stock::default(),
+            dirty: VecDeque::new(),
+            settled: HashSet::new(),
+            waiting: Vec::new(),
+            barriers: Vec::new(),
+            compare: None,
+            fill_to: None,
+        }
+    }
+
     /// After a start: what a crash left half done is thrown away or done again.
-    fn take_up(&mut self) -> Result<()> {
+    pub fn take_up(&mut self) -> Result<()> {
         let follow = self.follow.clone();
         follow.tree.check()?;
-        for id in follow.tree.leftovers()?.tmp {
-            follow.tree.remove(Spot::Tmp(id))?;
+        if !follow.fetching.load(Ordering::Acquire) {
+            let left = follow.tree.leftovers()?;
+            for id in left.tmp {
+                follow.tree.remove(Spot::Tmp(id))?;
+            }
+            self.dirty = follow.shelf.marks()?.into_iter().map(|(touch, _)| touch).collect();
+            self.dirty.extend(left.park.iter().copied().map(Touch::Object));
+            self.stock.park = left.park.into_iter().collect();
+            follow.fetching.store(true, Ordering::Release);
+            follow.owing.notify_waiters();
         }
-        self.dirty = follow.shelf.marks()?.into_iter().map(|(touch, _)| touch).collect();
-        let parked = follow.tree.leftovers()?.park;
-        self.dirty.extend(parked.into_iter().map(Touch::Object));
         self.settle()
     }
 
-    fn step(&mut self, step: &mut Step) -> Result<()> {
+    pub fn step(&mut self, step: &mut Step) -> Result<()> {
         if !self.settled.is_empty() || matches!(step, Step::Job(_)) {
             self.follow.tree.check()?;
         }
         match std::mem::replace(step, Step::Settle) {
             Step::Job(job) => {
                 // Until the job is taken in, a failure gives it back.
-                if let Err((error, job)) = self.take_in(*job) {
-                    *step = Step::Job(job);
+                if let Err((error, job)) = self.take_in(job) {
+                    *step = Step::Job(*job);
                     return Err(error);
                 }
             }
@@ -188,9 +197,9 @@ impl<T: Tree> Applier<T> {
                 Ok(())
             }
             Job::InForce(force, newest) => {
-                let done = lock(&self.follow.ahead).in_force(force, newest);
-                self.follow.forget(&done);
-                self.follow.open.store(true, std::sync::atomic::Ordering::Release);
+                let released = lock(&self.follow.ahead).in_force(force, newest);
+                self.wait_for(released);
+                self.follow.open.store(true, Ordering::Release);
                 Ok(())
             }
             Job::Contents(contents) => match self.stage(&contents) {
@@ -203,6 +212,12 @@ impl<T: Tree> Applier<T> {
             }
             Job::CompareStart(start) => {
                 let (head, root, expected) = *start;
+                // They told positions of the journal that is left now.
+                for (ids, _) in self.barriers.drain(..) {
+                    let mut ahead = lock(&self.follow.ahead);
+                    ids.iter().for_each(|id| ahead.doubt(*id));
+                }
+                self.fill_to = None;
                 self.compare = Some(Compare::new(head, root, expected));
                 Ok(())
             }
@@ -213,6 +228,7 @@ impl<T: Tree> Applier<T> {
                 done.map_err(|error| (error, Box::new(Job::CompareEntries(entries))))
             }
             Job::CompareEnd(done) => {
+                // A stream that broke off is compared again from its beginning.
                 let Some(mut compare) = self.compare.take() else { return Ok(()) };
                 match compare.end(self) {
                     Ok(()) => {
@@ -237,13 +253,13 @@ impl<T: Tree> Applier<T> {
         let mut touches = Vec::new();
         let mut debts: HashMap<ObjectId, Debt> = HashMap::new();
         let mut gone = Vec::new();
-        let mut releases = Vec::new();
+        // A job that failed halfway comes again: its records are here, its releases are not.
+        let releases = records.iter().flat_map(|(record, _)| &record.releases);
+        let releases = releases.map(|release| (release.touch.clone(), release.through)).collect();
         for (record, _) in records.iter().filter(|(record, _)| record.at > head) {
             for change in &record.changes {
                 self.note_change(change, record.at, &mut touches, &mut debts, &mut gone)?;
             }
-            releases
-                .extend(record.releases.iter().map(|release| (release.touch.clone(), release.through)));
             batch.append(record.clone());
         }
         for touch in &touches {
@@ -254,23 +270,28 @@ impl<T: Tree> Applier<T> {
         }
         follow.shelf.commit(batch, true).wait()?;
         let at = follow.shelf.head().at;
-        {
+        for id in gone {
+            lock(&follow.owed).remove(id);
+            self.drop_ready(id)?;
+        }
+        for debt in debts.values() {
             let mut owed = lock(&follow.owed);
-            for id in gone {
-                owed.remove(id);
-                self.ready.remove(&id);
-            }
-            for debt in debts.values() {
-                owed.add(debt);
+            owed.add(debt);
+            // A content that came early, but not for long enough: nobody fetches it now.
+            if self.stock.ready.get(&debt.id).is_some_and(|(version, _)| *version < debt.version) {
+                owed.unasked(debt.id);
             }
         }
         self.dirty.extend(touches);
-        for (_, inlines) in records {
-            for inline in inlines {
-                if lock(&follow.owed).is_asked(inline.id) {
-                    continue;
+        for inline in records.iter().flat_map(|(_, inlines)| inlines) {
+            let wanted = follow.shelf.object(inline.id)?;
+            if wanted.is_some_and(|object| object.version == inline.version)
+                && !lock(&follow.owed).is_asked(inline.id)
+            {
+                match self.stage_one(inline.id, inline.version, &inline.data) {
+                    Err(error) if error.no_room() => follow.no_room(&error),
+                    other => other?,
                 }
-                self.stage_one(inline.id, inline.version, &inline.data)?;
             }
         }
         self.count_owed();
@@ -313,80 +334,119 @@ impl<T: Tree> Applier<T> {
         Ok(())
     }
 
-    /// Writes contents aside. They count only with the root hash that the journal names.
+    /// Writes contents aside. They count only with the root hash that the journal names. What there is no
+    /// room for is fetched again later: meanwhile a removal may make room.
     fn stage(&mut self, contents: &[Arrived]) -> Result<()> {
         for arrived in contents {
-            match &arrived.content {
-                Arrival::Bytes(data) => self.stage_one(arrived.id, arrived.version, data)?,
-                Arrival::Staged(root) => self.note_ready(arrived.id, arrived.version, *root)?,
+            let done = match &arrived.content {
+                Arrival::Bytes(data) => self.stage_one(arrived.id, arrived.version, data),
+                Arrival::Staged(root) => self.note_ready(arrived.id, arrived.version, *root),
+            };
+            match done {
+                Err(error) if error.no_room() => {
+                    self.follow.no_room(&error);
+                    lock(&self.follow.owed).unasked(arrived.id);
+                }
+                other => other?,
             }
+        }
+        if self.follow.may_fetch() {
+            *lock(&self.follow.full) = None;
         }
         Ok(())
     }
 
     fn stage_one(&mut self, id: ObjectId, version: Version, data: &[u8]) -> Result<()> {
         let root = hash_bytes(data).root;
-        if self.ready.get(&id) == Some(&(version, root)) {
+        if self.stock.ready.get(&id) == Some(&(version, root)) {
             return Ok(());
         }
-        let mut stage = self.follow.tree.stage(id)?;
-        stage.write_all(data).map_err(|source| FollowError::Write { what: id.to_string(), source })?;
-        self.follow.tree.staged(stage)?;
+        let tree = self.follow.tree.clone();
+        // What was ready there is not from here on.
+        self.stock.ready.remove(&id);
+        let mut stage = tree.stage(id)?;
+        if let Err(source) = stage.write_all(data) {
+            drop(stage);
+            tree.remove(Spot::Tmp(id))?;
+            return Err(FollowError::Write { what: id.to_string(), source });
+        }
+        tree.staged(stage)?;
         self.note_ready(id, version, root)
     }
 
     fn note_ready(&mut self, id: ObjectId, version: Version, root: Hash) -> Result<()> {
-        self.ready.insert(id, (version, root));
-        let object = self.follow.shelf.object(id)?;
-        match object {
-            Some(object) if object.version == version && object.root == root => {
-                self.dirty.push(Touch::Object(id));
-            }
-            Some(object) if object.version == version => {
-                tracing::warn!(
-                    share = %self.follow.config.share, %id,
-                    "content came with another hash than the journal names; it is asked for again"
-                );
-                self.ready.remove(&id);
-                lock(&self.follow.owed).unasked(id);
-                self.follow.owing.notify_waiters();
-            }
-            Some(object) if object.version > version => {
-                lock(&self.follow.owed).unasked(id);
-                self.follow.owing.notify_waiters();
-            }
-            // A later version than the journal has brought so far: its record is on the way (R25).
-            _ => {}
+        self.stock.ready.insert(id, (version, root));
+        let Some(object) = self.follow.shelf.object(id)? else {
+            // Deleted while its content was on the way.
+            return self.drop_ready(id);
+        };
+        if object.version < version {
+            // The record that names it is on the way (R25).
+            return Ok(());
+        }
+        if object.version == version && object.root == root {
+            self.dirty.push_back(Touch::Object(id));
+            return Ok(());
+        }
+        self.drop_ready(id)?;
+        if object.version == version {
+            tracing::warn!(
+                share = %self.follow.config.share, %id,
+                "content came with another hash than the journal names; it is asked for again"
+            );
+            lock(&self.follow.owed).rest(id);
+        } else {
+            lock(&self.follow.owed).unasked(id);
+            self.follow.owing.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn drop_ready(&mut self, id: ObjectId) -> Result<()> {
+        if self.stock.ready.remove(&id).is_some() {
+            self.follow.tree.remove(Spot::Tmp(id))?;
         }
         Ok(())
     }
 
     /// Settles what is dirty, a bounded number at a time.
     pub fn settle(&mut self) -> Result<()> {
+        let follow = self.follow.clone();
+        if self.dirty.len() > SETTLE_MAX {
+            // What is settled later may be where something settled earlier comes from.
+            let all = self.dirty.make_contiguous();
+            Settler::new(&*follow.tree, &follow.shelf, &mut self.stock).survey(all)?;
+        }
         while !self.dirty.is_empty() {
             let many = self.dirty.len().min(SETTLE_MAX);
-            let touches: Vec<Touch> = self.dirty[..many].to_vec();
-            let follow = self.follow.clone();
-            let mut settler = Settler::new(&*follow.tree, &follow.shelf, &mut self.ready);
+            let mut seen = HashSet::new();
+            let touches: Vec<Touch> =
+                self.dirty.range(..many).filter(|touch| seen.insert(*touch)).cloned().collect();
+            let mut settler = Settler::new(&*follow.tree, &follow.shelf, &mut self.stock);
             settler.adopt = self.compare.is_some();
             let done = settler.settle(&touches);
-            let kept = settler.kept;
             let mut batch = follow.shelf.batch();
             // What was done before a failure is noted all the same.
-            let paid = settler.into_batch(&mut batch);
+            let out = settler.into_batch(&mut batch);
             follow.shelf.commit(batch, false).wait()?;
             {
                 let mut owed = lock(&follow.owed);
-                for (id, version) in paid {
+                for (id, version) in out.paid {
                     owed.paid(id, version);
                 }
+                out.lost.iter().for_each(|debt| owed.add(debt));
+                out.unready.iter().for_each(|id| owed.unasked(*id));
             }
+            self.dirty.extend(out.again);
             self.count_owed();
-            follow.note(|progress| progress.kept += kept);
+            if out.kept > 0 {
+                follow.note(|progress| progress.kept += out.kept);
+            }
             done?;
             self.dirty.drain(..many);
             self.settled.extend(touches);
         }
+        self.stock.seen_at.clear();
         Ok(())
     }
 
@@ -397,25 +457,40 @@ impl<T: Tree> Applier<T> {
 
     pub fn count_owed(&self) {
         let count = lock(&self.follow.owed).len();
-        self.follow.owed_count.store(count, std::sync::atomic::Ordering::Release);
+        self.follow.owed_count.store(count, Ordering::Release);
         if count > 0 {
             self.follow.owing.notify_waiters();
         }
     }
 
-    /// A release counts here when what it is about is on the disk, content included.
-    fn wait_for(&mut self, releases: Vec<(Touch, Gen)>) {
-        let head = self.follow.shelf.head().at.seq;
+    /// A release counts here when what it is about is on the disk, content included. Most are of changes
+    /// that nobody here awaits.
+    fn wait_for(&mut self, mut releases: Vec<(Touch, Gen)>) {
+        let follow = self.follow.clone();
+        {
+            let ahead = lock(&follow.ahead);
+            releases.retain(|(touch, _)| ahead.cares(touch));
+        }
+        if releases.len() + self.waiting.len() > WAITING_MAX {
+            let waiting: Vec<Touch> = self.waiting.drain(..).map(|waiting| waiting.touch).collect();
+            let mut ahead = lock(&follow.ahead);
+            ahead.forget_recent();
+            ahead.doubt_all(waiting.iter().chain(releases.iter().map(|(touch, _)| touch)));
+            return;
+        }
+        let head = follow.shelf.head().at.seq;
         for (touch, through) in releases {
             let id = match &touch {
-                Touch::Object(id) => Some(*id),
-                Touch::Entry(dir, name) => self.follow.shelf.child(*dir, name).ok().flatten(),
+                Touch::Object(id) => Ok(Some(*id)),
+                Touch::Entry(dir, name) => follow.shelf.child(*dir, name),
             };
-            let kind =
-                id.and_then(|id| self.follow.shelf.object(id).ok().flatten()).map(|object| object.kind);
-            let until = match (id, kind) {
-                (Some(id), Some(Kind::File)) => Until::Paid(id),
-                _ => Until::PaidTo(head),
+            let object = id.and_then(|id| id.map_or(Ok(None), |id| follow.shelf.object(id)));
+            let until = match object {
+                Ok(Some(object)) if object.kind == Kind::File => Until::Paid(object.id),
+                Ok(Some(object)) if object.kind != Kind::Directory => Until::Now,
+                Ok(None) => Until::Now,
+                // A directory that came with what is in it. What cannot be told is waited for.
+                Ok(Some(_)) | Err(_) => Until::PaidTo(head),
             };
             self.waiting.push(Waiting { touch, through, until });
         }
@@ -431,6 +506,7 @@ impl<T: Tree> Applier<T> {
             let mut released = Vec::new();
             self.waiting.retain(|waiting| {
                 let here = match waiting.until {
+                    Until::Now => true,
                     Until::Paid(id) => !owed.contains(id),
                     Until::PaidTo(seq) => oldest.is_none_or(|oldest| oldest > seq),
                 };
@@ -440,8 +516,10 @@ impl<T: Tree> Applier<T> {
                 !here
             });
             drop(owed);
-            let done = lock(&follow.ahead).released(&released);
-            follow.forget(&done);
+            if !released.is_empty() {
+                let done = follow.with_ahead(|ahead| ahead.released(&released));
+                follow.forget(&done);
+            }
             oldest
         };
         let here = |seq: Seq| applied >= seq && oldest.is_none_or(|oldest| oldest > seq);
@@ -449,9 +527,11 @@ impl<T: Tree> Applier<T> {
             std::mem::take(&mut self.barriers).into_iter().partition(|(_, seq)| here(*seq));
         self.barriers = left;
         for (ids, _) in ended {
-            for id in &ids {
-                lock(&follow.ahead).remove(*id);
-            }
+            follow.with_ahead(|ahead| {
+                for id in &ids {
+                    ahead.remove(*id);
+                }
+            });
             follow.forget(&ids);
         }
         if self.fill_to.is_some_and(here) {
@@ -460,7 +540,7 @@ impl<T: Tree> Applier<T> {
             let mut batch = follow.shelf.batch();
             batch.set_meta(|meta| meta.confirmed = true);
             follow.shelf.commit(batch, true).wait()?;
-            follow.confirmed.store(true, std::sync::atomic::Ordering::Release);
+            follow.confirmed.store(true, Ordering::Release);
             tracing::info!(share = %follow.config.share, "the copy is filled and answers from now on");
         }
         Ok(())

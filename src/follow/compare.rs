@@ -3,12 +3,13 @@
 //! by content; what is too much goes last, through the park; what is foreign is kept aside.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 
 use super::applier::Applier;
 use super::settle::Entry;
 use super::{FollowError, Result, lock};
 use crate::catalog::{Batch, Change, Debt, Head, Touch, decode_change};
-use crate::id::{Name, ObjectId, RelPath};
+use crate::id::{Gen, Name, ObjectId, RelPath};
 use crate::link::share::SnapEntry;
 use crate::object::{Kind, Object};
 use crate::tree::{Place, Spot, Tree};
@@ -18,12 +19,15 @@ const NAMES: usize = 1000;
 
 pub(super) struct Compare {
     head: Head,
-    /// Directories in the order in which the snapshot lists them; the first is being listed.
+    /// Directories in the order in which the snapshot lists them.
     dirs: VecDeque<ObjectId>,
-    /// The last name the snapshot listed in the first of `dirs`.
+    /// So many of the first `dirs` were left; the next one is being listed.
+    left: usize,
+    /// The last name the snapshot listed in that directory.
     last: Option<Name>,
-    /// Objects that lost a name and may have lost their last one.
-    loose: BTreeSet<ObjectId>,
+    /// Objects that lost a name and may have lost their last one. Each has one in limbo, so that a crash
+    /// forgets none: not read yet at the beginning.
+    loose: Option<BTreeSet<ObjectId>>,
     root: Option<Object>,
     seen: u64,
     expected: u64,
@@ -34,16 +38,42 @@ impl Compare {
         Self {
             head,
             dirs: VecDeque::from([ObjectId::ROOT]),
+            left: 0,
             last: None,
-            loose: BTreeSet::new(),
+            loose: None,
             root: Some(root),
             seen: 0,
             expected,
         }
     }
 
-    /// Entries in the snapshot's order. May be repeated after a failure.
+    /// Entries in the snapshot's order. May be repeated after a failure: nothing was taken in then.
     pub fn take_in<T: Tree>(&mut self, applier: &mut Applier<T>, entries: &[SnapEntry]) -> Result<()> {
+        let before = (self.left, self.dirs.len(), self.last.clone());
+        let root = self.root.clone();
+        let done = self.commit_entries(applier, entries);
+        if done.is_err() {
+            self.dirs.truncate(before.1);
+            (self.left, _, self.last) = before;
+            self.root = root;
+            return done;
+        }
+        self.dirs.drain(..self.left);
+        self.left = 0;
+        self.seen += entries.len() as u64;
+        let (seen, expected) = (self.seen, self.expected);
+        applier.follow.note(|progress| {
+            progress.compared = seen;
+            progress.expected = expected;
+        });
+        Ok(())
+    }
+
+    fn commit_entries<T: Tree>(
+        &mut self,
+        applier: &mut Applier<T>,
+        entries: &[SnapEntry],
+    ) -> Result<()> {
         let mut batch = self.batch(applier);
         let mut touches = Vec::new();
         if let Some(root) = self.root.take() {
@@ -51,6 +81,9 @@ impl Compare {
             touches.push(Touch::Object(ObjectId::ROOT));
         }
         let mut debts = Vec::new();
+        if self.loose.is_none() {
+            self.loose = Some(in_limbo(applier)?);
+        }
         for entry in entries {
             let (parent, name, object) = read(applier, entry)?;
             self.close_before(applier, parent, &name, &mut batch, &mut touches)?;
@@ -59,6 +92,7 @@ impl Compare {
         for debt in &debts {
             batch.owe(*debt);
         }
+        mark(applier, &mut batch, &touches);
         applier.follow.shelf.commit(batch, false).wait()?;
         {
             let mut owed = lock(&applier.follow.owed);
@@ -67,13 +101,6 @@ impl Compare {
             }
         }
         applier.dirty(touches);
-        applier.settle()?;
-        self.seen += entries.len() as u64;
-        let (seen, expected) = (self.seen, self.expected);
-        applier.follow.note(|progress| {
-            progress.compared = seen;
-            progress.expected = expected;
-        });
         Ok(())
     }
 
@@ -100,9 +127,12 @@ impl Compare {
         let known = shelf.object(object.id)?;
         let there = shelf.child(parent, &name)?;
         if let Some(old) = there.filter(|old| *old != object.id) {
-            self.loose.insert(old);
+            self.loosen(old, batch);
         }
-        self.loose.remove(&object.id);
+        if self.loose.as_mut().is_some_and(|loose| loose.remove(&object.id)) {
+            let id = object.id;
+            batch.apply(Change::Unlink { parent: limbo(), name: limbo_name(id), id });
+        }
         let local = shelf.local(object.id)?;
         if object.kind == Kind::File {
             let mut here = local.clone();
@@ -148,14 +178,14 @@ impl Compare {
         batch: &mut Batch,
         touches: &mut Vec<Touch>,
     ) -> Result<()> {
-        while let Some(dir) = self.dirs.front().copied() {
+        while let Some(dir) = self.dirs.get(self.left).copied() {
             if dir == parent {
                 self.surplus(applier, dir, Some(name), batch, touches)?;
                 self.last = Some(name.clone());
                 return Ok(());
             }
             self.surplus(applier, dir, None, batch, touches)?;
-            self.dirs.pop_front();
+            self.left += 1;
             self.last = None;
         }
         Err(FollowError::Peer {
@@ -184,7 +214,7 @@ impl Compare {
                 }
                 batch.apply(Change::Unlink { parent: dir, name: name.clone(), id });
                 touches.push(Touch::Entry(dir, name.clone()));
-                self.loose.insert(id);
+                self.loosen(id, batch);
                 after = Some(name);
             }
             if !full {
@@ -193,18 +223,23 @@ impl Compare {
         }
     }
 
-    /// The snapshot is whole: what it did not list goes, and the copy stands where it was taken.
+    /// The snapshot is whole: what it did not list goes, and the copy stands where it was taken. May be
+    /// repeated after a failure.
     pub fn end<T: Tree>(&mut self, applier: &mut Applier<T>) -> Result<()> {
-        let mut batch = self.batch(applier);
-        let mut touches = Vec::new();
-        while let Some(dir) = self.dirs.pop_front() {
+        self.take_in(applier, &[])?;
+        while let Some(dir) = self.dirs.front().copied() {
+            let mut batch = self.batch(applier);
+            let mut touches = Vec::new();
             self.surplus(applier, dir, None, &mut batch, &mut touches)?;
+            mark(applier, &mut batch, &touches);
+            applier.follow.shelf.commit(batch, false).wait()?;
+            applier.dirty(touches);
+            self.dirs.pop_front();
             self.last = None;
         }
-        applier.follow.shelf.commit(batch, false).wait()?;
-        applier.dirty(touches);
-        while let Some(id) = self.loose.pop_first() {
+        while let Some(id) = self.loose.as_ref().and_then(|loose| loose.first().copied()) {
             self.drop_loose(applier, id)?;
+            self.loose.get_or_insert_default().remove(&id);
         }
         applier.settle()?;
         let follow = applier.follow.clone();
@@ -222,29 +257,68 @@ impl Compare {
         Ok(())
     }
 
+    fn loosen(&mut self, id: ObjectId, batch: &mut Batch) {
+        self.loose.get_or_insert_default().insert(id);
+        batch.apply(Change::Link { parent: limbo(), name: limbo_name(id), id });
+    }
+
     /// An object without a name, and everything below it, is gone from the share.
     fn drop_loose<T: Tree>(&mut self, applier: &mut Applier<T>, id: ObjectId) -> Result<()> {
         let shelf = applier.follow.shelf.clone();
-        if !shelf.links(id)?.is_empty() {
-            return Ok(());
+        if shelf.links(id)?.iter().any(|(parent, _)| *parent != limbo()) {
+            let mut batch = self.batch(applier);
+            batch.apply(Change::Unlink { parent: limbo(), name: limbo_name(id), id });
+            return Ok(shelf.commit(batch, false).wait()?);
+        }
+        loop {
+            let children = shelf.children(id, None, NAMES)?;
+            if children.is_empty() {
+                break;
+            }
+            let mut batch = self.batch(applier);
+            for (name, child) in children {
+                self.loosen(child, &mut batch);
+                batch.apply(Change::Unlink { parent: id, name, id: child });
+            }
+            shelf.commit(batch, false).wait()?;
         }
         let mut batch = self.batch(applier);
-        let mut touches = vec![Touch::Object(id)];
-        let mut after: Option<Name> = None;
-        loop {
-            let children = shelf.children(id, after.as_ref(), NAMES)?;
-            let Some((last, _)) = children.last() else { break };
-            after = Some(last.clone());
-            for (name, child) in children {
-                batch.apply(Change::Unlink { parent: id, name, id: child });
-                self.loose.insert(child);
-            }
-        }
         batch.apply(Change::Gone { id });
+        mark(applier, &mut batch, &[Touch::Object(id)]);
         shelf.commit(batch, false).wait()?;
         lock(&applier.follow.owed).remove(id);
-        applier.dirty(touches.drain(..));
+        applier.dirty([Touch::Object(id)]);
         Ok(())
+    }
+}
+
+/// No object: the directory, in the catalog only, of objects that may have lost their last name.
+fn limbo() -> ObjectId {
+    ObjectId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2])
+}
+
+fn limbo_name(id: ObjectId) -> Name {
+    Name::new(id.to_string().as_bytes()).expect("32 hexadecimal digits are a name")
+}
+
+fn in_limbo<T: Tree>(applier: &Applier<T>) -> Result<BTreeSet<ObjectId>> {
+    let mut all = BTreeSet::new();
+    let mut after: Option<Name> = None;
+    loop {
+        let some = applier.follow.shelf.children(limbo(), after.as_ref(), NAMES)?;
+        let Some((last, _)) = some.last() else { return Ok(all) };
+        after = Some(last.clone());
+        all.extend(some.into_iter().map(|(_, id)| id));
+    }
+}
+
+/// What a comparison changes in the catalog of a copy that answers already is settled again after a
+/// crash. (Before the first one has ended, a crash begins it anew, and that looks at everything.)
+fn mark<T: Tree>(applier: &Applier<T>, batch: &mut Batch, touches: &[Touch]) {
+    if applier.follow.confirmed.load(Ordering::Acquire) {
+        for touch in touches {
+            batch.mark(touch.clone(), Gen(0));
+        }
     }
 }
 

@@ -9,16 +9,15 @@ use http::{Method, Request, StatusCode};
 use tokio::sync::mpsc;
 
 use super::applier::{Arrival, Arrived, Job};
+use super::owed::{Lane, SMALL};
 use super::{Follow, FollowError, lock};
 use crate::id::{Hash, ObjectId, Version};
-use crate::link::Class;
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
-use crate::tree::Tree;
+use crate::link::{Class, Links};
 use crate::tree::content::Hasher;
+use crate::tree::{Spot, Tree};
 
-/// Contents up to this size travel in the small lane and are held in memory till they are written.
-const SMALL: u64 = 256 * 1024;
 /// Contents asked for at once in the small lane, and their bytes together.
 const MANY: usize = 256;
 const TOGETHER: u64 = 4 << 20;
@@ -26,16 +25,12 @@ const TOGETHER: u64 = 4 << 20;
 const PIECES: usize = 16;
 /// What changed under the primary's reader, or could not be had, is asked for again after this.
 const RETRY: Duration = Duration::from_millis(250);
+/// What came with another hash than the journal names is asked for again after this.
+const REST: Duration = Duration::from_secs(1);
 /// Longest message of wants: 256 of 30 bytes.
 const WANTS_MAX: usize = 64 << 10;
 /// Longest message between contents.
 const HEAD_MAX: usize = 1024;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
-    Small,
-    Large,
-}
 
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
@@ -51,26 +46,33 @@ enum FetchError {
     Stopped,
 }
 
-pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, lane: Lane) {
+pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>, lane: Lane) {
+    let mut rested = follow.clock.boot();
     while !follow.stopped() {
+        let now = follow.clock.boot();
+        if now.since(rested) >= REST {
+            rested = now;
+            lock(&follow.owed).rested();
+        }
         let owing = follow.owing.notified();
         tokio::pin!(owing);
         owing.as_mut().enable();
         let wants = {
             let mut owed = lock(&follow.owed);
             match lane {
-                Lane::Small => owed.ask(MANY, TOGETHER, |size| size <= SMALL),
-                Lane::Large => owed.ask(1, u64::MAX, |size| size > SMALL),
+                _ if !follow.may_fetch() => Vec::new(),
+                Lane::Small => owed.ask(lane, MANY, TOGETHER),
+                Lane::Large => owed.ask(lane, 1, u64::MAX),
             }
         };
         if wants.is_empty() {
             tokio::select! {
                 () = owing => {}
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(REST) => {}
             }
             continue;
         }
-        let fetched = fetch(&follow, &wants).await;
+        let fetched = fetch(&follow, &links, &wants).await;
         let again = match &fetched {
             Ok(again) => again.clone(),
             Err(_) => wants.iter().map(|(id, _)| *id).collect(),
@@ -96,10 +98,10 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, lane: Lane) {
 /// Asks for some contents and hands over what comes. Says what is to be asked for again.
 async fn fetch<T: Tree>(
     follow: &Arc<Follow<T>>,
+    links: &Links,
     wants: &[(ObjectId, Version)],
 ) -> Result<Vec<ObjectId>, FetchError> {
-    let peer =
-        follow.links.peer(&follow.config.primary).filter(|peer| peer.up()).ok_or(FetchError::Down)?;
+    let peer = links.peer(&follow.config.primary).filter(|peer| peer.up()).ok_or(FetchError::Down)?;
     let message = Wants {
         wants: wants
             .iter()
@@ -202,15 +204,15 @@ async fn take_large<T: Tree>(
     let writer = {
         let follow = follow.clone();
         tokio::task::spawn_blocking(move || -> Result<Hash, FollowError> {
-            let failed = |source| FollowError::Write { what: id.to_string(), source };
-            let mut stage = follow.tree.stage(id)?;
-            let mut hasher = Hasher::new();
-            while let Some(bytes) = inbox.blocking_recv() {
-                stage.write_all(&bytes).map_err(failed)?;
-                hasher.update(&bytes);
+            let done = write_large(&*follow.tree, id, &mut inbox);
+            if let Err(error) = &done {
+                // A part of it is in nobody's use, and in the way of others.
+                follow.tree.remove(Spot::Tmp(id))?;
+                if error.no_room() {
+                    follow.no_room(error);
+                }
             }
-            follow.tree.staged(stage)?;
-            Ok(hasher.finish().root)
+            done
         })
     };
     let mut left = head.size;
@@ -227,4 +229,20 @@ async fn take_large<T: Tree>(
     let end: ContentEnd = next(answers).await?;
     let root = writer.await.map_err(|_| FetchError::Stopped)??;
     Ok(end.whole.then_some(root))
+}
+
+fn write_large<T: Tree>(
+    tree: &T,
+    id: ObjectId,
+    inbox: &mut mpsc::Receiver<Bytes>,
+) -> Result<Hash, FollowError> {
+    let failed = |source| FollowError::Write { what: id.to_string(), source };
+    let mut stage = tree.stage(id)?;
+    let mut hasher = Hasher::new();
+    while let Some(bytes) = inbox.blocking_recv() {
+        stage.write_all(&bytes).map_err(failed)?;
+        hasher.update(&bytes);
+    }
+    tree.staged(stage)?;
+    Ok(hasher.finish().root)
 }

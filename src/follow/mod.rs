@@ -19,18 +19,21 @@ mod fetch;
 mod owed;
 mod pull;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ahead::Ahead;
-use owed::Owed;
+use owed::{Lane, Owed};
 use tokio::sync::{Notify, mpsc};
 
 use crate::catalog::{CatalogError, Shelf, Touch};
-use crate::clock::Clock;
+use crate::clock::{BootTime, Clock};
 use crate::effect::{Change, Depth, Read};
 use crate::id::{Gen, ObjectId, RelPath, ShareId, SiteId};
 use crate::link::Links;
@@ -42,6 +45,9 @@ use crate::tree::{Tree, TreeError};
 const LINKS_MAX: usize = 40;
 /// Requests sent home and not yet back: beyond it writes get a retry answer.
 const AHEAD_MAX: usize = 65_536;
+/// What failed is tried again after this, and after twice as long up to the most.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Jobs that wait for the applier.
 const JOBS_MAX: usize = 64;
 
@@ -63,6 +69,27 @@ pub enum FollowError {
     Task,
 }
 
+impl FollowError {
+    /// The disk is full: removals may still pass, and make room (R27).
+    fn no_room(&self) -> bool {
+        self.raw().is_some_and(|errno| matches!(errno, libc::ENOSPC | libc::EDQUOT))
+    }
+
+    /// A directory was to be moved below itself.
+    fn is_into_itself(&self) -> bool {
+        self.raw() == Some(libc::EINVAL)
+    }
+
+    fn raw(&self) -> Option<i32> {
+        match self {
+            Self::Tree(TreeError::Io { source, .. })
+            | Self::Read { source, .. }
+            | Self::Write { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
 type Result<T, E = FollowError> = std::result::Result<T, E>;
 
 /// What a share needs to know of the map.
@@ -77,7 +104,7 @@ pub struct Config {
 pub struct Progress {
     /// What it is doing: "waiting for the link", "comparing", "following".
     pub doing: &'static str,
-    /// Why nothing can be applied now, and what to do about it.
+    /// Why nothing, or no content, can be applied now.
     pub stopped: Option<String>,
     pub confirmed: bool,
     /// Entries compared so far, of so many.
@@ -103,7 +130,6 @@ pub struct Follow<T: Tree> {
     config: Config,
     shelf: Arc<Shelf>,
     tree: Arc<T>,
-    links: Arc<Links>,
     clock: Arc<dyn Clock>,
     ahead: Mutex<Ahead>,
     /// How many notes are in `ahead`: the fast path of every read.
@@ -112,14 +138,25 @@ pub struct Follow<T: Tree> {
     owed: Mutex<Owed>,
     owed_count: AtomicUsize,
     owing: Notify,
+    /// What a crash left in `.nearshare/tmp` is tidied away: content may be staged.
+    fetching: AtomicBool,
     confirmed: AtomicBool,
     /// The primary has said what is in force, or we are known to be cut off (R9).
     open: AtomicBool,
     progress: Mutex<Progress>,
+    /// The disk has no room for contents.
+    full: Mutex<Option<Full>>,
     jobs: mpsc::Sender<applier::Job>,
     stop: AtomicBool,
     stopping: Notify,
     applier: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// Contents are not fetched before `until`.
+struct Full {
+    until: BootTime,
+    wait: Duration,
+    why: String,
 }
 
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
@@ -135,6 +172,30 @@ impl<T: Tree> Follow<T> {
         links: Arc<Links>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
+        let (follow, inbox) = Self::take_up(config, shelf, tree, clock)?;
+        let applier = follow.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let handle = std::thread::Builder::new()
+            .name(format!("follow {}", follow.config.share))
+            .spawn(move || applier::run(&applier, &runtime, inbox))
+            .map_err(|source| FollowError::Read {
+                what: "starting the share's thread".into(),
+                source,
+            })?;
+        *lock(&follow.applier) = Some(handle);
+        tokio::spawn(pull::run(follow.clone(), links.clone()));
+        tokio::spawn(fetch::run(follow.clone(), links.clone(), Lane::Small));
+        tokio::spawn(fetch::run(follow.clone(), links, Lane::Large));
+        Ok(follow)
+    }
+
+    /// What the catalog remembers, without a task: the jobs are for an [`applier::Applier`].
+    fn take_up(
+        config: Config,
+        shelf: Arc<Shelf>,
+        tree: Arc<T>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Self>, mpsc::Receiver<applier::Job>)> {
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
         let mut ahead = Ahead::default();
         let mut last = 0;
@@ -153,9 +214,11 @@ impl<T: Tree> Follow<T> {
             owed_count: AtomicUsize::new(owed.len()),
             owed: Mutex::new(owed),
             owing: Notify::new(),
+            fetching: AtomicBool::new(false),
             confirmed: AtomicBool::new(shelf.meta().confirmed),
             open: AtomicBool::new(false),
             progress: Mutex::default(),
+            full: Mutex::default(),
             jobs,
             stop: AtomicBool::new(false),
             stopping: Notify::new(),
@@ -163,23 +226,9 @@ impl<T: Tree> Follow<T> {
             config,
             shelf,
             tree,
-            links,
             clock,
         });
-        let applier = follow.clone();
-        let runtime = tokio::runtime::Handle::current();
-        let handle = std::thread::Builder::new()
-            .name(format!("follow {}", follow.config.share))
-            .spawn(move || applier::run(&applier, &runtime, inbox))
-            .map_err(|source| FollowError::Read {
-                what: "starting the share's thread".into(),
-                source,
-            })?;
-        *lock(&follow.applier) = Some(handle);
-        tokio::spawn(pull::run(follow.clone()));
-        tokio::spawn(fetch::run(follow.clone(), fetch::Lane::Small));
-        tokio::spawn(fetch::run(follow.clone(), fetch::Lane::Large));
-        Ok(follow)
+        Ok((follow, inbox))
     }
 
     pub fn stop(&self) {
@@ -208,17 +257,41 @@ impl<T: Tree> Follow<T> {
         let owed = lock(&self.owed);
         let (debts, debt_bytes) = (owed.len() as u64, owed.bytes());
         drop(owed);
+        let progress = lock(&self.progress).clone();
         Progress {
             debts,
             debt_bytes,
             ahead: self.ahead_count.load(Ordering::Relaxed),
             confirmed: self.confirmed.load(Ordering::Relaxed),
-            ..lock(&self.progress).clone()
+            stopped: progress.stopped.or_else(|| lock(&self.full).as_ref().map(|full| full.why.clone())),
+            ..progress
         }
     }
 
     fn note(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut lock(&self.progress));
+    }
+
+    /// A content could not be written: no more are fetched for a while, and for twice as long if that
+    /// does not help. Everything else goes on.
+    fn no_room(&self, error: &FollowError) {
+        let now = self.clock.boot();
+        let mut full = lock(&self.full);
+        let wait = match &*full {
+            Some(full) if now < full.until => return,
+            Some(full) => (full.wait * 2).min(RETRY_MAX),
+            None => RETRY,
+        };
+        let why = error.to_string();
+        tracing::error!(share = %self.config.share, %error, retry = ?wait, "there is no room for contents");
+        self.note(|progress| progress.last_error = Some(why.clone()));
+        *full = Some(Full { until: BootTime(now.0 + wait), wait, why });
+    }
+
+    fn may_fetch(&self) -> bool {
+        let now = self.clock.boot();
+        self.fetching.load(Ordering::Acquire)
+            && lock(&self.full).as_ref().is_none_or(|full| now >= full.until)
     }
 
     fn stopped(&self) -> bool {
@@ -272,6 +345,9 @@ impl<T: Tree> Follow<T> {
         while let Some(name) = names.pop() {
             let dir = *above.last().unwrap_or(&ObjectId::ROOT);
             walk.steps.push((dir, name.clone()));
+            if names.is_empty() && walk.last.is_none() {
+                walk.last = Some(walk.steps.len() - 1);
+            }
             let Some(id) = self.shelf.child(dir, &name)? else { return Ok(walk) };
             let Some(object) = self.shelf.object(id)? else { return Ok(walk) };
             match object.kind {
@@ -303,13 +379,12 @@ impl<T: Tree> Follow<T> {
         for target in &change.targets {
             let walk = self.walk(&target.path)?;
             touches.extend(walk.found.map(Touch::Object));
-            touches
-                .extend(walk.steps.into_iter().next_back().map(|(dir, name)| Touch::Entry(dir, name)));
+            let last = walk.last.unwrap_or(walk.steps.len().saturating_sub(1));
+            touches.extend(walk.steps.into_iter().skip(last).map(|(dir, name)| Touch::Entry(dir, name)));
         }
         let above = above(&self.shelf, &touches)?;
         let id = self.next_note.fetch_add(1, Ordering::Relaxed);
-        lock(&self.ahead).note(id, touches.clone(), above);
-        self.ahead_count.fetch_add(1, Ordering::AcqRel);
+        self.with_ahead(|ahead| ahead.note(id, touches.clone(), above));
         let ticket = AheadTicket { follow: self.clone(), id, open: true };
         let mut batch = self.shelf.batch();
         batch.note_ahead(id, touches);
@@ -317,12 +392,18 @@ impl<T: Tree> Follow<T> {
         Ok(ticket)
     }
 
-    /// What was ahead is here: forgets the notes, in memory and on disk.
+    fn with_ahead<V>(&self, change: impl FnOnce(&mut Ahead) -> V) -> V {
+        let mut ahead = lock(&self.ahead);
+        let done = change(&mut ahead);
+        self.ahead_count.store(ahead.len(), Ordering::Release);
+        done
+    }
+
+    /// What was ahead is here: takes the notes off the disk as well.
     fn forget(&self, ids: &[u64]) {
         if ids.is_empty() {
             return;
         }
-        self.ahead_count.fetch_sub(ids.len(), Ordering::AcqRel);
         let mut batch = self.shelf.batch();
         for id in ids {
             batch.drop_ahead(*id);
@@ -337,6 +418,8 @@ impl<T: Tree> Follow<T> {
 struct Walk {
     /// Every entry looked up on the way.
     steps: Vec<(ObjectId, crate::id::Name)>,
+    /// Which of them is the last one of the path itself; those after it are where a symbolic link leads.
+    last: Option<usize>,
     found: Option<ObjectId>,
     /// It cannot be told where this leads.
     lost: bool,
@@ -401,8 +484,11 @@ pub struct AheadTicket<T: Tree> {
 impl<T: Tree> AheadTicket<T> {
     /// The primary did it; these are to be applied here before this copy answers again.
     pub fn answered(mut self, awaits: Vec<(Touch, Gen)>) {
+        let touches: Vec<Touch> = awaits.iter().map(|(touch, _)| touch.clone()).collect();
+        // What the catalog cannot tell is left in doubt.
+        let Ok(above) = above(&self.follow.shelf, &touches) else { return };
         self.open = false;
-        if lock(&self.follow.ahead).answered(self.id, awaits) {
+        if self.follow.with_ahead(|ahead| ahead.answered(self.id, awaits, above)) {
             self.follow.forget(&[self.id]);
         }
     }
@@ -410,7 +496,7 @@ impl<T: Tree> AheadTicket<T> {
     /// Nothing was done.
     pub fn refused(mut self) {
         self.open = false;
-        lock(&self.follow.ahead).remove(self.id);
+        self.follow.with_ahead(|ahead| ahead.remove(self.id));
         self.follow.forget(&[self.id]);
     }
 }
@@ -418,9 +504,8 @@ impl<T: Tree> AheadTicket<T> {
 impl<T: Tree> Drop for AheadTicket<T> {
     fn drop(&mut self) {
         if self.open {
-            lock(&self.follow.ahead).doubt(self.id);
             // The next barrier tells.
-            self.follow.owing.notify_waiters();
+            self.follow.with_ahead(|ahead| ahead.doubt(self.id));
         }
     }
 }

@@ -1,17 +1,45 @@
 //! The contents this copy awaits (R25), in the order in which they became due.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::catalog::{CatalogError, Debt, Shelf};
 use crate::id::{ObjectId, Seq, Version};
 
+/// Contents up to this size travel in the small lane and are held in memory till they are written.
+pub(super) const SMALL: u64 = 256 * 1024;
+
+/// Two lanes, so that small contents overtake large ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Small,
+    Large,
+}
+
+impl Lane {
+    pub fn of(size: u64) -> Self {
+        if size <= SMALL { Self::Small } else { Self::Large }
+    }
+}
+
+/// About 200 bytes for each content awaited.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    by_id: HashMap<ObjectId, (Seq, Version, u64)>,
-    by_seq: BTreeMap<(Seq, ObjectId), ()>,
+    by_id: HashMap<ObjectId, Due>,
+    by_seq: BTreeSet<(Seq, ObjectId)>,
+    /// What may be asked for, by lane.
+    wanted: [BTreeSet<(Seq, ObjectId)>; 2],
+    /// Not to be asked for at once again: it came wrong.
+    resting: BTreeSet<ObjectId>,
     bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    seq: Seq,
+    version: Version,
+    size: u64,
     /// Asked for and not yet here.
-    asked: HashSet<ObjectId>,
+    asked: bool,
 }
 
 impl Owed {
@@ -30,70 +58,89 @@ impl Owed {
 
     /// A content asked for before stays asked for: two never arrive at one place at a time.
     pub fn add(&mut self, debt: &Debt) {
-        let asked = self.asked.contains(&debt.id);
+        let asked = self.is_asked(debt.id);
         self.remove(debt.id);
-        if asked {
-            self.asked.insert(debt.id);
-        }
-        self.by_id.insert(debt.id, (debt.seq, debt.version, debt.size));
-        self.by_seq.insert((debt.seq, debt.id), ());
+        let due = Due { seq: debt.seq, version: debt.version, size: debt.size, asked };
+        self.by_id.insert(debt.id, due);
+        self.by_seq.insert((debt.seq, debt.id));
         self.bytes += debt.size;
+        if !asked {
+            self.want(debt.id, due);
+        }
     }
 
     /// The content has come, at this version or a later one.
     pub fn paid(&mut self, id: ObjectId, version: Version) {
-        if self.by_id.get(&id).is_some_and(|(_, owed, _)| *owed <= version) {
+        if self.by_id.get(&id).is_some_and(|due| due.version <= version) {
             self.remove(id);
         }
     }
 
     pub fn remove(&mut self, id: ObjectId) {
-        self.asked.remove(&id);
-        if let Some((seq, _, size)) = self.by_id.remove(&id) {
-            self.by_seq.remove(&(seq, id));
-            self.bytes -= size;
+        if let Some(due) = self.by_id.remove(&id) {
+            self.by_seq.remove(&(due.seq, id));
+            self.wanted[Lane::of(due.size) as usize].remove(&(due.seq, id));
+            self.bytes -= due.size;
         }
+        self.resting.remove(&id);
     }
 
     /// The next ones to ask for, oldest first: at most `most`, at most `bytes` together (but at least
-    /// one), of a size that `fits`.
-    pub fn ask(
-        &mut self,
-        most: usize,
-        bytes: u64,
-        fits: impl Fn(u64) -> bool,
-    ) -> Vec<(ObjectId, Version)> {
+    /// one).
+    pub fn ask(&mut self, lane: Lane, most: usize, bytes: u64) -> Vec<(ObjectId, Version)> {
         let mut asked = Vec::new();
         let mut sum = 0;
-        for (_, id) in self.by_seq.keys() {
-            let Some((_, version, size)) = self.by_id.get(id) else { continue };
-            if !fits(*size) || self.asked.contains(id) {
-                continue;
-            }
-            if asked.len() >= most || !asked.is_empty() && sum + size > bytes {
+        while let Some((seq, id)) = self.wanted[lane as usize].first().copied() {
+            let Some(due) = self.by_id.get_mut(&id) else { break };
+            if asked.len() >= most || !asked.is_empty() && sum + due.size > bytes {
                 break;
             }
-            sum += size;
-            asked.push((*id, *version));
+            sum += due.size;
+            due.asked = true;
+            asked.push((id, due.version));
+            self.wanted[lane as usize].remove(&(seq, id));
         }
-        self.asked.extend(asked.iter().map(|(id, _)| *id));
         asked
     }
 
     /// Not got: it may be asked for again.
     pub fn unasked(&mut self, id: ObjectId) {
-        self.asked.remove(&id);
+        if let Some(due) = self.by_id.get_mut(&id) {
+            due.asked = false;
+            let due = *due;
+            self.want(id, due);
+        }
+    }
+
+    /// It came wrong: it may be asked for again after `rested`.
+    pub fn rest(&mut self, id: ObjectId) {
+        if self.by_id.contains_key(&id) {
+            self.resting.insert(id);
+        }
+    }
+
+    /// Whether there is anything to ask that was not a moment ago.
+    pub fn rested(&mut self) -> bool {
+        let resting = std::mem::take(&mut self.resting);
+        for id in &resting {
+            self.unasked(*id);
+        }
+        !resting.is_empty()
+    }
+
+    fn want(&mut self, id: ObjectId, due: Due) {
+        self.wanted[Lane::of(due.size) as usize].insert((due.seq, id));
     }
 
     pub fn is_asked(&self, id: ObjectId) -> bool {
-        self.asked.contains(&id)
+        self.by_id.get(&id).is_some_and(|due| due.asked)
     }
     pub fn contains(&self, id: ObjectId) -> bool {
         self.by_id.contains_key(&id)
     }
     /// The oldest record whose content has not come.
     pub fn oldest(&self) -> Option<Seq> {
-        self.by_seq.first_key_value().map(|((seq, _), ())| *seq)
+        self.by_seq.first().map(|(seq, _)| *seq)
     }
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
@@ -125,12 +172,37 @@ mod tests {
         let ids = |asked: Vec<(ObjectId, Version)>| {
             asked.iter().map(|(id, _)| id.as_bytes()[0]).collect::<Vec<_>>()
         };
-        assert_eq!(ids(owed.ask(10, 1000, |_| true)), [2]);
-        assert_eq!(ids(owed.ask(10, 1000, |_| true)), [3, 1]);
-        assert!(owed.ask(10, 1000, |_| true).is_empty());
+        assert_eq!(ids(owed.ask(Lane::Small, 10, 1000)), [2]);
+        assert_eq!(ids(owed.ask(Lane::Small, 10, 1000)), [3, 1]);
+        assert!(owed.ask(Lane::Small, 10, 1000).is_empty());
         owed.unasked(ObjectId::from_bytes([3; 16]));
-        assert_eq!(ids(owed.ask(10, 1000, |size| size < 100)), [3]);
+        assert_eq!(ids(owed.ask(Lane::Small, 10, 1000)), [3]);
         assert_eq!(owed.oldest(), Some(Seq(1)));
+    }
+
+    #[test]
+    fn a_small_content_overtakes_older_large_ones() {
+        let mut owed = Owed::default();
+        owed.add(&debt(1, 1, 1, SMALL + 1));
+        owed.add(&debt(2, 2, 1, SMALL));
+        assert_eq!(owed.ask(Lane::Small, 10, u64::MAX)[0].0, ObjectId::from_bytes([2; 16]));
+        assert_eq!(owed.ask(Lane::Large, 10, u64::MAX)[0].0, ObjectId::from_bytes([1; 16]));
+        // Grown meanwhile: it changes lanes, but is not asked for twice at a time.
+        owed.add(&debt(2, 3, 2, SMALL + 1));
+        assert!(owed.ask(Lane::Large, 10, u64::MAX).is_empty());
+        owed.unasked(ObjectId::from_bytes([2; 16]));
+        assert_eq!(owed.ask(Lane::Large, 10, u64::MAX).len(), 1);
+    }
+
+    #[test]
+    fn what_came_wrong_rests_before_it_is_asked_for_again() {
+        let mut owed = Owed::default();
+        owed.add(&debt(1, 1, 1, 10));
+        assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
+        owed.rest(ObjectId::from_bytes([1; 16]));
+        assert!(owed.ask(Lane::Small, 10, 1000).is_empty());
+        assert!(owed.rested() && !owed.rested());
+        assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
     }
 
     #[test]

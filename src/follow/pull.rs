@@ -20,7 +20,7 @@ use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{
     Ack, Barrier, Beat, Feed, Follow as Ask, MESSAGE_MAX, Sent, Snap, SnapStart, feed, snap,
 };
-use crate::link::{Class, Peer};
+use crate::link::{Class, Links, Peer};
 use crate::object::Object;
 use crate::tree::Tree;
 
@@ -49,11 +49,11 @@ enum PullError {
     Stopped,
 }
 
-pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>) {
+pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
     let begun = follow.clock.boot();
     let mut wait = RETRY;
     while !follow.stopped() {
-        let error = match connect(&follow, begun).await {
+        let error = match connect(&follow, &links, begun).await {
             Ok(peer) => {
                 let tried = follow.clock.boot();
                 let ended = tokio::select! {
@@ -93,8 +93,12 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>) {
 
 /// Waits until the primary's site can be asked. Once it could not be for so long that we are cut off,
 /// what is here is served as it is (R9, R13).
-async fn connect<T: Tree>(follow: &Follow<T>, begun: BootTime) -> Result<Arc<Peer>, PullError> {
-    let Some(peer) = follow.links.peer(&follow.config.primary) else { return Err(PullError::Down) };
+async fn connect<T: Tree>(
+    follow: &Follow<T>,
+    links: &Links,
+    begun: BootTime,
+) -> Result<Arc<Peer>, PullError> {
+    let Some(peer) = links.peer(&follow.config.primary) else { return Err(PullError::Down) };
     if peer.up() {
         return Ok(peer);
     }
@@ -128,7 +132,6 @@ async fn ask(
 
 /// One connection's worth of following.
 async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
-    barrier(follow, peer).await?;
     let head = follow.shelf.head();
     let (asks, body) = sender(ANSWER_MAX);
     let first = Ask {
@@ -140,7 +143,11 @@ async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), Pu
     asks.send(&first).await.map_err(|_| PullError::Ended)?;
     let path = format!("/v1/share/{}/journal", follow.config.share);
     match ask(peer, Class::Control, path, body).await {
-        Ok(response) => journal(follow, response, asks).await,
+        Ok(response) => {
+            // Only now: before, the copy's positions may be those of another journal.
+            barrier(follow, peer).await?;
+            journal(follow, peer, response, asks).await
+        }
         Err(PullError::Status { status: StatusCode::CONFLICT, .. }) => compare(follow, peer).await,
         Err(error) => Err(error),
     }
@@ -160,6 +167,7 @@ async fn barrier<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), Pu
     let barrier: Barrier = prost::Message::decode(bytes).map_err(|error: prost::DecodeError| {
         PullError::Peer { what: "the barrier's answer", why: error.to_string() }
     })?;
+    lock(&follow.ahead).barred(&doubts);
     put(follow, Job::Barrier(doubts, Seq(barrier.seq))).await
 }
 
@@ -169,6 +177,7 @@ async fn put<T: Tree>(follow: &Follow<T>, job: Job) -> Result<(), PullError> {
 
 async fn journal<T: Tree>(
     follow: &Arc<Follow<T>>,
+    peer: &Peer,
     response: Response<Incoming>,
     asks: FrameSender,
 ) -> Result<(), PullError> {
@@ -223,10 +232,7 @@ async fn journal<T: Tree>(
                             continue;
                         }
                         // A request of this session got lost: its outcome is asked for.
-                        let Some(peer) = follow.links.peer(&follow.config.primary) else {
-                            return Err(PullError::Down);
-                        };
-                        barrier(follow, &peer).await?;
+                        barrier(follow, peer).await?;
                     }
                 }
             }

@@ -4,16 +4,18 @@
 //! Nothing that nearshare did not put there is ever destroyed: it is moved to `.nearshare/kept`.
 //! Objects that are between two names, or have none (R16), wait in `.nearshare/park`.
 
+mod park;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io::Read;
+use std::io;
 use std::sync::Arc;
 
 use super::FollowError;
-use crate::catalog::{Batch, Shelf, Touch};
+use crate::catalog::{Batch, Debt, Shelf, Touch};
 use crate::id::{Hash, Name, ObjectId, RelPath, Version};
 use crate::object::{Found, Kind, Local, LocalHandle, Object};
-use crate::tree::content::Hasher;
-use crate::tree::{Place, Spot, Tree};
+use crate::tree::content::hash_reader;
+use crate::tree::{Alive, Place, Resolved, Spot, Tree, TreeError};
 
 pub(super) type Entry = (ObjectId, Name);
 type Result<T> = std::result::Result<T, FollowError>;
@@ -21,119 +23,169 @@ type Result<T> = std::result::Result<T, FollowError>;
 /// Open directories kept for the next look in the same one.
 const DIRS_MAX: usize = 64;
 const READ_LEN: usize = 256 * 1024;
+/// Names of one directory read from the catalog at once.
+const NAMES: usize = 1000;
+/// Steps up to the root at most: a path of 4096 bytes has no more.
+const DEPTH_MAX: usize = 2048;
+/// A name in `.nearshare/tmp` for what is linked or made there for a moment. No object has this id, so
+/// that no content that is being fetched lies there.
+const SCRATCH: [u8; 16] = [0; 16];
 
-/// Verified content that waits at its `Spot::Tmp`.
-pub(super) type Ready = HashMap<ObjectId, (Version, Hash)>;
+/// What is in `.nearshare`, as far as this process put or found it there.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    /// Verified content that waits at its `Spot::Tmp`.
+    pub ready: HashMap<ObjectId, (Version, Hash)>,
+    /// What is at its `Spot::Park`.
+    pub park: BTreeSet<ObjectId>,
+    /// Objects seen at an entry that is no longer theirs, for the next settlings.
+    pub seen_at: HashMap<ObjectId, Entry>,
+    /// Left to be done, also after a settling that failed: directories whose own times our work has
+    /// moved,
+    stirred: BTreeSet<ObjectId>,
+    /// objects in the park that may have a place now,
+    parked: BTreeSet<ObjectId>,
+    /// and parked ones that the catalog has no more.
+    discard: BTreeSet<ObjectId>,
+}
 
 pub(super) struct Settler<'a, T: Tree> {
     tree: &'a T,
     shelf: &'a Shelf,
-    ready: &'a mut Ready,
+    stock: &'a mut Stock,
     locals: HashMap<ObjectId, Option<Local>>,
     handles: HashMap<LocalHandle, Option<ObjectId>>,
-    /// Objects seen at an entry that is no longer theirs.
-    seen_at: HashMap<ObjectId, Entry>,
     dirs: HashMap<ObjectId, Arc<T::Dir>>,
-    /// Directories whose own times our work has moved.
-    stirred: BTreeSet<ObjectId>,
-    parked: BTreeSet<ObjectId>,
-    /// Parked objects that the catalog has no more.
-    discard: BTreeSet<ObjectId>,
     placing: HashSet<Entry>,
-    paid: Vec<(ObjectId, Version)>,
+    buffer: Vec<u8>,
+    out: Outcome,
     /// A comparison is under way: a file that is there with the right content is taken over, whatever
     /// object it was.
     pub adopt: bool,
-    /// Versions that were moved aside, for the log.
+}
+
+/// What is to be committed after a settling, whether or not it came to its end.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub paid: Vec<(ObjectId, Version)>,
+    /// Contents that were here and are not: lost, or changed behind our back.
+    pub lost: Vec<Debt>,
+    /// Verified contents that somebody removed from `.nearshare/tmp`.
+    pub unready: Vec<ObjectId>,
+    /// What else is to be settled: all that was in a directory which had to be made again.
+    pub again: Vec<Touch>,
+    /// Versions that were moved aside.
     pub kept: u64,
 }
 
-/// A directory that is being emptied: the names yet to go, and its own name in the one above.
-type Emptied<T> = (Arc<<T as Tree>::Dir>, Vec<Name>, Option<Name>);
-
 /// Where an object's inode comes from.
-enum Source {
+enum Source<D> {
     /// Its new content, verified.
     Tmp,
     Park,
     At(Entry),
     /// One more name of an inode that keeps the one it has.
     Link(Entry),
+    /// Somebody moved it behind our back.
+    Stray(D, Name),
     Make,
     /// Its content has not come yet: what is there stays.
     Awaited,
 }
 
 impl<'a, T: Tree> Settler<'a, T> {
-    pub fn new(tree: &'a T, shelf: &'a Shelf, ready: &'a mut Ready) -> Self {
+    pub fn new(tree: &'a T, shelf: &'a Shelf, stock: &'a mut Stock) -> Self {
         Self {
             tree,
             shelf,
-            ready,
+            stock,
             locals: HashMap::new(),
             handles: HashMap::new(),
-            seen_at: HashMap::new(),
             dirs: HashMap::new(),
-            stirred: BTreeSet::new(),
-            parked: BTreeSet::new(),
-            discard: BTreeSet::new(),
             placing: HashSet::new(),
-            paid: Vec::new(),
+            buffer: Vec::new(),
+            out: Outcome::default(),
             adopt: false,
-            kept: 0,
         }
     }
 
-    /// Settles what the touches name, in their order. Afterwards `into_batch` has what to commit.
+    /// Settles what the touches name, in their order. Afterwards `into_batch` has what to commit. Where
+    /// the disk is full the rest is done all the same: it may make room (R27).
     pub fn settle(&mut self, touches: &[Touch]) -> Result<()> {
+        self.survey(touches)?;
+        let mut full = None;
         for touch in touches {
-            if let Touch::Entry(dir, name) = touch {
-                self.survey(*dir, name)?;
-            }
-        }
-        for touch in touches {
-            match touch {
-                Touch::Entry(dir, name) => self.place(*dir, name)?,
-                Touch::Object(id) => self.settle_object(*id)?,
+            let done = match touch {
+                Touch::Entry(dir, name) => {
+                    // Also where nothing is left to be done: a crash may have come before its times.
+                    self.stock.stirred.insert(*dir);
+                    self.place(*dir, name)
+                }
+                Touch::Object(id) => self.settle_object(*id),
+            };
+            match done {
+                Err(error) if error.no_room() => full = full.or(Some(error)),
+                other => other?,
             }
         }
         self.clear_park()?;
-        self.set_dir_times()
+        self.set_dir_times()?;
+        full.map_or(Ok(()), Err)
     }
 
-    /// What the disk and the catalog agree on now, and the debts that are paid.
-    pub fn into_batch(self, batch: &mut Batch) -> Vec<(ObjectId, Version)> {
+    /// What the disk and the catalog agree on now, and the debts that are paid and new.
+    pub fn into_batch(self, batch: &mut Batch) -> Outcome {
         for (id, local) in self.locals {
             batch.set_local(id, local);
         }
-        for (id, version) in &self.paid {
+        for (id, version) in &self.out.paid {
             batch.paid(*id, *version);
         }
-        self.paid
+        for debt in &self.out.lost {
+            batch.owe(*debt);
+        }
+        for touch in &self.out.again {
+            batch.mark(touch.clone(), crate::id::Gen(0));
+        }
+        self.out
     }
 
-    /// Notes an object that sits where it no longer belongs: its new place takes it from there.
-    fn survey(&mut self, parent: ObjectId, name: &Name) -> Result<()> {
+    /// Notes which objects sit where they no longer belong: their new places take them from there.
+    pub fn survey(&mut self, touches: &[Touch]) -> Result<()> {
+        for touch in touches {
+            if let Touch::Entry(dir, name) = touch {
+                self.survey_one(*dir, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn survey_one(&mut self, parent: ObjectId, name: &Name) -> Result<()> {
         let Some(dir) = self.dir(parent)? else { return Ok(()) };
         let Some(found) = self.tree.look(Spot::Entry(&dir, name))? else { return Ok(()) };
         let Some(id) = self.by_handle(&found.handle)? else { return Ok(()) };
         if self.shelf.child(parent, name)? != Some(id) && self.shelf.object(id)?.is_some() {
-            self.seen_at.insert(id, (parent, name.clone()));
+            self.stock.seen_at.insert(id, (parent, name.clone()));
         }
         Ok(())
     }
 
     fn settle_object(&mut self, id: ObjectId) -> Result<()> {
+        let parked = self.stock.park.contains(&id);
         let Some(object) = self.shelf.object(id)? else {
-            if self.tree.look(Spot::Park(id))?.is_some() {
-                self.discard.insert(id);
+            if parked {
+                self.stock.discard.insert(id);
             }
             return Ok(());
         };
+        if parked {
+            self.stock.parked.insert(id);
+        }
         if object.kind == Kind::Directory {
-            self.stirred.insert(id);
+            self.stock.stirred.insert(id);
         }
         for (parent, name) in self.shelf.links(id)? {
+            self.stock.stirred.insert(parent);
             self.place(parent, &name)?;
         }
         Ok(())
@@ -158,9 +210,7 @@ impl<'a, T: Tree> Settler<'a, T> {
                 if self.shelf.object(parent)?.is_none() {
                     return Ok(());
                 }
-                for (above, own) in self.shelf.links(parent)? {
-                    self.place(above, &own)?;
-                }
+                self.place_above(parent)?;
                 match self.dir(parent)? {
                     Some(dir) => dir,
                     None => return Ok(()),
@@ -177,12 +227,38 @@ impl<'a, T: Tree> Settler<'a, T> {
         };
         match (want, have) {
             (None, None) => Ok(()),
-            (None, Some((id, found))) => self.evict(&dir, parent, name, id, &found, false).map(|_| ()),
+            (None, Some((id, found))) => self.evict(&dir, parent, name, id, &found, false),
             (Some(object), Some((Some(id), found))) if id == object.id => {
                 self.refresh(&dir, parent, name, &object, &found)
             }
-            (Some(object), have) => self.bring(&dir, parent, name, &object, have),
+            (Some(object), have) => match self.bring(&dir, parent, name, &object, have) {
+                Err(error) if error.is_into_itself() => {
+                    // What is above it now will not be, once that has moved as well.
+                    self.place_above(parent)?;
+                    let have = match self.tree.look(Spot::Entry(&dir, name))? {
+                        Some(found) => Some((self.by_handle(&found.handle)?, found)),
+                        None => None,
+                    };
+                    self.bring(&dir, parent, name, &object, have)
+                }
+                other => other,
+            },
         }
+    }
+
+    /// Places a directory and all above it, from the top.
+    fn place_above(&mut self, dir: ObjectId) -> Result<()> {
+        let mut chain = Vec::new();
+        let mut at = dir;
+        while at != ObjectId::ROOT && chain.len() < DEPTH_MAX {
+            let Some((above, own)) = self.shelf.links(at)?.pop() else { break };
+            at = above;
+            chain.push((above, own));
+        }
+        while let Some((above, own)) = chain.pop() {
+            self.place(above, &own)?;
+        }
+        Ok(())
     }
 
     /// The right object is there: content and attributes.
@@ -202,8 +278,13 @@ impl<'a, T: Tree> Settler<'a, T> {
             return Ok(());
         }
         if object.kind == Kind::Directory {
-            self.stirred.insert(object.id);
+            self.stock.stirred.insert(object.id);
             return Ok(());
+        }
+        if self.is_foreign(object.id, found)? {
+            self.keep(Spot::Entry(dir, name), parent, name, CHANGED)?;
+            self.stock.stirred.insert(parent);
+            return self.lose(object);
         }
         let found = if found.attrs == object.attrs {
             found.clone()
@@ -222,22 +303,97 @@ impl<'a, T: Tree> Settler<'a, T> {
         name: &Name,
         object: &Object,
     ) -> Result<()> {
-        let old = self.local(object.id)?.map(|local| local.handle);
-        self.tree.set_attrs(Spot::Tmp(object.id), &object.attrs)?;
-        self.guard(dir, name, object.id)?;
+        let Some(new) = self.dress(object)? else { return Ok(()) };
+        let kept = self.guard(Spot::Entry(dir, name), parent, name, object.id)?;
+        self.bring_content(dir, parent, name, object, new, kept)
+    }
+
+    /// Gives verified content its attributes. `None`: somebody removed it, it is asked for again.
+    fn dress(&mut self, object: &Object) -> Result<Option<Found>> {
+        match self.tree.set_attrs(Spot::Tmp(object.id), &object.attrs) {
+            Ok(found) => Ok(Some(found)),
+            Err(TreeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.stock.ready.remove(&object.id);
+                self.out.unready.push(object.id);
+                Ok(None)
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Renames dressed content in, under this name last: until then the old content is known as ours
+    /// wherever it still is. `kept`: that was changed behind our back, and is kept already.
+    fn bring_content(
+        &mut self,
+        dir: &T::Dir,
+        parent: ObjectId,
+        name: &Name,
+        object: &Object,
+        new: Found,
+        kept: bool,
+    ) -> Result<()> {
+        let later = match self.local(object.id)? {
+            Some(old) => self.spread(parent, name, object, &new, &old, kept)?,
+            None => Vec::new(),
+        };
         self.tree.rename(Spot::Tmp(object.id), Spot::Entry(dir, name), true)?;
-        self.arrived(dir, parent, name, object)?;
-        for (other, own) in self.shelf.links(object.id)? {
+        self.stock.stirred.insert(parent);
+        self.stock.ready.remove(&object.id);
+        self.out.paid.push((object.id, object.version));
+        let local =
+            Local { handle: new.handle, stamp: new.stamp, version: object.version, settled: true };
+        self.set_local(object.id, Some(local))?;
+        for (other, own) in later {
+            self.place(other, &own)?;
+        }
+        Ok(())
+    }
+
+    /// Gives content that is still at its `Spot::Tmp` every other name that the old content has. Says
+    /// which names of the object have neither.
+    fn spread(
+        &mut self,
+        parent: ObjectId,
+        name: &Name,
+        object: &Object,
+        new: &Found,
+        old: &Local,
+        mut kept: bool,
+    ) -> Result<Vec<Entry>> {
+        if self.stock.park.contains(&object.id) {
+            kept |= self.guard(Spot::Park(object.id), parent, name, object.id)?;
+            self.tree.remove(Spot::Park(object.id))?;
+            self.stock.park.remove(&object.id);
+        }
+        let mut later = Vec::new();
+        let mut places = self.shelf.links(object.id)?;
+        places.extend(self.stock.seen_at.remove(&object.id));
+        for (other, own) in places {
             if (other, &own) == (parent, name) {
                 continue;
             }
             let Some(there) = self.dir(other)? else { continue };
-            let found = self.tree.look(Spot::Entry(&there, &own))?;
-            if found.as_ref().is_none_or(|found| Some(&found.handle) == old.as_ref()) {
-                self.relink(Spot::Entry(dir, name), &there, other, &own, object)?;
+            let spot = Spot::Entry(&*there, &own);
+            let Some(found) = self.tree.look(spot)? else { continue };
+            let stays = self.shelf.child(other, &own)? == Some(object.id);
+            if found.handle != old.handle {
+                if stays && found.handle != new.handle {
+                    later.push((other, own));
+                }
+                continue;
             }
+            if !kept && is_changed(old, &found) {
+                self.keep(spot, other, &own, CHANGED)?;
+                kept = true;
+            }
+            if stays {
+                self.put_link(Spot::Tmp(object.id), spot)?;
+            } else {
+                self.tree.remove(spot)?;
+            }
+            self.stock.stirred.insert(other);
         }
-        Ok(())
+        Ok(later)
     }
 
     /// Puts one more name to an inode, over whatever is there, in one step for readers.
@@ -249,10 +405,15 @@ impl<'a, T: Tree> Settler<'a, T> {
         name: &Name,
         object: &Object,
     ) -> Result<()> {
-        self.tree.remove(Spot::Tmp(object.id))?;
-        self.tree.link(from, Spot::Tmp(object.id))?;
-        self.tree.rename(Spot::Tmp(object.id), Spot::Entry(dir, name), true)?;
+        self.put_link(from, Spot::Entry(dir, name))?;
         self.arrived(dir, parent, name, object)
+    }
+
+    fn put_link(&self, from: Spot<'_, T::Dir>, to: Spot<'_, T::Dir>) -> Result<()> {
+        let scratch = Spot::Tmp(ObjectId::from_bytes(SCRATCH));
+        self.tree.remove(scratch)?;
+        self.tree.link(from, scratch)?;
+        Ok(self.tree.rename(scratch, to, true)?)
     }
 
     /// Another object, or none, is there: brings the right one in.
@@ -266,46 +427,75 @@ impl<'a, T: Tree> Settler<'a, T> {
     ) -> Result<()> {
         let mut source = self.source(object, parent, name)?;
         if let Some((id, found)) = &have
-            && matches!(source, Source::Make | Source::Awaited)
+            && (matches!(source, Source::Make | Source::Awaited)
+                || id.is_none() && matches!(source, Source::Tmp))
             && self.take_over(dir, parent, name, object, *id, found)?
         {
             return Ok(());
         }
-        if matches!(source, Source::Awaited) {
-            return Ok(());
-        }
-        if let Some((id, found)) = &have {
+        let new = match source {
+            Source::Awaited => return Ok(()),
+            Source::Tmp => match self.dress(object)? {
+                Some(new) => Some(new),
+                None => return Ok(()),
+            },
+            _ => None,
+        };
+        if let Some((id, found)) = &have
+            && !(id.is_none() && self.is_same(Spot::Entry(dir, name), object, found)?)
+        {
             let over = object.kind != Kind::Directory && found.kind != Kind::Directory;
             self.evict(dir, parent, name, *id, found, over)?;
             // Evicting may have moved the very inode that was to come.
             source = self.source(object, parent, name)?;
         }
+        self.bring_from(source, new, dir, parent, name, object)?;
+        match have {
+            // Only now: what a failure leaves there must be known as ours.
+            Some((Some(id), found)) if self.shelf.object(id)?.is_none() => self.forget(id, &found),
+            _ => Ok(()),
+        }
+    }
+
+    fn bring_from(
+        &mut self,
+        source: Source<T::Dir>,
+        new: Option<Found>,
+        dir: &T::Dir,
+        parent: ObjectId,
+        name: &Name,
+        object: &Object,
+    ) -> Result<()> {
         let to = Spot::Entry(dir, name);
         match source {
             Source::Tmp => {
-                self.tree.set_attrs(Spot::Tmp(object.id), &object.attrs)?;
-                self.tree.rename(Spot::Tmp(object.id), to, true)?;
+                let Some(new) = new else { return Ok(()) };
+                return self.bring_content(dir, parent, name, object, new, false);
             }
-            Source::Park => self.tree.rename(Spot::Park(object.id), to, true)?,
+            Source::Park => {
+                self.tree.rename(Spot::Park(object.id), to, true)?;
+                self.stock.park.remove(&object.id);
+            }
             Source::At((other, own)) => {
                 let Some(there) = self.dir(other)? else { return Ok(()) };
                 self.tree.rename(Spot::Entry(&there, &own), to, true)?;
-                self.stirred.insert(other);
-                self.seen_at.remove(&object.id);
+                self.stock.stirred.insert(other);
+                self.stock.seen_at.remove(&object.id);
             }
             Source::Link((other, own)) => {
                 let Some(there) = self.dir(other)? else { return Ok(()) };
                 return self.relink(Spot::Entry(&there, &own), dir, parent, name, object);
             }
+            Source::Stray(there, own) => self.tree.rename(Spot::Entry(&there, &own), to, true)?,
+            Source::Make if object.kind == Kind::Directory => {
+                self.tree.make(to, object)?;
+            }
             Source::Make => {
                 // A file or symlink may still be in the way: it goes in one step for readers.
-                if object.kind == Kind::Directory {
-                    self.tree.make(to, object)?;
-                } else {
-                    self.tree.remove(Spot::Tmp(object.id))?;
-                    self.tree.make(Spot::Tmp(object.id), object)?;
-                    self.tree.rename(Spot::Tmp(object.id), to, true)?;
-                }
+                let scratch = Spot::Tmp(ObjectId::from_bytes(SCRATCH));
+                self.tree.remove(scratch)?;
+                self.tree.make(scratch, object)?;
+                self.tree.rename(scratch, to, true)?;
             }
             Source::Awaited => return Ok(()),
         }
@@ -314,23 +504,16 @@ impl<'a, T: Tree> Settler<'a, T> {
 
     /// The object's inode is at the entry now: notes it, with the right attributes.
     fn arrived(&mut self, dir: &T::Dir, parent: ObjectId, name: &Name, object: &Object) -> Result<()> {
-        self.stirred.insert(parent);
+        self.stock.stirred.insert(parent);
         let Some(mut found) = self.tree.look(Spot::Entry(dir, name))? else { return Ok(()) };
         if object.kind == Kind::Directory {
-            self.stirred.insert(object.id);
+            self.stock.stirred.insert(object.id);
             self.dirs.remove(&object.id);
         } else if found.attrs != object.attrs {
             found = self.tree.set_attrs(Spot::Entry(dir, name), &object.attrs)?;
         }
-        let version = if self.is_ready(object) {
-            self.ready.remove(&object.id);
-            self.paid.push((object.id, object.version));
-            object.version
-        } else if object.kind == Kind::File {
-            self.local(object.id)?.map_or(object.version, |local| local.version)
-        } else {
-            object.version
-        };
+        let known = self.local(object.id)?.filter(|_| object.kind == Kind::File);
+        let version = known.map_or(object.version, |local| local.version);
         let local = Local { handle: found.handle, stamp: found.stamp, version, settled: true };
         self.set_local(object.id, Some(local))
     }
@@ -346,19 +529,21 @@ impl<'a, T: Tree> Settler<'a, T> {
         self.locals.insert(object.id, Some(local));
     }
 
-    fn source(&mut self, object: &Object, parent: ObjectId, name: &Name) -> Result<Source> {
+    fn source(&mut self, object: &Object, parent: ObjectId, name: &Name) -> Result<Source<T::Dir>> {
         if object.kind == Kind::File && self.is_ready(object) {
             return Ok(Source::Tmp);
         }
         let Some(local) = self.local(object.id)? else {
             return Ok(if object.kind == Kind::File { Source::Awaited } else { Source::Make });
         };
-        if self.tree.look(Spot::Park(object.id))?.is_some_and(|found| found.handle == local.handle) {
+        if self.stock.park.contains(&object.id)
+            && self.tree.look(Spot::Park(object.id))?.is_some_and(|found| found.handle == local.handle)
+        {
             return Ok(Source::Park);
         }
         let mut places: Vec<(Entry, bool)> =
             self.shelf.links(object.id)?.into_iter().map(|entry| (entry, true)).collect();
-        places.extend(self.seen_at.get(&object.id).map(|entry| (entry.clone(), false)));
+        places.extend(self.stock.seen_at.get(&object.id).map(|entry| (entry.clone(), false)));
         for ((other, own), stays) in places {
             if (other, &own) == (parent, name) {
                 continue;
@@ -371,9 +556,43 @@ impl<'a, T: Tree> Settler<'a, T> {
                 return Ok(if links { Source::Link(entry) } else { Source::At(entry) });
             }
         }
-        // Lost behind our back: made or fetched again.
-        self.set_local(object.id, None)?;
+        if let Alive::Yes(_, Some(path)) = self.tree.alive(&local.handle)?
+            && let Resolved::Entry { dir, name: own, found: Some(found) } =
+                self.tree.resolve(&path, false)?
+            && found.handle == local.handle
+            && let Some(there) =
+                self.tree.open_dir(&Place { handle: &dir.handle, path: &|| Some(path.clone()) })?
+        {
+            return Ok(Source::Stray(there, own));
+        }
+        self.lose(object)?;
         Ok(if object.kind == Kind::File { Source::Awaited } else { Source::Make })
+    }
+
+    /// What was here is not: it is made or fetched again, and so is all that was in it.
+    fn lose(&mut self, object: &Object) -> Result<()> {
+        self.set_local(object.id, None)?;
+        if object.kind == Kind::File {
+            self.out.lost.push(Debt {
+                id: object.id,
+                version: object.version,
+                size: object.size,
+                seq: object.seq,
+                epoch: self.shelf.head().at.epoch,
+            });
+        }
+        if object.kind != Kind::Directory {
+            return Ok(());
+        }
+        let mut after: Option<Name> = None;
+        loop {
+            let children = self.shelf.children(object.id, after.as_ref(), NAMES)?;
+            let Some((last, _)) = children.last() else { break };
+            after = Some(last.clone());
+            let touches = children.into_iter().map(|(name, _)| Touch::Entry(object.id, name));
+            self.out.again.extend(touches);
+        }
+        Ok(())
     }
 
     /// Takes over what is there if it is what the catalog says, by content: a copy that was seeded by
@@ -397,11 +616,7 @@ impl<'a, T: Tree> Settler<'a, T> {
         let spot = Spot::Entry(dir, name);
         let same = match object.kind {
             Kind::Directory => true,
-            Kind::File => {
-                found.size == object.size
-                    && found.nlink == 1
-                    && self.hash(spot, found)? == Some(object.root)
-            }
+            Kind::File => found.nlink == 1 && self.is_same(spot, object, found)?,
             Kind::Symlink => self.tree.read_link(spot)? == object.target,
             Kind::Fifo | Kind::Socket | Kind::Block | Kind::Char => found.rdev == object.rdev,
         };
@@ -411,9 +626,9 @@ impl<'a, T: Tree> Settler<'a, T> {
         if let Some(id) = have {
             self.set_local(id, None)?;
         }
-        self.stirred.insert(parent);
+        self.stock.stirred.insert(parent);
         let found = if object.kind == Kind::Directory {
-            self.stirred.insert(object.id);
+            self.stock.stirred.insert(object.id);
             found.clone()
         } else if found.attrs == object.attrs {
             found.clone()
@@ -424,179 +639,43 @@ impl<'a, T: Tree> Settler<'a, T> {
         self.handles.insert(found.handle.clone(), Some(object.id));
         self.agree(object, &found);
         if object.kind == Kind::File {
-            self.paid.push((object.id, object.version));
+            self.out.paid.push((object.id, object.version));
+            if self.stock.ready.remove(&object.id).is_some() {
+                self.tree.remove(Spot::Tmp(object.id))?;
+            }
         }
         Ok(true)
     }
 
-    fn hash(&self, spot: Spot<'_, T::Dir>, before: &Found) -> Result<Option<Hash>> {
+    /// Whether a file in the way is byte for byte what is to take its place: then nothing of it is lost.
+    fn is_same(&mut self, spot: Spot<'_, T::Dir>, object: &Object, found: &Found) -> Result<bool> {
+        let kinds = (object.kind, found.kind) == (Kind::File, Kind::File);
+        Ok(kinds && object.size == found.size && self.hash(spot, found)? == Some(object.root))
+    }
+
+    fn hash(&mut self, spot: Spot<'_, T::Dir>, before: &Found) -> Result<Option<Hash>> {
         let Some(mut file) = self.tree.open_file(spot)? else { return Ok(None) };
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; READ_LEN.min(usize::try_from(before.size).unwrap_or(READ_LEN).max(1))];
-        loop {
-            let len = file
-                .read(&mut buffer)
-                .map_err(|source| FollowError::Read { what: "a file that is there".into(), source })?;
-            if len == 0 {
-                break;
-            }
-            hasher.update(&buffer[..len]);
-        }
+        self.buffer.resize(READ_LEN, 0);
+        let content = hash_reader(&mut file, &mut self.buffer)
+            .map_err(|source| FollowError::Read { what: "a file that is there".into(), source })?;
         let after = self.tree.file_found(&file)?;
         let same = after.stamp.mtime == before.stamp.mtime && after.size == before.size;
-        Ok(same.then(|| hasher.finish().root))
-    }
-
-    /// Clears an entry. An object that lives on is parked, a deleted one goes, anything foreign is kept.
-    /// `over`: a plain deleted file may stay, a rename is about to replace it.
-    fn evict(
-        &mut self,
-        dir: &T::Dir,
-        parent: ObjectId,
-        name: &Name,
-        id: Option<ObjectId>,
-        found: &Found,
-        over: bool,
-    ) -> Result<()> {
-        self.stirred.insert(parent);
-        let spot = Spot::Entry(dir, name);
-        let Some(id) = id else { return self.keep(spot, parent, name, "it was not there before") };
-        if self.shelf.object(id)?.is_some() {
-            let elsewhere =
-                self.shelf.links(id)?.into_iter().any(|entry| entry != (parent, name.clone()));
-            if found.nlink > 1 && elsewhere && found.kind != Kind::Directory {
-                return Ok(self.tree.remove(spot)?);
-            }
-            self.tree.rename(spot, Spot::Park(id), true)?;
-            self.parked.insert(id);
-            self.dirs.remove(&id);
-            return Ok(());
-        }
-        if found.kind == Kind::Directory {
-            self.tree.rename(spot, Spot::Park(id), true)?;
-            self.discard.insert(id);
-            self.dirs.remove(&id);
-            return Ok(());
-        }
-        self.guard(dir, name, id)?;
-        if self.tree.look(spot)?.is_some() && !over {
-            self.tree.remove(spot)?;
-        }
-        self.set_local(id, None)
-    }
-
-    /// Before a file that is ours goes: if it was changed behind our back, that version is kept.
-    fn guard(&mut self, dir: &T::Dir, name: &Name, id: ObjectId) -> Result<()> {
-        let spot = Spot::Entry(dir, name);
-        let Some(found) = self.tree.look(spot)? else { return Ok(()) };
-        let foreign = self.local(id)?.is_some_and(|local| {
-            local.handle == found.handle
-                && found.kind == Kind::File
-                && (local.stamp.size, local.stamp.mtime) != (found.stamp.size, found.stamp.mtime)
-        });
-        if foreign {
-            self.keep(spot, id, name, "it was changed at this copy, behind nearshare")?;
-        }
-        Ok(())
-    }
-
-    fn keep(&mut self, spot: Spot<'_, T::Dir>, near: ObjectId, name: &Name, reason: &str) -> Result<()> {
-        let kept = self.tree.keep(spot, &name.to_string(), reason)?;
-        self.kept += 1;
-        let path = self.shelf.path_of(near)?.map(|path| path.to_string()).unwrap_or_default();
-        tracing::warn!(near = %path, %name, kept = %kept.display(), reason, "moved aside, nothing is destroyed");
-        Ok(())
-    }
-
-    /// Objects that were parked on the way find their names; deleted ones go, with what is below them.
-    fn clear_park(&mut self) -> Result<()> {
-        loop {
-            while let Some(id) = self.discard.pop_first() {
-                self.discard_parked(id)?;
-            }
-            let Some(id) = self.parked.pop_first() else { break };
-            for (parent, name) in self.shelf.links(id)? {
-                self.place(parent, &name)?;
-            }
-            let local = self.local(id)?;
-            let left = self.tree.look(Spot::Park(id))?;
-            let placed = self.shelf.links(id)?.first().cloned();
-            if let (Some(local), Some(left), Some((parent, name))) = (local, left, placed)
-                && local.handle == left.handle
-                && let Some(dir) = self.dir(parent)?
-                && self
-                    .tree
-                    .look(Spot::Entry(&dir, &name))?
-                    .is_some_and(|found| found.handle == local.handle)
-            {
-                // Another link of an inode that has its name again.
-                self.tree.remove(Spot::Park(id))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes a parked directory from the leaves up; what lives elsewhere is parked by its own id,
-    /// what is foreign is kept.
-    fn discard_parked(&mut self, top: ObjectId) -> Result<()> {
-        let spot = Spot::Park(top);
-        if let Some(found) = self.tree.look(spot)? {
-            if found.kind == Kind::Directory {
-                let mut stack: Vec<Emptied<T>> = Vec::new();
-                if let Some(dir) = self.tree.open_at(spot)? {
-                    let names = self.tree.list(&dir)?;
-                    stack.push((Arc::new(dir), names, None));
-                }
-                while let Some((dir, names, own)) = stack.last_mut() {
-                    let Some(name) = names.pop() else {
-                        let own = own.take();
-                        stack.pop();
-                        if let (Some(own), Some((above, ..))) = (own, stack.last()) {
-                            self.tree.remove(Spot::Entry(above, &own))?;
-                        }
-                        continue;
-                    };
-                    let dir = dir.clone();
-                    if let Some(below) = self.discard_one(&dir, &name, top)? {
-                        let names = self.tree.list(&below)?;
-                        stack.push((Arc::new(below), names, Some(name)));
-                    }
-                }
-            }
-            self.tree.remove(spot)?;
-        }
-        self.set_local(top, None)
-    }
-
-    /// One entry below a parked directory. A directory that is to be emptied first is handed back.
-    fn discard_one(&mut self, dir: &T::Dir, name: &Name, top: ObjectId) -> Result<Option<T::Dir>> {
-        let spot = Spot::Entry(dir, name);
-        let Some(found) = self.tree.look(spot)? else { return Ok(None) };
-        let Some(id) = self.by_handle(&found.handle)? else {
-            self.keep(spot, top, name, "it was in a directory that is deleted")?;
-            return Ok(None);
-        };
-        if self.shelf.object(id)?.is_some() {
-            self.tree.rename(spot, Spot::Park(id), true)?;
-            self.parked.insert(id);
-            return Ok(None);
-        }
-        if found.kind == Kind::Directory {
-            let below = self.tree.open_at(spot)?;
-            self.set_local(id, None)?;
-            return Ok(below);
-        }
-        self.guard(dir, name, id)?;
-        self.tree.remove(spot)?;
-        self.set_local(id, None)?;
-        Ok(None)
+        Ok(same.then_some(content.root))
     }
 
     /// Our own work moved the times of directories: they become the primary's again.
     fn set_dir_times(&mut self) -> Result<()> {
-        for id in std::mem::take(&mut self.stirred) {
-            let Some(object) = self.shelf.object(id)? else { continue };
-            let Some(dir) = self.dir(id)? else { continue };
+        while let Some(id) = self.stock.stirred.first().copied() {
+            self.set_times_of(id)?;
+            self.stock.stirred.remove(&id);
+        }
+        Ok(())
+    }
+
+    fn set_times_of(&mut self, id: ObjectId) -> Result<()> {
+        if let Some(object) = self.shelf.object(id)?
+            && let Some(dir) = self.dir(id)?
+        {
             let found = self.tree.dir_found(&dir)?;
             let found = if found.attrs == object.attrs {
                 found
@@ -610,7 +689,7 @@ impl<'a, T: Tree> Settler<'a, T> {
     }
 
     fn is_ready(&self, object: &Object) -> bool {
-        self.ready.get(&object.id) == Some(&(object.version, object.root))
+        self.stock.ready.get(&object.id) == Some(&(object.version, object.root))
     }
 
     fn local(&self, id: ObjectId) -> Result<Option<Local>> {
@@ -658,4 +737,14 @@ impl<'a, T: Tree> Settler<'a, T> {
     fn path_of(&self, id: ObjectId) -> Option<RelPath> {
         self.shelf.path_of(id).ok().flatten()
     }
+}
+
+const CHANGED: &str = "it was changed at this copy, behind nearshare";
+
+/// Whether a file's content may be another than we put there.
+fn is_changed(local: &Local, found: &Found) -> bool {
+    let (ours, now) = (&local.stamp, &found.stamp);
+    found.kind == Kind::File
+        && local.handle == found.handle
+        && (ours.size, ours.mtime) != (now.size, now.mtime)
 }

@@ -1,0 +1,224 @@
+//! Making room without destroying anything: what lives on waits in `.nearshare/park`, what is foreign is
+//! kept aside, what is deleted goes, from the leaves up.
+
+use std::sync::Arc;
+
+use super::{CHANGED, Result, Settler, is_changed};
+use crate::id::{Name, ObjectId};
+use crate::object::{Found, Kind};
+use crate::tree::{Spot, Tree};
+
+/// One directory being emptied.
+struct Level<D> {
+    dir: Arc<D>,
+    names: Vec<Name>,
+    /// What it is to the level above; `None` for the parked directory itself.
+    own: Option<(Name, ObjectId)>,
+}
+
+impl<T: Tree> Settler<'_, T> {
+    /// Clears an entry. An object that lives on is parked, a deleted one goes, anything foreign is kept.
+    /// `over`: a plain deleted file may stay, a rename is about to replace it; it is still to be forgotten.
+    pub(super) fn evict(
+        &mut self,
+        dir: &T::Dir,
+        parent: ObjectId,
+        name: &Name,
+        id: Option<ObjectId>,
+        found: &Found,
+        over: bool,
+    ) -> Result<()> {
+        self.stock.stirred.insert(parent);
+        let spot = Spot::Entry(dir, name);
+        let Some(id) = id else { return self.keep(spot, parent, name, "it was not there before") };
+        if self.shelf.object(id)?.is_some() {
+            let elsewhere =
+                self.shelf.links(id)?.into_iter().any(|entry| entry != (parent, name.clone()));
+            if found.nlink > 1 && elsewhere && found.kind != Kind::Directory {
+                return Ok(self.tree.remove(spot)?);
+            }
+            self.park(spot, id, name, found)?;
+            self.stock.parked.insert(id);
+            return Ok(());
+        }
+        if found.kind == Kind::Directory {
+            self.park(spot, id, name, found)?;
+            self.stock.discard.insert(id);
+            return Ok(());
+        }
+        self.guard(spot, parent, name, id)?;
+        if over {
+            return Ok(());
+        }
+        self.tree.remove(spot)?;
+        self.forget(id, found)
+    }
+
+    /// A deleted file has one name less. Until its last one goes it is still known as ours.
+    pub(super) fn forget(&mut self, id: ObjectId, found: &Found) -> Result<()> {
+        if found.nlink > 1 { Ok(()) } else { self.set_local(id, None) }
+    }
+
+    fn park(&mut self, spot: Spot<'_, T::Dir>, id: ObjectId, name: &Name, found: &Found) -> Result<()> {
+        if self.stock.park.contains(&id)
+            && let Some(there) = self.tree.look(Spot::Park(id))?
+            && there.handle != found.handle
+        {
+            self.keep(Spot::Park(id), id, name, "another inode of this object was found")?;
+        }
+        self.tree.rename(spot, Spot::Park(id), true)?;
+        self.stock.park.insert(id);
+        self.dirs.remove(&id);
+        Ok(())
+    }
+
+    /// Before a file that is ours goes: if it was changed behind our back, that version is kept. Says
+    /// whether it was.
+    pub(super) fn guard(
+        &mut self,
+        spot: Spot<'_, T::Dir>,
+        near: ObjectId,
+        name: &Name,
+        id: ObjectId,
+    ) -> Result<bool> {
+        let Some(found) = self.tree.look(spot)? else { return Ok(false) };
+        let foreign = self.is_foreign(id, &found)?;
+        if foreign {
+            self.keep(spot, near, name, CHANGED)?;
+        }
+        Ok(foreign)
+    }
+
+    pub(super) fn is_foreign(&self, id: ObjectId, found: &Found) -> Result<bool> {
+        Ok(self.local(id)?.is_some_and(|local| is_changed(&local, found)))
+    }
+
+    pub(super) fn keep(
+        &mut self,
+        spot: Spot<'_, T::Dir>,
+        near: ObjectId,
+        name: &Name,
+        reason: &str,
+    ) -> Result<()> {
+        let kept = self.tree.keep(spot, &name.to_string(), reason)?;
+        self.out.kept += 1;
+        let path = self.shelf.path_of(near)?.map(|path| path.to_string()).unwrap_or_default();
+        tracing::warn!(near = %path, %name, kept = %kept.display(), reason, "moved aside, nothing is destroyed");
+        Ok(())
+    }
+
+    /// Objects that were parked on the way find their names; deleted ones go, with what is below them.
+    pub(super) fn clear_park(&mut self) -> Result<()> {
+        loop {
+            while let Some(id) = self.stock.discard.first().copied() {
+                self.discard_parked(id)?;
+                self.stock.discard.remove(&id);
+            }
+            let Some(id) = self.stock.parked.first().copied() else { return Ok(()) };
+            for (parent, name) in self.shelf.links(id)? {
+                self.place(parent, &name)?;
+            }
+            self.tidy(id)?;
+            self.stock.parked.remove(&id);
+        }
+    }
+
+    /// What is still in the park of an object after its names were placed.
+    fn tidy(&mut self, id: ObjectId) -> Result<()> {
+        if !self.stock.park.contains(&id) {
+            return Ok(());
+        }
+        let Some(left) = self.tree.look(Spot::Park(id))? else {
+            self.stock.park.remove(&id);
+            return Ok(());
+        };
+        let Some((parent, name)) = self.shelf.links(id)?.into_iter().next() else { return Ok(()) };
+        let Some(dir) = self.dir(parent)? else { return Ok(()) };
+        let Some(there) = self.tree.look(Spot::Entry(&dir, &name))? else { return Ok(()) };
+        if self.by_handle(&there.handle)? != Some(id) {
+            return Ok(());
+        }
+        if there.handle == left.handle {
+            // Another link of an inode that has its name again.
+            self.tree.remove(Spot::Park(id))?;
+        } else {
+            self.keep(Spot::Park(id), parent, &name, "another inode of this object is in its place")?;
+        }
+        self.stock.park.remove(&id);
+        Ok(())
+    }
+
+    /// Deletes a parked directory from the leaves up; what lives elsewhere is parked by its own id,
+    /// what is foreign is kept.
+    fn discard_parked(&mut self, top: ObjectId) -> Result<()> {
+        let spot = Spot::Park(top);
+        if let Some(found) = self.tree.look(spot)? {
+            if found.kind == Kind::Directory {
+                self.empty(top)?;
+            } else {
+                let name = Name::new(top.to_string().as_bytes());
+                // 32 hexadecimal digits are a name.
+                if let Ok(name) = name {
+                    self.guard(spot, top, &name, top)?;
+                }
+            }
+            self.tree.remove(spot)?;
+        }
+        self.stock.park.remove(&top);
+        self.set_local(top, None)
+    }
+
+    fn empty(&mut self, top: ObjectId) -> Result<()> {
+        let Some(dir) = self.tree.open_at(Spot::Park(top))? else { return Ok(()) };
+        let names = self.tree.list(&dir)?;
+        let mut levels = vec![Level { dir: Arc::new(dir), names, own: None }];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.pop() else {
+                let own = level.own.take();
+                levels.pop();
+                if let (Some((own, id)), Some(above)) = (own, levels.last()) {
+                    self.tree.remove(Spot::Entry(&above.dir, &own))?;
+                    self.set_local(id, None)?;
+                }
+                continue;
+            };
+            let dir = level.dir.clone();
+            if let Some((below, id)) = self.discard_one(&dir, &name, top)? {
+                let names = self.tree.list(&below)?;
+                levels.push(Level { dir: Arc::new(below), names, own: Some((name, id)) });
+            }
+        }
+        Ok(())
+    }
+
+    /// One entry below a parked directory. A directory that is to be emptied first is handed back.
+    fn discard_one(
+        &mut self,
+        dir: &T::Dir,
+        name: &Name,
+        top: ObjectId,
+    ) -> Result<Option<(T::Dir, ObjectId)>> {
+        let spot = Spot::Entry(dir, name);
+        let Some(found) = self.tree.look(spot)? else { return Ok(None) };
+        let Some(id) = self.by_handle(&found.handle)? else {
+            self.keep(spot, top, name, "it was in a directory that is deleted")?;
+            return Ok(None);
+        };
+        if self.shelf.object(id)?.is_some() {
+            if found.nlink > 1 && found.kind != Kind::Directory && self.stock.park.contains(&id) {
+                self.tree.remove(spot)?;
+                return Ok(None);
+            }
+            self.park(spot, id, name, &found)?;
+            self.stock.parked.insert(id);
+            return Ok(None);
+        }
+        if found.kind == Kind::Directory {
+            return Ok(self.tree.open_at(spot)?.map(|below| (below, id)));
+        }
+        self.guard(spot, top, name, id)?;
+        self.tree.remove(spot)?;
+        self.forget(id, &found)?;
+        Ok(None)
+    }
+}

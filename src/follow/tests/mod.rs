@@ -1,0 +1,12 @@
+//! The copy's side without a link: the applier on real disks and real catalogs.
+
+mod comparing;
+mod faulty;
+mod foreign;
+mod rig;
+mod settling;
+mod share;
+mod speed;
+mod standing;
+mod storm;
+mod trouble;

@@ -1,0 +1,336 @@
+//! What settling makes of each kind of change. After every one the whole disk is compared, times of
+//! directories included.
+
+use std::os::unix::fs::MetadataExt;
+
+use super::rig::{Rig, whole};
+use super::share::{Share, name};
+use crate::catalog::Inline;
+use crate::follow::applier::Job;
+use crate::id::Name;
+use crate::object::Kind;
+
+/// /a, /b and /dir/x with contents of their names.
+fn both() -> (Share, Rig) {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    share.file("a", b"a");
+    share.file("b", b"b");
+    share.dir("dir");
+    share.file("dir/x", b"x");
+    rig.follow_all(&mut share);
+    rig.assert_settled(&share);
+    (share, rig)
+}
+
+fn settled(share: &mut Share, rig: &mut Rig) {
+    rig.follow_all(share);
+    rig.assert_settled(share);
+    assert_eq!(rig.kept(), [""; 0], "nothing here was foreign");
+}
+
+#[test]
+fn another_object_at_the_same_name() {
+    let (mut share, mut rig) = both();
+    share.file("a", b"another");
+    rig.feed(&mut share);
+    assert_eq!(rig.read("a"), "a", "visible until the new one is whole");
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn new_content_under_every_name_of_an_object() {
+    for links in 1..4 {
+        let (mut share, mut rig) = both();
+        for n in 1..links {
+            share.link("a", &format!("dir/a{n}"));
+        }
+        settled(&mut share, &mut rig);
+        share.write("a", b"new content");
+        rig.feed(&mut share);
+        assert_eq!(rig.read("a"), "a");
+        settled(&mut share, &mut rig);
+    }
+}
+
+#[test]
+fn new_content_and_a_new_name_at_once() {
+    let (mut share, mut rig) = both();
+    share.link("a", "dir/0");
+    share.write("a", b"changed");
+    settled(&mut share, &mut rig);
+    // Its names move while its content is on the way.
+    share.write("a", b"changed again");
+    share.rename("a", "z");
+    share.rename("dir/0", "dir/1");
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn renames_keep_the_inode() {
+    let (mut share, mut rig) = both();
+    let inode = |rig: &Rig, path: &str| rig.path(path).metadata().unwrap().ino();
+    let (a, x) = (inode(&rig, "a"), inode(&rig, "dir/x"));
+    share.rename("a", "c");
+    share.rename("dir", "moved");
+    rig.feed(&mut share);
+    rig.assert_settled(&share);
+    assert_eq!((inode(&rig, "c"), inode(&rig, "moved/x")), (a, x));
+    share.rename("c", "b");
+    rig.feed(&mut share);
+    rig.assert_settled(&share);
+    assert_eq!(inode(&rig, "b"), a);
+}
+
+#[test]
+fn names_that_change_places() {
+    let (mut share, mut rig) = both();
+    for names in [&["a", "b"][..], &["a", "dir/x", "b"], &["a", "dir"], &["dir/x", "b"]] {
+        let Some(entries) =
+            names.iter().map(|path| share.find(path).map(|_| share.entry(path))).collect()
+        else {
+            continue;
+        };
+        let entries: Vec<_> = entries;
+        share.rotate(&entries);
+        rig.feed(&mut share);
+        rig.assert_settled(&share);
+    }
+}
+
+#[test]
+fn a_directory_that_moves_below_one_that_was_in_it() {
+    let (mut share, mut rig) = both();
+    share.dir("dir/in");
+    share.file("dir/in/f", b"f");
+    settled(&mut share, &mut rig);
+    // The first word is of an entry that in the end holds what is still above it.
+    share.file("dir/in/dir", b"soon gone");
+    share.unlink("dir/in/dir");
+    share.rename("dir/in", "in");
+    share.rename("dir", "in/dir");
+    settled(&mut share, &mut rig);
+    assert_eq!(rig.read("in/dir/x"), "x");
+}
+
+#[test]
+fn a_move_into_a_directory_that_is_moved() {
+    let (mut share, mut rig) = both();
+    share.rename("a", "dir/a");
+    share.rename("dir", "far");
+    share.dir("dir");
+    share.rename("far/x", "dir/x");
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn what_lives_on_survives_the_tree_it_was_in() {
+    let (mut share, mut rig) = both();
+    share.dir("dir/deep");
+    share.dir("dir/deep/er");
+    share.file("dir/deep/er/f", b"f");
+    share.link("dir/x", "dir/deep/hard");
+    settled(&mut share, &mut rig);
+    share.rename("dir/deep/er", "out");
+    share.link("dir/deep/hard", "x");
+    share.unlink("dir");
+    rig.feed(&mut share);
+    rig.assert_settled(&share);
+    assert_eq!(rig.read("out/f") + &rig.read("x"), "fx");
+    assert_eq!(rig.kept(), [""; 0]);
+}
+
+#[test]
+fn all_names_of_a_deleted_file_go() {
+    let (mut share, mut rig) = both();
+    share.link("a", "a2");
+    share.link("a", "dir/a3");
+    settled(&mut share, &mut rig);
+    for path in ["a", "a2", "dir/a3"] {
+        share.unlink(path);
+    }
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn an_object_without_a_name_waits_in_the_park() {
+    let (mut share, mut rig) = both();
+    let (a, dir) = (share.entry("a"), share.entry("dir"));
+    let (a, dir) = (share.hide(a), share.hide(dir));
+    rig.feed(&mut share);
+    rig.assert_same(&share);
+    assert_eq!(rig.park().len(), 2);
+    rig.restart();
+    // New content of what nobody sees, then both come back.
+    share.write_to(a, b"new");
+    rig.follow_all(&mut share);
+    share.link_at(dir, (crate::id::ObjectId::ROOT, name("back")));
+    share.link_at(a, (dir, name("a")));
+    settled(&mut share, &mut rig);
+    assert_eq!(rig.read("back/a"), "new");
+}
+
+#[test]
+fn links_special_files_modes_owners_and_times() {
+    let (mut share, mut rig) = both();
+    share.make("s", Kind::Symlink, |object| object.target = b"no/\xff/where".to_vec());
+    share.make("f", Kind::Fifo, |object| object.attrs.mode = 0o604);
+    share.make("u", Kind::Socket, |_| {});
+    share.make("c", Kind::Char, |object| object.rdev = rustix::fs::makedev(1, 3));
+    share.make("k", Kind::Block, |object| object.rdev = rustix::fs::makedev(7, 200));
+    share.link("s", "dir/s2");
+    share.set("a", |object| object.attrs.mode = 0o6711);
+    share.set("dir", |object| (object.attrs.mode, object.attrs.uid) = (0o3777, 4711));
+    share.set("b", |object| object.attrs.mtime = crate::object::Timespec { sec: -5, nsec: 1 });
+    settled(&mut share, &mut rig);
+    share.set("s", |object| object.attrs.uid = 12);
+    share.set("", |object| object.attrs.mode = 0o711);
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn names_of_any_bytes() {
+    let (mut share, mut rig) = both();
+    for bytes in [&b"\xff\xfe"[..], b"new\nline", b" ", b"...", &[b'n'; 255], b"\x01\\x01"] {
+        share.file_at((crate::id::ObjectId::ROOT, Name::new(bytes).unwrap()), bytes);
+    }
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn what_is_awaited_may_be_renamed_unlinked_and_replaced() {
+    let (mut share, mut rig) = both();
+    share.write("a", b"a2");
+    share.write("b", b"b2");
+    share.write("dir/x", b"x2");
+    rig.feed(&mut share);
+    let flying = rig.fetch(&share, 10);
+    share.rename("a", "dir/a");
+    share.unlink("b");
+    share.file("dir/x", b"another");
+    rig.feed(&mut share);
+    assert_eq!((rig.read("dir/a"), rig.read("dir/x")), ("a".into(), "x".into()));
+    rig.job(Job::Contents(flying));
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn content_inside_the_record_is_visible_at_once() {
+    let (mut share, mut rig) = both();
+    let id = share.file("n", b"n");
+    share.write("a", b"inline");
+    let a = share.at("a");
+    share.publish();
+    let inline = [id, a].map(|id| {
+        let (version, data) = (share.objects[&id].version, share.data[&id].clone());
+        Inline { id, version, data }
+    });
+    let records = std::mem::take(&mut share.records);
+    rig.job(Rig::records(records, inline.into()));
+    rig.assert_settled(&share);
+}
+
+#[test]
+fn a_hard_link_made_while_its_large_content_is_being_written_leaves_that_alone() {
+    let (mut share, mut rig) = both();
+    share.write("a", b"large");
+    rig.feed(&mut share);
+    let a = share.at("a");
+    // The fetcher writes to the object's own place.
+    let mut stage = crate::tree::Tree::stage(rig.tree(), a).unwrap();
+    std::io::Write::write_all(&mut stage, b"large").unwrap();
+    share.link("a", "a2");
+    rig.feed(&mut share);
+    assert_eq!(rig.read("a2"), "a");
+    let content = crate::follow::applier::Arrival::Staged(share.objects[&a].root);
+    let version = share.objects[&a].version;
+    rig.job(Job::Contents(vec![crate::follow::applier::Arrived { id: a, version, content }]));
+    rig.assert_settled(&share);
+}
+
+#[test]
+fn content_that_somebody_removed_before_it_was_placed_is_asked_for_again() {
+    let (mut share, mut rig) = both();
+    share.write("a", b"one");
+    share.publish();
+    let first = std::mem::take(&mut share.records);
+    share.write("a", b"two");
+    rig.job(Rig::records(first, Vec::new()));
+    // It comes before its record does.
+    let early = rig.fetch(&share, 10);
+    rig.job(Job::Contents(early));
+    std::fs::remove_file(rig.path(&format!(".nearshare/tmp/{}", share.at("a")))).unwrap();
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn a_version_that_came_early_but_not_early_enough_is_asked_for_again() {
+    let (mut share, mut rig) = both();
+    share.write("a", b"one");
+    rig.feed(&mut share);
+    share.write("a", b"two");
+    let early = rig.fetch(&share, 10);
+    rig.job(Job::Contents(early));
+    share.write("a", b"three");
+    // Both records at once: the version that came is never the newest here.
+    share.publish();
+    settled(&mut share, &mut rig);
+}
+
+#[test]
+fn the_right_version_pays_early_and_a_wrong_hash_never() {
+    let (mut share, mut rig) = both();
+    let a = share.at("a");
+    share.write("a", b"one");
+    rig.feed(&mut share);
+    assert_eq!(rig.fetch(&share, 10).len(), 1);
+    let version = share.objects[&a].version;
+    rig.job(Job::Contents(vec![whole(a, version, &bytes::Bytes::from_static(b"on!"))]));
+    assert_eq!(rig.read("a"), "a");
+    assert!(rig.fetch(&share, 10).is_empty(), "not at once");
+    assert!(crate::follow::lock(&rig.follow().owed).rested());
+    settled(&mut share, &mut rig);
+    share.write("a", b"two");
+    rig.feed(&mut share);
+    share.write("a", b"three");
+    let early = rig.fetch(&share, 10);
+    assert_eq!(early.len(), 1);
+    rig.job(Job::Contents(early));
+    assert_eq!(rig.read("a"), "one");
+    rig.feed(&mut share);
+    rig.assert_settled(&share);
+    assert_eq!(rig.read("a"), "three");
+}
+
+#[test]
+fn content_of_what_is_deleted_meanwhile_leaves_nothing_behind() {
+    let (mut share, mut rig) = both();
+    share.write("a", b"one");
+    rig.feed(&mut share);
+    let flying = rig.fetch(&share, 10);
+    share.unlink("a");
+    rig.feed(&mut share);
+    rig.job(Job::Contents(flying));
+    rig.assert_settled(&share);
+}
+
+#[test]
+fn more_marks_than_are_settled_at_once_lose_nothing() {
+    let (mut share, mut rig) = both();
+    for n in 0..700 {
+        share.file(&format!("dir/{n:04}"), b"same");
+    }
+    settled(&mut share, &mut rig);
+    // All names move by one directory, and the names that are left come last.
+    share.dir("0");
+    for n in 0..700 {
+        share.rename(&format!("dir/{n:04}"), &format!("0/{:04}", 700 - n));
+    }
+    share.publish();
+    let records = std::mem::take(&mut share.records);
+    rig.tree().doom(0, super::faulty::Fate::Fail(libc::EIO));
+    assert!(rig.try_job(Rig::records(records, Vec::new())).is_err());
+    rig.restart();
+    rig.assert_settled(&share);
+    assert_eq!(rig.kept(), [""; 0]);
+}
