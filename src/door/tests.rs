@@ -172,6 +172,28 @@ async fn one_connection_too_many_is_told_so() {
     assert!(answer.contains(&format!("Content-Length: {}\r\n", said.len())), "{answer}");
 }
 
+/// A client that goes away makes room at once, not when its time is over.
+#[tokio::test]
+async fn a_closed_connection_makes_room() {
+    let door = door(Limits { connections: 1, ..Limits::default() }).await;
+    for _ in 0..3 {
+        let mut answer = String::new();
+        for _ in 0..500 {
+            let mut stream = TcpStream::connect(door.address).await.unwrap();
+            // If there is no room yet, the connection may be closed before this is written.
+            let _sent = stream.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            let mut first = [0; 64];
+            let read = stream.read(&mut first).await.unwrap_or(0);
+            answer = String::from_utf8_lossy(&first[..read]).into_owned();
+            if answer.starts_with("HTTP/1.1 200") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn what_runs_at_the_end_is_answered() {
     let Door { address, stop, go, came, serving } = door(Limits::default()).await;

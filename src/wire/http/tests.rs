@@ -106,6 +106,19 @@ fn every_method_says_what_it_touches() {
         ("GET", "/deep", vec![], O),
         ("GET", "/", vec![], O),
         ("PUT", "/other", vec![], O),
+        // Two framings.
+        ("PUT", "/eng/f", vec![("content-length", "1"), ("transfer-encoding", "chunked")], S(400)),
+    ];
+    for (method, uri, fields, want) in &table {
+        check(method, uri, fields, want);
+    }
+}
+
+#[test]
+fn no_request_changes_more_than_its_share() {
+    use Reach::Entry;
+    let to = |path: &'static str| vec![("destination", path)];
+    let table: Vec<Row> = vec![
         // Never the share itself.
         ("DELETE", "/eng", vec![], S(403)),
         ("DELETE", "/eng/", vec![], S(403)),
@@ -145,10 +158,8 @@ fn every_method_says_what_it_touches() {
         ("PUT", "/eng/.nearshare/tmp/x", vec![], S(403)),
         ("MOVE", "/eng/f", to("/eng/.nearshare/f"), S(403)),
         ("LOCK", "/eng/.nearshare", vec![], S(403)),
-        ("GET", "/eng/.nearshare2", vec![], R("eng", "/.nearshare2", Object)),
+        ("GET", "/eng/.nearshare2", vec![], R("eng", "/.nearshare2", Depth::Object)),
         ("GET", "/.nearshare", vec![], O),
-        // Two framings.
-        ("PUT", "/eng/f", vec![("content-length", "1"), ("transfer-encoding", "chunked")], S(400)),
     ];
     for (method, uri, fields, want) in &table {
         check(method, uri, fields, want);
