@@ -12,7 +12,7 @@ use super::rules::{self, Facts};
 use super::value::{self, Checked, shown, wrong_type};
 use super::{Map, Mistake, Need, Reading, SHARES_MAX, SITES_MAX, TEXT_MAX};
 
-/// See [`super::read`].
+/// See [`super::read()`].
 pub(super) fn read(text: &str) -> Reading {
     if text.len() > TEXT_MAX {
         let what = format!("the map is {} bytes long", text.len());
