@@ -1,7 +1,7 @@
 //! What one pass is about to write to the journal, over the catalog as it is: later looks of the same
 //! pass see what earlier ones found.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::catalog::{Batch, CatalogError, Change, Inline, Release, Shelf};
 use crate::id::{Name, ObjectId, RelPath};
@@ -23,6 +23,10 @@ pub(super) struct Draft<'a> {
     links: HashMap<ObjectId, Vec<Entry>>,
     handles: HashMap<LocalHandle, Option<ObjectId>>,
     locals: HashMap<ObjectId, Option<Local>>,
+    /// Objects that the catalog has no row of, so that it has nothing else of them either.
+    fresh: HashSet<ObjectId>,
+    /// Directories known to be recorded: asked for with every entry.
+    recorded: HashSet<ObjectId>,
 }
 
 type Result<T> = std::result::Result<T, CatalogError>;
@@ -38,6 +42,8 @@ impl<'a> Draft<'a> {
             links: HashMap::new(),
             handles: HashMap::new(),
             locals: HashMap::new(),
+            fresh: HashSet::new(),
+            recorded: HashSet::from([ObjectId::ROOT]),
         }
     }
 
@@ -64,18 +70,38 @@ impl<'a> Draft<'a> {
     pub fn object(&self, id: ObjectId) -> Result<Option<Object>> {
         match self.objects.get(&id) {
             Some(known) => Ok(known.clone()),
+            None if self.fresh.contains(&id) => Ok(None),
             None => self.shelf.object(id),
         }
+    }
+    /// An id that no handle led to: most often there is nothing to be read about it.
+    pub fn minted(&mut self, id: ObjectId) -> Result<()> {
+        if !self.fresh.contains(&id) && self.shelf.object(id)?.is_none() {
+            self.fresh.insert(id);
+        }
+        Ok(())
+    }
+    pub fn recorded(&mut self, id: ObjectId) -> Result<bool> {
+        if self.recorded.contains(&id) {
+            return Ok(true);
+        }
+        let recorded = self.object(id)?.is_some();
+        if recorded {
+            self.recorded.insert(id);
+        }
+        Ok(recorded)
     }
     pub fn links(&self, id: ObjectId) -> Result<Vec<Entry>> {
         match self.links.get(&id) {
             Some(known) => Ok(known.clone()),
+            None if self.fresh.contains(&id) => Ok(Vec::new()),
             None => self.shelf.links(id),
         }
     }
     pub fn local(&self, id: ObjectId) -> Result<Option<Local>> {
         match self.locals.get(&id) {
             Some(known) => Ok(known.clone()),
+            None if self.fresh.contains(&id) => Ok(None),
             None => self.shelf.local(id),
         }
     }
@@ -154,6 +180,7 @@ impl<'a> Draft<'a> {
         }
         self.locals.insert(id, None);
         self.objects.insert(id, None);
+        self.recorded.remove(&id);
         self.links.insert(id, Vec::new());
         self.changes.push(Change::Gone { id });
         Ok(())
@@ -184,6 +211,7 @@ impl<'a> Draft<'a> {
         self.objects.clear();
         self.links.clear();
         self.handles.clear();
+        self.fresh.clear();
         left.unwrap_or_default()
     }
 

@@ -212,16 +212,16 @@ impl<'a, T: Tree> Pass<'a, T> {
         let found = match self.dir(parent)? {
             Some(dir) => self.tree.look(Spot::Entry(&dir, name))?,
             None => {
-                if self.unscanned && !self.recorded(parent)? {
+                if self.unscanned && !self.draft.recorded(parent)? {
                     self.unsettle(parent, name);
                 }
                 None
             }
         };
-        if found.is_some() && !self.recorded(parent)? {
+        if found.is_some() && !self.draft.recorded(parent)? {
             // Whoever made the directory, it is recorded before what is in it.
             self.record_parents(parent)?;
-            if !self.recorded(parent)? {
+            if !self.draft.recorded(parent)? {
                 self.unsettle(parent, name);
                 return Ok(());
             }
@@ -231,10 +231,13 @@ impl<'a, T: Tree> Pass<'a, T> {
             return known.map_or(Ok(()), |id| self.vacate(parent, name, id));
         };
         let id = self.identify(&found)?;
+        let mut now = known;
         if let Some(known) = known.filter(|known| *known != id) {
             self.vacate(parent, name, known)?;
+            // What that led to may have been here.
+            now = self.draft.child(parent, name)?;
         }
-        if self.draft.child(parent, name)? != Some(id) {
+        if now != Some(id) {
             self.occupy(parent, name, id, &found, deep)?;
         } else {
             self.refresh(parent, name, id, &found)?;
@@ -243,10 +246,6 @@ impl<'a, T: Tree> Pass<'a, T> {
             }
         }
         Ok(())
-    }
-
-    fn recorded(&self, id: ObjectId) -> Result<bool> {
-        Ok(id == ObjectId::ROOT || self.draft.object(id)?.is_some())
     }
 
     /// Looks at every entry on the way to a directory that the catalog does not have yet.
@@ -268,10 +267,14 @@ impl<'a, T: Tree> Pass<'a, T> {
 
     /// The object that an inode is: as the catalog has it, else as it will have it (derived again and
     /// again the same until it is recorded).
-    fn identify(&self, found: &Found) -> Result<ObjectId> {
+    fn identify(&mut self, found: &Found) -> Result<ObjectId> {
         Ok(match self.draft.by_handle(&found.handle)? {
             Some(id) => id,
-            None => self.minter.mint(self.epoch, &found.handle),
+            None => {
+                let id = self.minter.mint(self.epoch, &found.handle);
+                self.draft.minted(id)?;
+                id
+            }
         })
     }
 

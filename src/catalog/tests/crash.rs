@@ -1,8 +1,8 @@
 //! Restarts and crashes of the real store, and how commits share syncs.
 
-use std::io::Read;
+use std::io::{BufRead, Read, Write as _};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Command, Stdio};
 
 use super::*;
 
@@ -166,7 +166,7 @@ fn read_used(path: &Path) -> (Vec<u8>, u64) {
     let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap_or(len);
     rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
     let mut bytes = Vec::new();
-    file.by_ref().take(hole).read_to_end(&mut bytes).unwrap();
+    Read::by_ref(&mut file).take(hole).read_to_end(&mut bytes).unwrap();
     let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     bytes.truncate(used);
     (bytes, len)
@@ -240,37 +240,50 @@ fn a_cut_log_is_a_prefix_of_the_commits_and_holds_all_that_was_durable() {
     }
 }
 
+/// Names the store that this process, a child of the test below, is to write to until it is killed.
+const VICTIM: &str = "NEARSHARE_TEST_CATALOG_VICTIM";
+
+/// Publishes records one by one, and says so of each when it is answered.
+#[test]
+fn victim() {
+    let Some(dir) = std::env::var_os(VICTIM) else { return };
+    let shelf = shelf(Path::new(&dir));
+    for number in shelf.head().at.seq.0 + 1..1_000_000 {
+        let changes = create(ObjectId::ROOT, &format!("f{number}"), file(id(number), number));
+        commit(&shelf, |batch| batch.publish(1, changes, vec![])).unwrap();
+        writeln!(std::io::stderr(), "{number}").unwrap();
+    }
+}
+
 #[test]
 fn a_kill_at_any_time_loses_nothing_that_was_answered() {
     let dir = tempfile::tempdir().unwrap();
-    let live = dir.path().join("live");
-    let shelf = primary(&live);
-    let answered = AtomicUsize::new(1);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            for number in 2..=3000u64 {
-                let changes = create(ObjectId::ROOT, &format!("f{number}"), file(id(number), number));
-                commit(&shelf, |batch| batch.publish(1, changes, vec![])).unwrap();
-                answered.store(number as usize, Ordering::SeqCst);
-            }
-        });
-        let mut round = 0;
-        while !writer.is_finished() {
-            round += 1;
-            let before = answered.load(Ordering::SeqCst) as u64;
-            let at = dir.path().join(round.to_string());
-            // Not one instant of the file system: the tables are copied before the log that may make
-            // up for them, and none is dropped as so little is written.
-            copy_tree(&live, &at);
-            let found = super::shelf(&at);
-            assert!(found.head().at.seq.0 >= before);
-            model::consistent(&found);
-            drop(found);
-            std::fs::remove_dir_all(&at).unwrap();
-        }
-        writer.join().unwrap();
-        assert!(round >= 1);
-    });
+    drop(primary(dir.path()));
+    for round in 0..8u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "catalog::tests::crash::victim"])
+            .env(VICTIM, dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut answers =
+            std::io::BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        // How long it lives is counted in answers: no machine is too slow for that.
+        let enough = 1 + round * 97;
+        let answered: Vec<u64> = Iterator::by_ref(&mut answers)
+            .take(enough as usize)
+            .map(|line| line.parse().unwrap())
+            .collect();
+        child.kill().unwrap();
+        let later: Vec<u64> = answers.filter_map(|line| line.parse().ok()).collect();
+        child.wait().unwrap();
+        assert_eq!(answered.len() as u64, enough);
+        let last = *later.last().or(answered.last()).unwrap();
+        let found = shelf(dir.path());
+        assert!(found.head().at.seq.0 >= last, "{last} was answered");
+        model::consistent(&found);
+    }
 }
 
 #[test]

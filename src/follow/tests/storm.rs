@@ -26,6 +26,8 @@ struct Storm {
     /// Contents under way.
     flying: Vec<Arrived>,
     crashes: bool,
+    /// A file had two names once.
+    linked: bool,
 }
 
 impl Storm {
@@ -33,7 +35,7 @@ impl Storm {
         let mut share = Share::new();
         let rig = Rig::new(&mut share);
         let rng = StdRng::seed_from_u64(seed);
-        Self { rng, share, rig, hidden: Vec::new(), flying: Vec::new(), crashes }
+        Self { rng, share, rig, hidden: Vec::new(), flying: Vec::new(), crashes, linked: false }
     }
 
     fn any(&mut self, kind: impl Fn(Kind) -> bool) -> Option<Entry> {
@@ -91,6 +93,7 @@ impl Storm {
             72..78 if !there_dir => {
                 if let Some(entry) = self.any(|kind| kind != Kind::Directory) {
                     self.share.link_at(self.share.names[&entry], to);
+                    self.linked = true;
                 }
             }
             78..86 if there.is_some() => self.share.unlink_at(to),
@@ -185,27 +188,6 @@ impl Storm {
 
     /// One step of the applier, during which its disk may fail or its process die.
     fn step(&mut self, mut step: Step) -> bool {
-        let debug = std::env::var("STORM").is_ok();
-        if debug && let Step::Job(job) = &step {
-            match job {
-                Job::Records(records, _) => records.iter().for_each(|(record, _)| {
-                    eprintln!("record {}:", record.at);
-                    record.changes.iter().for_each(|change| match change {
-                        crate::catalog::Change::Put(object) => {
-                            eprintln!(
-                                "  put {} {:?} v{} size {}",
-                                object.id, object.kind, object.version, object.size
-                            )
-                        }
-                        other => eprintln!("  {other:?}"),
-                    });
-                }),
-                Job::Contents(some) => {
-                    some.iter().for_each(|one| eprintln!("content {} v{}", one.id, one.version));
-                }
-                _ => {}
-            }
-        }
         if self.rng.random_bool(0.2) {
             let after = self.rng.random_range(0..12);
             let crash = self.crashes && self.rng.random_bool(0.6);
@@ -217,17 +199,9 @@ impl Storm {
             match catch_unwind(AssertUnwindSafe(|| rig.try_step(&mut step))) {
                 Ok(Ok(())) => {
                     self.rig.tree().spare();
-                    if debug {
-                        eprintln!("kept {:?} park {:?}", self.rig.kept(), self.rig.park());
-                    }
                     return true;
                 }
-                Ok(Err(error)) => {
-                    assert!(error.to_string().contains("the test"), "{error}");
-                    if debug {
-                        eprintln!("{error}");
-                    }
-                }
+                Ok(Err(error)) => assert!(error.to_string().contains("the test"), "{error}"),
                 Err(panic) if panic.is::<Crashed>() => {
                     self.after_crash();
                     return false;
@@ -278,7 +252,9 @@ impl Storm {
         self.rig.job(Job::Contents(flying));
         self.rig.pay_all(&self.share);
         self.rig.assert_settled(&self.share);
-        if !self.crashes {
+        // A replaced name may still show an old version of a file that lives on under another name and
+        // has got a new one since: that is no longer known as ours, and kept.
+        if !self.crashes && !self.linked {
             assert_eq!(self.rig.kept(), [""; 0], "nothing here was foreign");
         }
         self.rig.restart();
