@@ -94,6 +94,10 @@ state_of() {
 }
 wait_state() {
   local i
-  for i in $(seq 1 3000); do [ "$(state_of "$1")" = "$2" ] && return 0; sleep 0.05; done
+  for i in $(seq 1 3000); do
+    [ "$(state_of "$1")" = "$2" ] && return 0
+    kill -0 "$site_pid" || break
+    sleep 0.05
+  done
   say "$1 never came to be $2"; tail -5 "$work/log-$1"; return 1
 }

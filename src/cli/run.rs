@@ -24,8 +24,6 @@ const MISTAKES: u8 = 1;
 const CANNOT_READ: u8 = 2;
 const CANNOT_START: u8 = 3;
 
-/// Fewest threads for requests: one may be in a system call that takes long.
-const WORKERS_LEAST: usize = 2;
 /// At the end, for what still runs on a thread of its own, such as a read of a slow disk.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -118,12 +116,10 @@ enum RunError {
 }
 
 fn run_map(map: Map, args: &RunArgs) -> Result<(), RunError> {
-    let cores = std::thread::available_parallelism().map_or(WORKERS_LEAST, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.max(WORKERS_LEAST))
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)?;
+    // As many threads for requests as there are cores: one more than that, and each waits out the
+    // other's time slice.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let options = Options {
         map_file: std::path::absolute(&args.map).unwrap_or_else(|_| args.map.clone()),
         site: args.site.clone(),
