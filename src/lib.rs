@@ -14,6 +14,7 @@ pub mod door;
 pub mod effect;
 pub mod embedded;
 pub mod follow;
+pub mod hold;
 pub mod id;
 pub mod link;
 pub mod map;

@@ -1,0 +1,317 @@
+//! The primary's side: who may answer for itself, and who has yet to answer a question.
+//!
+//! ```text
+//!                 renew: everything in force            ask
+//!   no lease ------------------------------> leased -----------> asked: no renewal (R6)
+//!      ^  ^                                   |  ^                  |   |
+//!      |  |    join, or the time is over      |  |    answered      |   |
+//!      |  +-----------------------------------+  +------------------+   |
+//!      +-- the time is over: the next lease comes later, and only ------+
+//!          to who has caught up (R6); or join: it has dropped its lease
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use super::counted;
+use crate::clock::BootTime;
+use crate::id::SiteId;
+
+/// One thing that was asked of every peer that had a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Question(pub u64);
+
+/// One connection on which a peer asks for leases. What comes on an older one counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream(u64);
+
+/// What a peer gets that asks for a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Not now.
+    No,
+    /// It had one all the time: nothing happened that it was not asked about.
+    Again,
+    /// It had none: it must be told the head and everything in force (R10).
+    Fresh,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    stream: u64,
+    /// Until when it may answer for itself, as this side counts.
+    until: Option<BootTime>,
+    unanswered: BTreeSet<Question>,
+    /// After a lease ran out against a writer (R6).
+    penalty: Option<Penalty>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Penalty {
+    not_before: BootTime,
+    wait: Duration,
+}
+
+/// The first wait after a lease ran out against a writer; doubled each time.
+const PENALTY: Duration = Duration::from_secs(1);
+const PENALTY_MAX: Duration = Duration::from_secs(64);
+
+#[derive(Debug)]
+pub struct Giver {
+    lease: Duration,
+    peers: BTreeMap<SiteId, Peer>,
+    /// Who has yet to answer.
+    open: HashMap<Question, BTreeSet<SiteId>>,
+    next: u64,
+    /// A process before this one may have given leases that are good until then (R11)...
+    old: Option<BootTime>,
+    /// ...to these.
+    unheard: BTreeSet<SiteId>,
+}
+
+impl Giver {
+    /// `given`: leases may have been given before `now`, and are not known.
+    pub fn new(lease: Duration, given: bool, copies: &[SiteId], now: BootTime) -> Self {
+        Self {
+            lease,
+            peers: BTreeMap::new(),
+            open: HashMap::new(),
+            next: 1,
+            old: given.then(|| BootTime(now.0 + counted(lease))),
+            unheard: copies.iter().cloned().collect(),
+        }
+    }
+
+    /// Until when nothing may be changed, because leases may be out that nobody here knows of (R11).
+    pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
+        self.old.filter(|until| now < *until && !self.unheard.is_empty())
+    }
+
+    /// The peer has dropped the lease it had, and asks on a new connection from now on.
+    pub fn join(&mut self, site: &SiteId) -> Stream {
+        self.unheard.remove(site);
+        let number = self.next_number();
+        let peer = self.peers.entry(site.clone()).or_default();
+        peer.stream = number;
+        peer.until = None;
+        let unanswered = std::mem::take(&mut peer.unanswered);
+        for question in unanswered {
+            self.settle(question, site);
+        }
+        Stream(number)
+    }
+
+    /// `caught_up`: it has applied all that was journalled.
+    pub fn renew(&mut self, site: &SiteId, stream: Stream, caught_up: bool, now: BootTime) -> Renewal {
+        let until = BootTime(now.0 + counted(self.lease));
+        let Some(peer) = self.peers.get_mut(site).filter(|peer| peer.stream == stream.0) else {
+            return Renewal::No;
+        };
+        if !peer.unanswered.is_empty() {
+            return Renewal::No;
+        }
+        if let Some(penalty) = peer.penalty
+            && peer.until.is_none()
+            && (now < penalty.not_before || !caught_up)
+        {
+            return Renewal::No;
+        }
+        let live = peer.until.is_some_and(|until| now < until);
+        peer.until = Some(until);
+        if live { Renewal::Again } else { Renewal::Fresh }
+    }
+
+    /// Asks every peer that has a lease; none if nobody has.
+    pub fn ask(&mut self, now: BootTime) -> Option<(Question, Vec<SiteId>)> {
+        let question = Question(self.next_number());
+        let mut asked = Vec::new();
+        for (site, peer) in &mut self.peers {
+            if peer.until.is_some_and(|until| now < until) {
+                peer.unanswered.insert(question);
+                asked.push(site.clone());
+            }
+        }
+        if asked.is_empty() {
+            return None;
+        }
+        self.open.insert(question, asked.iter().cloned().collect());
+        Some((question, asked))
+    }
+
+    /// The peer holds what it was asked to hold. `true`: so do all others.
+    pub fn answered(&mut self, site: &SiteId, stream: Stream, question: Question) -> bool {
+        let Some(peer) = self.peers.get_mut(site).filter(|peer| peer.stream == stream.0) else {
+            return false;
+        };
+        if peer.unanswered.remove(&question) && peer.unanswered.is_empty() {
+            peer.penalty = None;
+        }
+        self.settle(question, site)
+    }
+
+    /// Takes away the leases whose time is over. `true`: some question needs no answer any more.
+    pub fn expire(&mut self, now: BootTime) -> bool {
+        let mut freed = Vec::new();
+        for (site, peer) in &mut self.peers {
+            if peer.unanswered.is_empty() || peer.until.is_some_and(|until| now < until) {
+                continue;
+            }
+            peer.until = None;
+            let wait = peer.penalty.map_or(PENALTY, |penalty| (penalty.wait * 2).min(PENALTY_MAX));
+            peer.penalty = Some(Penalty { not_before: BootTime(now.0 + wait), wait });
+            let unanswered = std::mem::take(&mut peer.unanswered);
+            freed.extend(unanswered.into_iter().map(|question| (question, site.clone())));
+        }
+        freed.into_iter().fold(false, |any, (question, site)| self.settle(question, &site) || any)
+    }
+
+    /// Whether someone who may still answer for itself has not answered.
+    pub fn is_open(&self, question: Question) -> bool {
+        self.open.contains_key(&question)
+    }
+
+    /// When the last lease of those that have not answered is over.
+    pub fn due(&self, question: Question) -> Option<BootTime> {
+        let sites = self.open.get(&question)?;
+        sites.iter().filter_map(|site| self.peers.get(site)?.until).max()
+    }
+
+    /// The peers that may answer for themselves.
+    pub fn leased(&self, now: BootTime) -> impl Iterator<Item = &SiteId> {
+        let live = move |peer: &Peer| peer.until.is_some_and(|until| now < until);
+        self.peers.iter().filter(move |(_, peer)| live(peer)).map(|(site, _)| site)
+    }
+
+    fn settle(&mut self, question: Question, site: &SiteId) -> bool {
+        let Some(sites) = self.open.get_mut(&question) else { return false };
+        sites.remove(site);
+        if sites.is_empty() {
+            self.open.remove(&question);
+            return true;
+        }
+        false
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(5);
+
+    fn at(ms: u64) -> BootTime {
+        BootTime(Duration::from_millis(ms))
+    }
+    fn osaka() -> SiteId {
+        "osaka".parse().unwrap()
+    }
+    fn lyon() -> SiteId {
+        "lyon".parse().unwrap()
+    }
+    fn giver() -> Giver {
+        Giver::new(LEASE, false, &[osaka(), lyon()], at(0))
+    }
+
+    #[test]
+    fn a_first_lease_is_fresh_and_is_renewed_while_it_lasts() {
+        let mut giver = giver();
+        let stream = giver.join(&osaka());
+        assert_eq!(giver.renew(&osaka(), stream, false, at(0)), Renewal::Fresh);
+        assert_eq!(giver.renew(&osaka(), stream, false, at(5059)), Renewal::Again);
+        assert_eq!(giver.renew(&osaka(), stream, false, at(5059 + 5060)), Renewal::Fresh);
+    }
+
+    #[test]
+    fn nobody_is_asked_who_has_no_lease() {
+        let mut giver = giver();
+        assert_eq!(giver.ask(at(0)), None);
+        let stream = giver.join(&osaka());
+        assert_eq!(giver.ask(at(0)), None);
+        giver.renew(&osaka(), stream, false, at(0));
+        assert_eq!(giver.ask(at(5000)).unwrap().1, vec![osaka()]);
+        assert_eq!(giver.ask(at(5060)), None, "its time is over");
+    }
+
+    /// R6: renewals arrive, the answer does not.
+    #[test]
+    fn no_renewal_while_a_question_is_open() {
+        let mut giver = giver();
+        let stream = giver.join(&osaka());
+        giver.renew(&osaka(), stream, false, at(0));
+        let (question, _) = giver.ask(at(1000)).unwrap();
+        for ms in [1100, 2000, 4000] {
+            assert_eq!(giver.renew(&osaka(), stream, true, at(ms)), Renewal::No);
+        }
+        assert_eq!(giver.due(question), Some(at(5060)));
+        assert!(!giver.expire(at(5059)) && giver.is_open(question));
+        assert!(giver.expire(at(5060)) && !giver.is_open(question));
+    }
+
+    #[test]
+    fn who_let_a_writer_wait_gets_the_next_lease_later_and_only_when_it_has_caught_up() {
+        let mut giver = giver();
+        let stream = giver.join(&osaka());
+        let mut now = 0;
+        for wait in [1000, 2000, 4000] {
+            assert_eq!(giver.renew(&osaka(), stream, true, at(now)), Renewal::Fresh);
+            giver.ask(at(now)).unwrap();
+            now += 5060;
+            assert!(giver.expire(at(now)));
+            assert_eq!(giver.renew(&osaka(), stream, true, at(now + wait - 1)), Renewal::No);
+            now += wait;
+            assert_eq!(giver.renew(&osaka(), stream, false, at(now)), Renewal::No, "behind");
+        }
+        giver.renew(&osaka(), stream, true, at(now));
+        let (question, _) = giver.ask(at(now)).unwrap();
+        assert!(giver.answered(&osaka(), stream, question));
+        let stream = giver.join(&osaka());
+        assert_eq!(giver.renew(&osaka(), stream, false, at(now)), Renewal::Fresh, "forgiven");
+    }
+
+    #[test]
+    fn a_question_waits_for_all_it_was_asked_of() {
+        let mut giver = giver();
+        let (one, two) = (giver.join(&osaka()), giver.join(&lyon()));
+        giver.renew(&osaka(), one, false, at(0));
+        giver.renew(&lyon(), two, false, at(10));
+        let (question, _) = giver.ask(at(20)).unwrap();
+        assert!(!giver.answered(&osaka(), one, question));
+        assert_eq!(giver.due(question), Some(at(5070)));
+        assert!(!giver.answered(&osaka(), one, question), "twice is once");
+        assert!(giver.answered(&lyon(), two, question));
+        assert!(!giver.is_open(question));
+    }
+
+    #[test]
+    fn joining_again_answers_everything_and_an_old_connection_counts_for_nothing() {
+        let mut giver = giver();
+        let old = giver.join(&osaka());
+        giver.renew(&osaka(), old, false, at(0));
+        let (question, _) = giver.ask(at(0)).unwrap();
+        let new = giver.join(&osaka());
+        assert!(!giver.is_open(question));
+        assert_eq!(giver.renew(&osaka(), old, true, at(1)), Renewal::No);
+        assert_eq!(giver.renew(&osaka(), new, false, at(1)), Renewal::Fresh);
+        let (question, _) = giver.ask(at(2)).unwrap();
+        assert!(!giver.answered(&osaka(), old, question) && giver.is_open(question));
+    }
+
+    /// R11: granted at 0 s, killed at 0.1, up at 0.5 and knows no lease.
+    #[test]
+    fn a_giver_that_may_have_given_leases_before_waits_them_out_or_hears_from_all() {
+        let mut giver = Giver::new(LEASE, true, &[osaka(), lyon()], at(500));
+        assert_eq!(giver.quiet_until(at(600)), Some(at(5560)));
+        giver.join(&osaka());
+        assert!(giver.quiet_until(at(600)).is_some());
+        giver.join(&lyon());
+        assert_eq!(giver.quiet_until(at(600)), None);
+        let giver = Giver::new(LEASE, true, &[osaka()], at(500));
+        assert_eq!(giver.quiet_until(at(5560)), None);
+        assert_eq!(Giver::new(LEASE, false, &[osaka()], at(0)).quiet_until(at(1)), None);
+    }
+}

@@ -1,0 +1,174 @@
+//! A copy's side: whether it may answer for itself just now.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::{BootTime, Clock, WallTime};
+use crate::id::Seq;
+
+/// Both clocks, read together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    pub boot: BootTime,
+    pub wall: WallTime,
+}
+
+impl Moment {
+    pub fn now(clock: &dyn Clock) -> Self {
+        Self { boot: clock.boot(), wall: clock.wall() }
+    }
+    /// How far the wall clock is ahead of the other, in nanoseconds.
+    fn offset(self) -> i64 {
+        let boot = i64::try_from(self.boot.0.as_nanos()).unwrap_or(i64::MAX);
+        self.wall.0.saturating_sub(boot)
+    }
+}
+
+/// Further than this the clocks do not come apart within a lease unless one of them jumped: time
+/// daemons slew by 500 ppm.
+const JUMP: u64 = 100_000_000;
+/// Requests for a lease whose answers are under way.
+const ASKED_MAX: usize = 16;
+
+#[derive(Debug, Default)]
+pub struct Taker {
+    /// When each lease that is under way was asked for.
+    asked: VecDeque<(u64, Moment)>,
+    next: u64,
+    lease: Option<Lease>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    asked: Moment,
+    len: Duration,
+    /// Everything up to here must have been applied before the copy answers (R10).
+    head: Seq,
+}
+
+impl Taker {
+    /// A lease is asked for at `now`: it counts from here (R12).
+    pub fn ask(&mut self, now: Moment) -> u64 {
+        self.next += 1;
+        if self.asked.len() >= ASKED_MAX {
+            self.asked.pop_front();
+        }
+        self.asked.push_back((self.next, now));
+        self.next
+    }
+
+    /// The answer to one of [`Self::ask`]. `head`: of a fresh lease. A renewal of one that is over here
+    /// is none: the primary counted on, and asked about every change, but what came between is not known
+    /// to have been heard. `false`: it is of no use, and a fresh one is needed.
+    pub fn granted(&mut self, number: u64, len: Duration, head: Option<Seq>, now: Moment) -> bool {
+        while self.asked.front().is_some_and(|(asked, _)| *asked < number) {
+            self.asked.pop_front();
+        }
+        let Some((asked, moment)) = self.asked.pop_front() else { return false };
+        if asked != number {
+            self.asked.push_front((asked, moment));
+            return false;
+        }
+        let head = match (head, self.lease.filter(|_| self.covers(now))) {
+            (Some(head), _) => head,
+            (None, Some(lease)) => lease.head,
+            (None, None) => return false,
+        };
+        self.lease = Some(Lease { asked: moment, len, head });
+        self.covers(now)
+    }
+
+    /// Whatever was granted or is under way counts no more.
+    pub fn drop_lease(&mut self) {
+        self.asked.clear();
+        self.lease = None;
+    }
+
+    /// Whether the copy, which has applied everything up to `applied`, may answer for what is not held.
+    pub fn may_answer(&self, applied: Seq, now: Moment) -> bool {
+        self.lease.is_some_and(|lease| applied >= lease.head) && self.covers(now)
+    }
+
+    fn covers(&self, now: Moment) -> bool {
+        self.lease.is_some_and(|lease| {
+            let apart = now.offset().abs_diff(lease.asked.offset());
+            now.boot >= lease.asked.boot && now.boot.since(lease.asked.boot) < lease.len && apart < JUMP
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEN: Duration = Duration::from_secs(5);
+
+    fn at(ms: u64) -> Moment {
+        skewed(ms, 0)
+    }
+    fn skewed(ms: u64, wall_ms: i64) -> Moment {
+        let wall = 1_700_000_000_000 + ms as i64 + wall_ms;
+        Moment { boot: BootTime(Duration::from_millis(ms)), wall: WallTime(wall * 1_000_000) }
+    }
+    fn leased() -> Taker {
+        let mut taker = Taker::default();
+        let number = taker.ask(at(1000));
+        assert!(taker.granted(number, LEN, Some(Seq(7)), at(1080)));
+        taker
+    }
+
+    #[test]
+    fn a_lease_counts_from_when_it_was_asked_for() {
+        let taker = leased();
+        assert!(taker.may_answer(Seq(7), at(5999)));
+        assert!(!taker.may_answer(Seq(7), at(6000)));
+        assert!(!taker.may_answer(Seq(6), at(2000)), "records before the grant are missing");
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_grants_nothing() {
+        let mut taker = Taker::default();
+        let number = taker.ask(at(0));
+        assert!(!taker.granted(number, LEN, Some(Seq(0)), at(5000)));
+        assert!(!taker.may_answer(Seq(9), at(5000)));
+    }
+
+    #[test]
+    fn a_renewal_keeps_the_head_and_does_not_wake_the_dead() {
+        let mut taker = leased();
+        let number = taker.ask(at(4000));
+        assert!(taker.granted(number, LEN, None, at(4100)));
+        assert!(taker.may_answer(Seq(7), at(8999)) && !taker.may_answer(Seq(6), at(4200)));
+        let number = taker.ask(at(8900));
+        assert!(!taker.granted(number, LEN, None, at(9050)), "over before it was renewed");
+        assert!(!taker.may_answer(Seq(7), at(9060)));
+    }
+
+    #[test]
+    fn a_jump_of_either_clock_ends_a_lease_and_extends_none() {
+        for jump in [-3_600_000, -200, 200, 3_600_000] {
+            assert!(!leased().may_answer(Seq(7), skewed(2000, jump)), "{jump}");
+        }
+        assert!(leased().may_answer(Seq(7), skewed(2000, 20)), "slewed");
+        assert!(!leased().may_answer(Seq(7), at(900)), "the clock went back");
+    }
+
+    #[test]
+    fn what_was_asked_before_it_was_dropped_is_not_granted_after() {
+        let mut taker = leased();
+        let number = taker.ask(at(2000));
+        taker.drop_lease();
+        assert!(!taker.granted(number, LEN, Some(Seq(7)), at(2010)));
+        assert!(!taker.may_answer(Seq(7), at(2010)));
+    }
+
+    #[test]
+    fn answers_may_be_skipped_but_not_repeated() {
+        let mut taker = Taker::default();
+        let (one, two) = (taker.ask(at(0)), taker.ask(at(100)));
+        assert!(taker.granted(two, LEN, Some(Seq(0)), at(200)));
+        assert!(!taker.granted(one, LEN, Some(Seq(0)), at(200)));
+        assert!(!taker.granted(two, LEN, Some(Seq(0)), at(200)));
+        assert!(taker.may_answer(Seq(0), at(5099)) && !taker.may_answer(Seq(0), at(5100)));
+    }
+}
