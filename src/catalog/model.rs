@@ -120,4 +120,6 @@ pub struct Meta {
     pub gen_reserved: Gen,
     /// The map's first primary, when the share was first seen.
     pub first_primary: Option<SiteId>,
+    /// Leases were given (primary): a later process must wait them out (R11).
+    pub leased: bool,
 }

@@ -61,6 +61,7 @@ pub fn encode_state(state: &State) -> Vec<u8> {
             alive_wall: meta.alive_wall,
             gen_reserved: meta.gen_reserved.0,
             first_primary: meta.first_primary.as_ref().map(|site| site.as_str().to_owned()),
+            leased: meta.leased,
         }),
     };
     message.encode_to_vec()
@@ -99,6 +100,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
             alive_wall: meta.alive_wall,
             gen_reserved: Gen(meta.gen_reserved),
             first_primary: first_primary.transpose()?,
+            leased: meta.leased,
         },
     })
 }
@@ -222,6 +224,8 @@ struct MetaMessage {
     first_primary: Option<String>,
     #[prost(sint64, tag = "9")]
     alive_wall: i64,
+    #[prost(bool, tag = "10")]
+    leased: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,11 +1,13 @@
-//! What this site has sent home and not yet got back (R9): its own copy must not answer for it.
-//! Pure: notes, answers, releases.
+//! What this site has sent home and not yet got back (R9), and what the primary asked it to hold: its
+//! own copy must not answer for it. Pure: notes, answers, holds, releases.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::catalog::Touch;
 use crate::id::{Gen, Name, ObjectId};
 
+/// Numbers of notes that are holds: they are not of this site's requests, and in no catalog.
+const HOLDS: u64 = 1 << 63;
 /// Releases remembered while an answer is under way, which they may overtake.
 const RECENT_MAX: usize = 65_536;
 
@@ -22,6 +24,11 @@ pub(super) struct Ahead {
     /// Notes whose answer is under way.
     unanswered: usize,
     recent: HashMap<Touch, Gen>,
+    /// The notes that are holds.
+    held: HashMap<Touch, u64>,
+    next_hold: u64,
+    /// Notes of which it is not known what they are below: until then they are below everything.
+    adrift: HashSet<u64>,
     /// What was in force when the newest stream began, and the newest generation then.
     started: (Gen, HashSet<Touch>),
 }
@@ -52,6 +59,69 @@ impl Ahead {
         self.unanswered += 1;
         self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
         self.extend(id, touches, above);
+    }
+
+    /// The primary changes these: held until they are released through these generations. From memory
+    /// alone (R5); [`Self::place`] has to follow.
+    pub fn hold(&mut self, holds: Vec<(Touch, Gen)>) {
+        for (touch, generation) in holds {
+            if let Some(id) = self.held.get(&touch) {
+                if let Some(Note { awaits: Awaits::Releases(left), .. }) = self.notes.get_mut(id) {
+                    let known = left.entry(touch).or_default();
+                    *known = (*known).max(generation);
+                }
+                continue;
+            }
+            let id = HOLDS | self.next_hold;
+            self.next_hold += 1;
+            let awaits = Awaits::Releases(HashMap::from([(touch.clone(), generation)]));
+            self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
+            self.awaited.entry(touch.clone()).or_default().insert(id);
+            self.held.insert(touch.clone(), id);
+            self.adrift.insert(id);
+            self.extend(id, vec![touch], HashSet::new());
+        }
+    }
+
+    /// A lease begins anew: this is in force, and holds up to `newest` that are not have been released
+    /// in records up to the head that comes with it (R10).
+    pub fn hold_anew(&mut self, force: Vec<(Touch, Gen)>, newest: Gen) {
+        let still: HashSet<&Touch> = force.iter().map(|(touch, _)| touch).collect();
+        let over = |touch: &Touch, id: &u64| match self.notes.get(id) {
+            Some(Note { awaits: Awaits::Releases(left), .. }) => {
+                !still.contains(touch) && left.get(touch).is_none_or(|held| *held <= newest)
+            }
+            _ => false,
+        };
+        let gone: Vec<u64> =
+            self.held.iter().filter(|(touch, id)| over(touch, id)).map(|(_, id)| *id).collect();
+        for id in gone {
+            self.remove(id);
+        }
+        self.hold(force);
+    }
+
+    /// Notes that are not known to be below only some directories, and what they are about.
+    pub fn adrift(&self) -> Vec<(u64, Vec<Touch>)> {
+        let of = |id: &u64| self.notes.get(id).map(|note| (*id, note.touches.clone()));
+        self.adrift.iter().filter_map(of).collect()
+    }
+
+    /// What a note is below.
+    pub fn place(&mut self, id: u64, above: HashSet<ObjectId>) {
+        if self.adrift.remove(&id) {
+            self.extend(id, Vec::new(), above);
+        }
+    }
+
+    /// Directories move: what is below them is no longer known.
+    pub fn set_adrift(&mut self) {
+        for (id, note) in &mut self.notes {
+            for dir in note.above.drain(..) {
+                decrement(&mut self.below, &dir);
+            }
+            self.adrift.insert(*id);
+        }
     }
 
     /// What a note is about, so far as is known.
@@ -189,7 +259,11 @@ impl Ahead {
     pub fn remove(&mut self, id: u64) -> bool {
         self.turn(id, Awaits::Doubt);
         let Some(note) = self.notes.remove(&id) else { return false };
+        self.adrift.remove(&id);
         for touch in &note.touches {
+            if self.held.get(touch) == Some(&id) {
+                self.held.remove(touch);
+            }
             decrement(&mut self.touched, touch);
             if let Touch::Entry(dir, _) = touch {
                 decrement(&mut self.entries, dir);
@@ -227,6 +301,14 @@ impl Ahead {
     pub fn len(&self) -> usize {
         self.notes.len()
     }
+    /// Requests of this site.
+    pub fn own(&self) -> usize {
+        self.notes.len() - self.held.len()
+    }
+    /// Whether a note is of a request of this site, and so in the catalog.
+    pub fn is_own(id: u64) -> bool {
+        id & HOLDS == 0
+    }
     pub fn entry(&self, dir: ObjectId, name: &Name) -> bool {
         self.touched.contains_key(&Touch::Entry(dir, name.clone()))
     }
@@ -237,8 +319,12 @@ impl Ahead {
             || self.touched.contains_key(&Touch::Object(ObjectId::ROOT))
             || self.entries.contains_key(&id)
     }
+    /// All of a directory: its entries and whatever is below them.
+    pub fn whole(&self, dir: ObjectId) -> bool {
+        self.touched.contains_key(&Touch::Object(dir))
+    }
     pub fn below(&self, dir: ObjectId) -> bool {
-        self.below.contains_key(&dir)
+        self.below.contains_key(&dir) || !self.adrift.is_empty()
     }
 }
 
@@ -323,6 +409,47 @@ mod tests {
         let released = ahead.in_force(vec![], Gen(9));
         assert_eq!(ahead.released(&released), vec![1]);
         assert_eq!(ahead.in_doubt(), vec![2]);
+    }
+
+    #[test]
+    fn a_hold_lasts_until_its_last_generation_is_released() {
+        let mut ahead = Ahead::default();
+        ahead.hold(vec![(touch(7), Gen(3))]);
+        ahead.hold(vec![(touch(7), Gen(5)), (touch(8), Gen(5))]);
+        assert!(ahead.cares(&touch(7)) && ahead.whole(ObjectId::from_bytes([7; 16])));
+        assert!(ahead.released(&[(touch(7), Gen(4))]).is_empty());
+        assert_eq!((ahead.len(), ahead.own()), (2, 0));
+        let done = ahead.released(&[(touch(7), Gen(5)), (touch(8), Gen(9))]);
+        assert!(done.len() == 2 && done.iter().all(|id| !Ahead::is_own(*id)));
+        assert!(ahead.len() == 0 && ahead.touched.is_empty() && ahead.held.is_empty());
+    }
+
+    #[test]
+    fn until_it_is_placed_a_hold_is_below_everything() {
+        let mut ahead = Ahead::default();
+        ahead.hold(vec![(touch(7), Gen(3))]);
+        assert!(ahead.below(ObjectId::from_bytes([1; 16])));
+        let (id, touches) = ahead.adrift().pop().unwrap();
+        assert_eq!(touches, vec![touch(7)]);
+        ahead.place(id, HashSet::from([ObjectId::from_bytes([2; 16])]));
+        assert!(!ahead.below(ObjectId::from_bytes([1; 16])));
+        assert!(ahead.below(ObjectId::from_bytes([2; 16])));
+        ahead.set_adrift();
+        assert!(ahead.below(ObjectId::from_bytes([1; 16])) && ahead.below.is_empty());
+        ahead.remove(id);
+        assert!(ahead.adrift.is_empty());
+    }
+
+    /// R10: what overtook the grant stays, what it does not name is over.
+    #[test]
+    fn a_fresh_lease_ends_what_is_not_in_force() {
+        let mut ahead = noted(1, 1);
+        ahead.hold(vec![(touch(7), Gen(3)), (touch(8), Gen(4)), (touch(9), Gen(12))]);
+        ahead.hold_anew(vec![(touch(8), Gen(6))], Gen(10));
+        assert!(!ahead.cares(&touch(7)) || ahead.unanswered > 0);
+        assert!(!ahead.held.contains_key(&touch(7)) && ahead.held.contains_key(&touch(9)));
+        assert!(ahead.released(&[(touch(8), Gen(5))]).is_empty(), "the higher generation wins");
+        assert_eq!(ahead.own(), 1);
     }
 
     #[test]

@@ -212,6 +212,7 @@ impl<T: Tree> Applier<T> {
             }
             Job::CompareStart(start) => {
                 let (head, root, expected) = *start;
+                self.follow.lose_lease();
                 // They told positions of the journal that is left now.
                 for (ids, _) in self.barriers.drain(..) {
                     let mut ahead = lock(&self.follow.ahead);
@@ -256,8 +257,10 @@ impl<T: Tree> Applier<T> {
         // A job that failed halfway comes again: its records are here, its releases are not.
         let releases = records.iter().flat_map(|(record, _)| &record.releases);
         let releases = releases.map(|release| (release.touch.clone(), release.through)).collect();
+        let mut moved = false;
         for (record, _) in records.iter().filter(|(record, _)| record.at > head) {
             for change in &record.changes {
+                moved |= matches!(change, Change::Move { .. });
                 self.note_change(change, record.at, &mut touches, &mut debts, &mut gone)?;
             }
             batch.append(record.clone());
@@ -268,8 +271,14 @@ impl<T: Tree> Applier<T> {
         for debt in debts.values() {
             batch.owe(*debt);
         }
+        if moved {
+            lock(&follow.ahead).set_adrift();
+        }
         follow.shelf.commit(batch, true).wait()?;
         let at = follow.shelf.head().at;
+        if moved {
+            follow.place_holds()?;
+        }
         for id in gone {
             lock(&follow.owed).remove(id);
             self.drop_ready(id)?;
@@ -500,6 +509,9 @@ impl<T: Tree> Applier<T> {
     fn let_go(&mut self) -> Result<()> {
         let follow = self.follow.clone();
         let applied = follow.shelf.head().at.seq;
+        if self.compare.is_none() {
+            follow.lease.set_applied(applied);
+        }
         let oldest = {
             let owed = lock(&follow.owed);
             let oldest = owed.oldest();

@@ -16,6 +16,7 @@ mod ahead;
 mod applier;
 mod compare;
 mod fetch;
+mod lease;
 mod owed;
 mod pull;
 mod settle;
@@ -99,6 +100,15 @@ pub struct Config {
     pub primary: SiteId,
 }
 
+/// What a map may change while the share runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Reads are answered from here only under a lease.
+    pub strict: bool,
+    /// Without one for long enough they are again (R13).
+    pub serve_when_cut_off: bool,
+}
+
 /// How a copy fares, for `status`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Progress {
@@ -120,6 +130,10 @@ pub struct Progress {
     pub seconds_left: f64,
     /// Requests of this site that are not back in its copy.
     pub ahead: usize,
+    /// What the primary asked this copy of a strict share not to answer for.
+    pub held: usize,
+    /// Of a strict share: "live", "none" (nobody reads, or it is on its way), "cut off".
+    pub lease: Option<&'static str>,
     /// Files and directories moved aside since the start.
     pub kept: u64,
     pub last_error: Option<String>,
@@ -143,6 +157,8 @@ pub struct Follow<T: Tree> {
     confirmed: AtomicBool,
     /// The primary has said what is in force, or we are known to be cut off (R9).
     open: AtomicBool,
+    terms: Mutex<Terms>,
+    lease: lease::Lease,
     progress: Mutex<Progress>,
     /// The disk has no room for contents.
     full: Mutex<Option<Full>>,
@@ -167,12 +183,14 @@ impl<T: Tree> Follow<T> {
     /// Takes up what the catalog remembers and starts the share's tasks on the current runtime.
     pub fn start(
         config: Config,
+        terms: Terms,
         shelf: Arc<Shelf>,
         tree: Arc<T>,
         links: Arc<Links>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
         let (follow, inbox) = Self::take_up(config, shelf, tree, clock)?;
+        follow.reconfigure(terms);
         let applier = follow.clone();
         let runtime = tokio::runtime::Handle::current();
         let handle = std::thread::Builder::new()
@@ -184,6 +202,7 @@ impl<T: Tree> Follow<T> {
             })?;
         *lock(&follow.applier) = Some(handle);
         tokio::spawn(pull::run(follow.clone(), links.clone()));
+        tokio::spawn(lease::run(follow.clone(), links.clone()));
         tokio::spawn(fetch::run(follow.clone(), links.clone(), Lane::Small));
         tokio::spawn(fetch::run(follow.clone(), links, Lane::Large));
         Ok(follow)
@@ -217,6 +236,8 @@ impl<T: Tree> Follow<T> {
             fetching: AtomicBool::new(false),
             confirmed: AtomicBool::new(shelf.meta().confirmed),
             open: AtomicBool::new(false),
+            terms: Mutex::default(),
+            lease: lease::Lease::default(),
             progress: Mutex::default(),
             full: Mutex::default(),
             jobs,
@@ -258,10 +279,16 @@ impl<T: Tree> Follow<T> {
         let (debts, debt_bytes) = (owed.len() as u64, owed.bytes());
         drop(owed);
         let progress = lock(&self.progress).clone();
+        let (ahead, held) = {
+            let ahead = lock(&self.ahead);
+            (ahead.own(), ahead.len() - ahead.own())
+        };
         Progress {
             debts,
             debt_bytes,
-            ahead: self.ahead_count.load(Ordering::Relaxed),
+            ahead,
+            held,
+            lease: self.lease_word(),
             confirmed: self.confirmed.load(Ordering::Relaxed),
             stopped: progress.stopped.or_else(|| lock(&self.full).as_ref().map(|full| full.why.clone())),
             ..progress
@@ -317,7 +344,7 @@ impl<T: Tree> Follow<T> {
     fn look_up(&self, read: &Read) -> Result<Standing> {
         let walk = self.walk(&read.path)?;
         let ahead = lock(&self.ahead);
-        if walk.steps.iter().any(|(dir, name)| ahead.entry(*dir, name)) {
+        if walk.steps.iter().any(|(dir, name)| ahead.entry(*dir, name) || ahead.whole(*dir)) {
             return Ok(Standing::Ahead);
         }
         let Some(id) = walk.found else {
@@ -372,7 +399,7 @@ impl<T: Tree> Follow<T> {
 
     /// Before a change is sent home: what it touches counts as ahead of this copy, durably (R9).
     pub async fn begin(self: &Arc<Self>, change: &Change) -> Result<AheadTicket<T>> {
-        if self.ahead_count.load(Ordering::Relaxed) >= AHEAD_MAX {
+        if lock(&self.ahead).own() >= AHEAD_MAX {
             return Err(FollowError::Busy);
         }
         let mut touches = Vec::new();
@@ -401,12 +428,13 @@ impl<T: Tree> Follow<T> {
 
     /// What was ahead is here: takes the notes off the disk as well.
     fn forget(&self, ids: &[u64]) {
-        if ids.is_empty() {
+        let own: Vec<u64> = ids.iter().copied().filter(|id| Ahead::is_own(*id)).collect();
+        if own.is_empty() {
             return;
         }
         let mut batch = self.shelf.batch();
-        for id in ids {
-            batch.drop_ahead(*id);
+        for id in own {
+            batch.drop_ahead(id);
         }
         // A note that survives a crash is one barrier more after it.
         drop(self.shelf.commit(batch, false));

@@ -36,7 +36,7 @@ const ANSWER_MAX: usize = 4096;
 
 /// Why a try ended.
 #[derive(Debug, thiserror::Error)]
-enum PullError {
+pub(super) enum PullError {
     #[error("the link is down")]
     Down,
     #[error("{what}: {why}")]
@@ -60,6 +60,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
                     ended = session(&follow, &peer) => ended,
                     () = follow.stopping.notified() => Err(PullError::Stopped),
                 };
+                follow.lease.may_be_asked_for(false);
                 if follow.clock.boot().since(tried) > RETRY_MAX {
                     wait = RETRY;
                 }
@@ -99,6 +100,7 @@ async fn connect<T: Tree>(
     begun: BootTime,
 ) -> Result<Arc<Peer>, PullError> {
     let Some(peer) = links.peer(&follow.config.primary) else { return Err(PullError::Down) };
+    follow.lease.set_link(peer.up(), follow.clock.boot());
     if peer.up() {
         return Ok(peer);
     }
@@ -110,7 +112,7 @@ async fn connect<T: Tree>(
     if changed.is_ok() && peer.up() { Ok(peer) } else { Err(PullError::Down) }
 }
 
-async fn ask(
+pub(super) async fn ask(
     peer: &Peer,
     class: Class,
     path: String,
@@ -221,6 +223,7 @@ async fn journal<T: Tree>(
                             put(follow, Job::InForce(touches(&start.in_force)?, Gen(start.generation)))
                                 .await?;
                         }
+                        follow.lease.may_be_asked_for(true);
                     }
                     Some(feed::Kind::Releases(bytes)) => {
                         put(follow, Job::Releases(touches(&bytes)?)).await?
@@ -273,7 +276,7 @@ fn note_beat<T: Tree>(follow: &Follow<T>, beat: &Beat) {
     });
 }
 
-fn touches(bytes: &[u8]) -> Result<Vec<(crate::catalog::Touch, Gen)>, PullError> {
+pub(super) fn touches(bytes: &[u8]) -> Result<Vec<(crate::catalog::Touch, Gen)>, PullError> {
     decode_touch_gens(bytes)
         .map_err(|error| PullError::Peer { what: "a list of touches", why: error.to_string() })
 }

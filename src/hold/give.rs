@@ -121,6 +121,13 @@ impl Giver {
         if live { Renewal::Again } else { Renewal::Fresh }
     }
 
+    /// What [`Self::renew`] said was not sent.
+    pub fn revoke(&mut self, site: &SiteId, stream: Stream) {
+        if let Some(peer) = self.peers.get_mut(site).filter(|peer| peer.stream == stream.0) {
+            peer.until = None;
+        }
+    }
+
     /// Asks every peer that has a lease; none if nobody has.
     pub fn ask(&mut self, now: BootTime) -> Option<(Question, Vec<SiteId>)> {
         let question = Question(self.next_number());

@@ -7,6 +7,7 @@
 //! POST /v1/share/SHARE/snapshot   answer: Snap(start) Snap(entries) ... Snap(end)
 //! POST /v1/share/SHARE/content    request: Wants ...                answer: Content, bytes, ...
 //! POST /v1/share/SHARE/barrier    answer: Barrier
+//! POST /v1/share/SHARE/lease      request: LeaseAsk ...             answer: LeaseSay ... without end
 //! ```
 
 use bytes::Bytes;
@@ -228,4 +229,85 @@ pub struct Barrier {
     pub epoch: u32,
     #[prost(uint64, tag = "2")]
     pub seq: u64,
+}
+
+/// What a copy of a strict share says about leases. Its first message also says that it has dropped
+/// whatever lease it had (R11).
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct LeaseAsk {
+    #[prost(oneof = "lease_ask::Kind", tags = "1, 2")]
+    pub kind: Option<lease_ask::Kind>,
+}
+
+pub mod lease_ask {
+    #[derive(Clone, Copy, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Renew(super::Renew),
+        /// The question with this number: everything it named is held.
+        #[prost(uint64, tag = "2")]
+        Held(u64),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Renew {
+    /// Told again with the answer.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The last record that the copy has applied.
+    #[prost(uint64, tag = "2")]
+    pub applied: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LeaseSay {
+    #[prost(oneof = "lease_say::Kind", tags = "1, 2")]
+    pub kind: Option<lease_say::Kind>,
+}
+
+pub mod lease_say {
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Grant(super::Grant),
+        #[prost(message, tag = "2")]
+        Ask(super::HoldAsk),
+    }
+}
+
+/// The copy may answer for itself (R10), counted from when it asked.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Grant {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint32, tag = "2")]
+    pub lease_ms: u32,
+    /// Only if it had no lease before.
+    #[prost(message, optional, tag = "3")]
+    pub fresh: Option<Fresh>,
+}
+
+/// Where a copy without a lease begins: the head, and everything in force.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Fresh {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// As `catalog::encode_touch_gens` writes them.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub in_force: Bytes,
+    /// The newest generation handed out: an earlier hold that is not in force is released.
+    #[prost(uint64, tag = "4")]
+    pub generation: u64,
+}
+
+/// These are not to be answered for until they are released.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HoldAsk {
+    #[prost(uint64, tag = "1")]
+    pub question: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub touches: Bytes,
 }

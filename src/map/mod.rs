@@ -165,7 +165,6 @@ pub struct Share {
     pub consistency: Consistency,
     /// On how many sites' disks a change is before it is answered. Always 1.
     pub durable_copies: u32,
-    pub when_cut_off: WhenCutOff,
     /// The share's first primary (R33): the site whose place is [`Place::Local`].
     primary: SiteId,
     /// What each site is to the share. A site that is not here has no part in it.
@@ -211,6 +210,8 @@ impl Share {
 /// What a share promises to readers at other sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consistency {
+    /// A read sent after a write was answered sees it, at every site.
+    Strict,
     /// A write is seen elsewhere within the propagation lag, and at its own site at once.
     Relaxed,
 }
@@ -218,6 +219,7 @@ pub enum Consistency {
 impl Consistency {
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Strict => "strict",
             Self::Relaxed => "relaxed",
         }
     }
@@ -228,6 +230,8 @@ impl Consistency {
 pub enum WhenCutOff {
     /// Answers them, and says so in metrics and status.
     Serve,
+    /// Answers that the client may try again.
+    Refuse,
 }
 
 /// What one site is to one share, overrides applied.
@@ -238,6 +242,8 @@ pub struct AtSite {
     pub http: Option<UrlPrefix>,
     /// Whether an HTTP change is on disk before it is answered. Default true.
     pub http_sync: bool,
+    /// What a copy does with reads while it is cut off. Default: serve.
+    pub when_cut_off: WhenCutOff,
     /// Which clients may use the share at this site; see [`AtSite::client`].
     pub clients: Vec<ClientRule>,
 }

@@ -53,6 +53,7 @@ struct Settings {
     /// `Some(None)`: not served over HTTP.
     http: Option<At<Option<UrlPrefix>>>,
     http_sync: Option<bool>,
+    when_cut_off: Option<WhenCutOff>,
     clients: Option<Vec<ClientRule>>,
     nfs: Option<At<PathBuf>>,
 }
@@ -70,7 +71,7 @@ struct Sites<'t> {
 impl<'t> Reader<'t> {
     pub(super) fn share(&mut self, key: &At<&'t str>, section: &Section<'t>) -> Option<Share> {
         let name = self.name::<ShareId>(key, "share");
-        let consistency = self.optional(section, "consistency", text("\"relaxed\"", consistency));
+        let consistency = self.optional(section, "consistency", text("\"strict\"", consistency));
         let copies = self.optional(section, "durable_copies", durable_copies);
         let settings = self.settings(section, false);
         let mut sites = Sites::default();
@@ -91,9 +92,8 @@ impl<'t> Reader<'t> {
         let primary = sites.primaries.first()?.it.parse().ok()?;
         Some(Share {
             name: name?,
-            consistency: consistency.map_or(Consistency::Relaxed, |consistency| consistency.it),
+            consistency: consistency.map_or(Consistency::Strict, |consistency| consistency.it),
             durable_copies: copies.map_or(1, |copies| copies.it),
-            when_cut_off: WhenCutOff::Serve,
             primary,
             sites: sites.sites,
         })
@@ -153,9 +153,10 @@ impl<'t> Reader<'t> {
             _ => return,
         };
         let http_sync = own.http_sync.or(settings.http_sync).unwrap_or(true);
+        let when_cut_off = own.when_cut_off.or(settings.when_cut_off).unwrap_or(WhenCutOff::Serve);
         let clients = own.clients.or_else(|| settings.clients.clone()).unwrap_or_default();
         if let Ok(site) = site.it.parse() {
-            sites.sites.insert(site, AtSite { place, http, http_sync, clients });
+            sites.sites.insert(site, AtSite { place, http, http_sync, when_cut_off, clients });
         }
     }
 
@@ -248,9 +249,11 @@ impl<'t> Reader<'t> {
             self.wrong(at, what, "remove `nfs`");
         }
         self.optional(section, "tree", text("\"local\"", tree));
-        self.optional(section, "when_cut_off", text("\"serve\"", when_cut_off));
+        let when_cut_off = self.optional(section, "when_cut_off", text("\"serve\"", when_cut_off));
         let clients = self.clients(section);
-        Settings { http, http_sync: http_sync.map(|sync| sync.it), clients, nfs }
+        let (http_sync, when_cut_off) =
+            (http_sync.map(|sync| sync.it), when_cut_off.map(|when| when.it));
+        Settings { http, http_sync, when_cut_off, clients, nfs }
     }
 
     fn clients(&mut self, section: &Section<'t>) -> Option<Vec<ClientRule>> {
@@ -342,11 +345,8 @@ impl<'t> Reader<'t> {
 }
 
 fn consistency(text: &str) -> Checked<Consistency> {
-    if text == "strict" {
-        let right = format!("write \"relaxed\": {NOTHING_KEEPS_IT}");
-        return wrong("is \"strict\", which this release cannot keep", right);
-    }
-    word(text, "consistency", &[("relaxed", Consistency::Relaxed)])
+    let known = [("strict", Consistency::Strict), ("relaxed", Consistency::Relaxed)];
+    word(text, "consistency", &known)
 }
 
 fn durable_copies(value: &DeValue<'_>) -> Checked<u32> {
@@ -361,11 +361,8 @@ fn durable_copies(value: &DeValue<'_>) -> Checked<u32> {
 }
 
 fn when_cut_off(text: &str) -> Checked<WhenCutOff> {
-    if text == "refuse" {
-        let right = format!("write \"serve\": {NOTHING_KEEPS_IT}");
-        return wrong("is \"refuse\", which this release cannot keep", right);
-    }
-    word(text, "way to treat reads when cut off", &[("serve", WhenCutOff::Serve)])
+    let known = [("serve", WhenCutOff::Serve), ("refuse", WhenCutOff::Refuse)];
+    word(text, "way to treat reads when cut off", &known)
 }
 
 fn tree(text: &str) -> Checked<()> {

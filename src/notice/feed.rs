@@ -58,6 +58,7 @@ impl<T: Tree> Notice<T> {
             "journal" => self.journal(from.site, request).await,
             "snapshot" => self.snapshot(from.site),
             "content" => self.content(request),
+            "lease" => self.lease(from.site, request).await,
             "barrier" => match self.barrier(&from).await {
                 Ok(head) => {
                     let barrier = Barrier { epoch: head.at.epoch.0, seq: head.at.seq.0 };

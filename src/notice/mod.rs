@@ -14,6 +14,7 @@
 
 mod draft;
 mod feed;
+mod lease;
 mod locks;
 mod minter;
 mod pass;
@@ -31,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use minter::Minter;
-use table::Table;
+use table::{Above, Held, Table};
 use tail::Tail;
 
 use crate::catalog::{CatalogError, Shelf, Touch};
@@ -44,6 +45,8 @@ use crate::tree::{Place, Resolved, Tree, TreeError};
 
 /// Most marks told at the start of a journal stream; beyond it the copy waits for releases.
 const IN_FORCE_MAX: usize = 10_000;
+/// Deepest directory whose whole way up is looked for.
+const DEPTH_MAX: usize = 4096;
 /// Most entries looked at beside those that a failed change named; a scan finds any others.
 const STRAYS_MAX: usize = 1000;
 
@@ -72,13 +75,24 @@ pub struct Origin {
     pub session: Session,
 }
 
-/// What a share needs to know of the map.
+/// What a share needs to know of the map and never changes.
 pub struct Config {
     pub share: ShareId,
     /// For ObjectIds, derived from the cluster's secret.
     pub key: [u8; 32],
     /// The kernel's boot id: another one than last time means that the page cache was lost (R24).
     pub boot_id: String,
+}
+
+/// What a map may change while the share runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The sites whose copies the journal is kept for.
+    pub copies: Vec<SiteId>,
+    /// Whether what a change touched is synced before it is answered.
+    pub sync: bool,
+    /// Whether the copies hold what a change touches before the server hears of it.
+    pub strict: bool,
 }
 
 /// How a share fares at its primary, for `status`.
@@ -90,6 +104,10 @@ pub struct Standing {
     pub marks: usize,
     /// Changes whose outcome the server never told.
     pub suspects: usize,
+    /// Copies of a strict share that may answer for themselves.
+    pub leased: Vec<SiteId>,
+    /// Changes wait until leases of an earlier process are over (R11).
+    pub waits_for_old_leases: bool,
 }
 
 /// One share at its primary's site.
@@ -109,7 +127,8 @@ pub struct Notice<T: Tree> {
     landed: tokio::sync::Notify,
     standing: Mutex<Standing>,
     scan_wanted: AtomicBool,
-    terms: Mutex<(Vec<SiteId>, bool)>,
+    terms: Mutex<Terms>,
+    leases: lease::Leases,
     stop: AtomicBool,
     worker: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -123,11 +142,13 @@ impl<T: Tree> Notice<T> {
     /// if the share was never scanned or was not stopped cleanly, and in the background otherwise.
     pub fn start(
         config: Config,
+        terms: Terms,
         shelf: Arc<Shelf>,
         tree: Arc<T>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
         let minter = Minter::new(config.key, tree.marker());
+        let leases = lease::Leases::new(shelf.meta().leased, &terms.copies, clock.boot());
         let head = shelf.head();
         let notice = Arc::new(Self {
             config,
@@ -144,7 +165,8 @@ impl<T: Tree> Notice<T> {
             landed: tokio::sync::Notify::new(),
             standing: Mutex::default(),
             scan_wanted: AtomicBool::new(true),
-            terms: Mutex::default(),
+            terms: Mutex::new(terms),
+            leases,
             stop: AtomicBool::new(false),
             worker: Mutex::default(),
             shelf,
@@ -152,6 +174,8 @@ impl<T: Tree> Notice<T> {
         notice.note_start()?;
         {
             let mut table = lock(&notice.table);
+            // Whatever was handed out before and is not marked has been released.
+            table.start(notice.shelf.next_gen());
             for (touch, generation) in notice.shelf.marks()? {
                 table.remember(touch, generation, true);
             }
@@ -182,14 +206,16 @@ impl<T: Tree> Notice<T> {
         Ok(self.shelf.commit(batch, true).wait()?)
     }
 
-    /// Takes what a map may change while running: the sites whose copies the journal is kept for, and
-    /// whether what a change touched is synced before it is answered.
-    pub fn reconfigure(&self, copies: Vec<SiteId>, sync: bool) {
-        *lock(&self.terms) = (copies, sync);
+    pub fn reconfigure(&self, terms: Terms) {
+        *lock(&self.terms) = terms;
     }
 
     pub fn copies(&self) -> Vec<SiteId> {
-        lock(&self.terms).0.clone()
+        lock(&self.terms).copies.clone()
+    }
+
+    fn is_strict(&self) -> bool {
+        lock(&self.terms).strict
     }
 
     /// Waits for the worker after `stop`. Blocks.
@@ -215,7 +241,9 @@ impl<T: Tree> Notice<T> {
         let table = lock(&self.table);
         let (marks, suspects) = (table.len(), table.suspects());
         drop(table);
-        Standing { marks, suspects, ..lock(&self.standing).clone() }
+        let (leased, waits_for_old_leases) = self.leases.standing(self.clock.boot());
+        let standing = lock(&self.standing).clone();
+        Standing { marks, suspects, leased, waits_for_old_leases, ..standing }
     }
 
     /// Looks over the whole share again, in the background.
@@ -230,16 +258,18 @@ impl<T: Tree> Notice<T> {
         if let Some(why) = lock(&self.standing).stopped.clone() {
             return Err(NoticeError::Stopped { why });
         }
-        let (touches, deep) = self.touches_of(&change.targets).await?;
+        self.old_leases().await;
+        let (held, deep) = self.touches_of(&change.targets).await?;
+        let touches: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
         let entries: Vec<Touch> =
             touches.iter().filter(|touch| matches!(touch, Touch::Entry(..))).cloned().collect();
         let guard = self.locks.lock(&entries).await;
         // Handed out under the table's lock: whoever asks for the newest knows all before it.
-        let generation = {
+        let (generation, questions) = {
             let mut table = lock(&self.table);
             let generation = self.shelf.next_gen();
             table.begin(&touches, generation, deep);
-            generation
+            (generation, self.hold(&mut table, &held))
         };
         let mut ticket = Ticket {
             notice: self.clone(),
@@ -254,7 +284,8 @@ impl<T: Tree> Notice<T> {
         if let Some(origin) = &ticket.origin {
             *lock(&self.flying).entry(origin.clone()).or_default() += 1;
         }
-        self.mark(&ticket.touches, generation).await?;
+        let (marked, ()) = tokio::join!(self.mark(&ticket.touches, generation), self.held(questions));
+        marked?;
         ticket.stage = Stage::Sent;
         Ok(ticket)
     }
@@ -267,28 +298,28 @@ impl<T: Tree> Notice<T> {
         Ok(self.shelf.commit(batch, true).await?)
     }
 
-    async fn touches_of(self: &Arc<Self>, targets: &[Target]) -> Result<(Vec<Touch>, bool)> {
+    async fn touches_of(self: &Arc<Self>, targets: &[Target]) -> Result<(Vec<Held>, bool)> {
         let notice = self.clone();
         let targets = targets.to_vec();
         blocking(move || {
-            let mut touches = Vec::new();
+            let mut held: Vec<Held> = Vec::new();
             let mut deep = false;
             for target in &targets {
-                deep |= notice.touch(target, &mut touches)?;
+                deep |= notice.touch(target, &mut held)?;
             }
-            touches.dedup();
-            Ok((touches, deep))
+            held.dedup_by(|one, other| one.touch == other.touch);
+            Ok((held, deep))
         })
         .await
     }
 
     /// What one target is on the disk now (R2). `true`: everything below it may change too.
-    fn touch(&self, target: &Target, touches: &mut Vec<Touch>) -> Result<bool> {
+    fn touch(&self, target: &Target, held: &mut Vec<Held>) -> Result<bool> {
         let path = &target.path;
         let below = target.reach == Reach::Below;
         let (dir, name, found, deep) = match self.tree.resolve(path, false)? {
             Resolved::Root(_) => {
-                touches.push(Touch::Object(ObjectId::ROOT));
+                held.push(Held::alone(Touch::Object(ObjectId::ROOT)));
                 return Ok(below);
             }
             Resolved::Entry { dir, name, found } => (dir, name, found, below),
@@ -298,25 +329,84 @@ impl<T: Tree> Notice<T> {
             Resolved::Outside => return Err(NoticeError::Outside { path: path.clone() }),
         };
         let parent = self.dir_id(&dir, path)?;
+        let above = if self.is_strict() { self.above(parent, path)? } else { Vec::new() };
+        let mut object = None;
         if let Some(found) = found {
-            touches.extend(self.shelf.by_handle(&found.handle)?.map(Touch::Object));
+            let known = self.shelf.by_handle(&found.handle)?;
+            if let Some(id) = known {
+                let one_way = found.kind == Kind::Directory || self.shelf.links(id)?.len() <= 1;
+                let above = if one_way { above.clone() } else { Vec::new() };
+                held.push(Held { touch: Touch::Object(id), above, object: None });
+            }
             if found.kind == Kind::Symlink {
-                self.touch_target(path, touches)?;
+                self.touch_target(path, held)?;
+            }
+            if found.kind == Kind::Directory {
+                let mint = || self.minter.mint(self.shelf.meta().epoch, &found.handle);
+                object = Some(known.unwrap_or_else(mint));
             }
         }
-        touches.push(Touch::Entry(parent, name));
+        held.push(Held { touch: Touch::Entry(parent, name), above, object });
         Ok(deep)
     }
 
     /// Some servers write through a symbolic link at the end of the path, some replace it: what it
     /// leads to is touched as well.
-    fn touch_target(&self, path: &RelPath, touches: &mut Vec<Touch>) -> Result<()> {
+    fn touch_target(&self, path: &RelPath, held: &mut Vec<Held>) -> Result<()> {
         let Resolved::Entry { dir, name, found } = self.tree.resolve(path, true)? else { return Ok(()) };
         if let Some(found) = found {
-            touches.extend(self.shelf.by_handle(&found.handle)?.map(Touch::Object));
+            held.extend(self.shelf.by_handle(&found.handle)?.map(Touch::Object).map(Held::alone));
         }
-        touches.push(Touch::Entry(self.dir_id(&dir, path)?, name));
+        held.push(Held::alone(Touch::Entry(self.dir_id(&dir, path)?, name)));
         Ok(())
+    }
+
+    /// The directories from `parent` up to the root, for what is at `path` in it. None if that cannot
+    /// be told.
+    fn above(&self, parent: ObjectId, path: &RelPath) -> Result<Vec<Above>> {
+        let mut above = Vec::new();
+        let mut at = parent;
+        while at != ObjectId::ROOT {
+            let Some((dir, name)) = self.shelf.links(at)?.into_iter().next() else {
+                return if above.is_empty() { self.above_new(parent, path) } else { Ok(Vec::new()) };
+            };
+            above.push(Above { dir: at, entry: Some(Touch::Entry(dir, name)) });
+            at = dir;
+            if above.len() > DEPTH_MAX {
+                return Ok(Vec::new());
+            }
+        }
+        above.push(Above { dir: ObjectId::ROOT, entry: None });
+        Ok(above)
+    }
+
+    /// As [`Self::above`], for a directory that is not recorded yet: down the path, which must go through
+    /// directories alone.
+    fn above_new(&self, parent: ObjectId, path: &RelPath) -> Result<Vec<Above>> {
+        let mut above = vec![Above { dir: ObjectId::ROOT, entry: None }];
+        let mut at = ObjectId::ROOT;
+        let names = path.names();
+        for (depth, name) in names.iter().take(names.len().saturating_sub(1)).enumerate() {
+            let entry = Some(Touch::Entry(at, name.clone()));
+            at = match self.shelf.child(at, name)? {
+                Some(id) if self.shelf.object(id)?.is_some_and(|it| it.kind == Kind::Directory) => id,
+                Some(_) => return Ok(Vec::new()),
+                None => {
+                    // A beginning of a path that was short enough is short enough.
+                    let here = RelPath::new(names[..=depth].to_vec()).unwrap_or_default();
+                    let Resolved::Entry { found: Some(found), .. } = self.tree.resolve(&here, false)?
+                    else {
+                        return Ok(Vec::new());
+                    };
+                    if found.kind != Kind::Directory {
+                        return Ok(Vec::new());
+                    }
+                    self.minter.mint(self.shelf.meta().epoch, &found.handle)
+                }
+            };
+            above.insert(0, Above { dir: at, entry });
+        }
+        Ok(if at == parent { above } else { Vec::new() })
     }
 
     /// The directory's id; one that is not recorded yet is remembered with where it was seen.
@@ -413,16 +503,23 @@ impl<T: Tree> Ticket<T> {
     pub async fn answered(mut self, sync: bool) -> Result<Vec<(Touch, Gen)>> {
         self.stage = Stage::Known;
         // The walk may have led elsewhere meanwhile (R2): what it leads to now is marked as well.
-        let (now, deep) = self.notice.touches_of(&self.targets).await?;
-        let more: Vec<Touch> = now.into_iter().filter(|touch| !self.touches.contains(touch)).collect();
-        if !more.is_empty() {
-            lock(&self.notice.table).begin(&more, self.generation, deep);
+        let (mut held, deep) = self.notice.touches_of(&self.targets).await?;
+        held.retain(|held| !self.touches.contains(&held.touch));
+        if !held.is_empty() {
+            let more: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
+            let questions = {
+                let mut table = lock(&self.notice.table);
+                table.begin(&more, self.generation, deep);
+                self.notice.hold(&mut table, &held)
+            };
             self.touches.extend(more.iter().cloned());
-            self.notice.mark(&more, self.generation).await?;
+            let marked = self.notice.mark(&more, self.generation);
+            let (marked, ()) = tokio::join!(marked, self.notice.held(questions));
+            marked?;
         }
         if !sync {
             self.strays().await?;
-        } else if lock(&self.notice.terms).1 {
+        } else if lock(&self.notice.terms).sync {
             self.sync().await?;
         }
         Ok(self.land())

@@ -7,15 +7,24 @@
 //!     ^                  ^ begin (a later generation)                  | take
 //!     |                  +------------------------------+              v
 //!     +---- close: nothing began or flew meanwhile -----+---------- looking
-//!                                                       +-- unsettled: queued again, later
+//!     |                                                 |              | looked: likewise, strict
+//!     |                                                 +-- unsettled: queued again, later
+//!     +---- ripe: quiet since, and nobody leans on it <-------------- lingering
 //! ```
+//!
+//! In a strict share the peers hold what is marked ([`hold`](Table::hold)), and a mark lingers after the
+//! look, so that a burst asks them once.
+
+mod hold;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+pub(super) use self::hold::{Above, Ask, Held};
 use crate::catalog::Touch;
 use crate::clock::BootTime;
-use crate::id::Gen;
+use crate::hold::Question;
+use crate::id::{Gen, ObjectId};
 
 /// A mark in force.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +40,24 @@ struct Mark {
     looks: u32,
     /// Looks in a row that found it unsettled.
     unsettled: u32,
+    /// What the peers were asked for it; none while they have not been.
+    question: Option<Asked>,
+    /// A wider mark that they hold instead.
+    cover: Option<Touch>,
+    /// Marks that lean on this one.
+    members: u32,
+    /// `begun` when a look found it settled and what it found was journalled.
+    looked: Option<u64>,
+    /// When something last happened to it.
+    stirred: BootTime,
+}
+
+/// Whom a mark waits for before its change may be relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Nobody had a lease.
+    Nobody,
+    Of(Question),
 }
 
 /// One thing to look at on the disk.
@@ -82,9 +109,18 @@ pub(super) struct Table {
     newest: Gen,
     /// Closed, but the copies have not been told: still in force for whoever asks now.
     untold: HashMap<Touch, Gen>,
+    /// Marks that are released when they have been quiet until then.
+    lingering: BTreeMap<(BootTime, u64), Touch>,
+    /// How often each directory's entries were asked about lately (R3).
+    asked: HashMap<ObjectId, (BootTime, u32)>,
 }
 
 impl Table {
+    /// No generation below `newest` is in force but those that are remembered.
+    pub fn start(&mut self, newest: Gen) {
+        self.newest = newest;
+    }
+
     pub fn begin(&mut self, touches: &[Touch], generation: Gen, deep: bool) {
         self.newest = self.newest.max(generation);
         for touch in touches {
@@ -170,7 +206,8 @@ impl Table {
     }
 
     pub fn next_due(&self) -> Option<BootTime> {
-        self.later.first_key_value().map(|(key, _)| key.0)
+        let later = self.later.first_key_value().map(|(key, _)| key.0);
+        later.into_iter().chain(self.lingering.first_key_value().map(|(key, _)| key.0)).min()
     }
 
     /// Before the first read of `touch`: what `close` needs. `None` while a change is in flight,
@@ -184,20 +221,27 @@ impl Table {
     /// meanwhile. From here on the next change is a new generation (R4). A change in doubt stays
     /// marked and is looked at again.
     pub fn close(&mut self, closing: &Closing, now: BootTime) -> Option<(Touch, Gen)> {
-        let mark = self.marks.get_mut(&closing.touch)?;
-        if mark.begun != closing.begun || mark.in_flight > 0 {
+        if !self.may_close(closing, now) {
             return None;
+        }
+        self.marks.remove(&closing.touch);
+        self.untold.insert(closing.touch.clone(), closing.generation);
+        Some((closing.touch.clone(), closing.generation))
+    }
+
+    fn may_close(&mut self, closing: &Closing, now: BootTime) -> bool {
+        let Some(mark) = self.marks.get_mut(&closing.touch) else { return false };
+        if mark.begun != closing.begun || mark.in_flight > 0 {
+            return false;
         }
         if mark.doubt {
             let wait = DOUBT_FIRST.saturating_mul(1 << mark.looks.min(6)).min(DOUBT_MAX);
             mark.looks = mark.looks.saturating_add(1);
             let hint = Hint { touch: closing.touch.clone(), deep: mark.deep };
             self.again(hint, BootTime(now.0 + wait));
-            return None;
+            return false;
         }
-        self.marks.remove(&closing.touch);
-        self.untold.insert(closing.touch.clone(), closing.generation);
-        Some((closing.touch.clone(), closing.generation))
+        true
     }
 
     /// The copies have been told, or will be by what is queued for them.

@@ -87,8 +87,10 @@ impl<T: Tree> Worker<T> {
         loop {
             let now = notice.clock.boot();
             let jobs = table.take(now, JOBS_MAX);
-            let idle =
-                jobs.is_empty() && self.scan.is_none() && !notice.scan_wanted.load(Ordering::SeqCst);
+            let idle = jobs.is_empty()
+                && !table.is_ripe(now)
+                && self.scan.is_none()
+                && !notice.scan_wanted.load(Ordering::SeqCst);
             if !idle || self.paused || notice.stop.load(Ordering::SeqCst) {
                 return jobs;
             }
@@ -111,6 +113,7 @@ impl<T: Tree> Worker<T> {
         } else {
             self.notice.tree.check()?;
         }
+        self.release();
         self.paused = false;
         if lock(&self.notice.standing).stopped.take().is_some() {
             tracing::info!(share = %self.notice.config.share, "the share is back");
@@ -244,7 +247,10 @@ impl<T: Tree> Worker<T> {
             Touch::Object(id) => !unplaced.contains(id),
             Touch::Entry(..) => true,
         };
-        let released: Vec<(Touch, Gen)> = {
+        let strict = notice.is_strict();
+        let released: Vec<(Touch, Gen)> = if strict {
+            Vec::new()
+        } else {
             let mut table = lock(&notice.table);
             closings.iter().filter(placed).filter_map(|closing| table.close(closing, now)).collect()
         };
@@ -275,7 +281,24 @@ impl<T: Tree> Worker<T> {
         pass.committed();
         self.publish(&records, inline, left, &released);
         self.closed.extend(released);
+        if strict {
+            let now = notice.clock.boot();
+            let mut table = lock(&notice.table);
+            closings.iter().filter(placed).for_each(|closing| table.looked(closing, now));
+        }
         Ok(())
+    }
+
+    /// Tells the copies what has been quiet for long enough.
+    fn release(&mut self) {
+        let ripe = lock(&self.notice.table).ripe(self.notice.clock.boot());
+        if ripe.is_empty() {
+            return;
+        }
+        let release =
+            |(touch, through): &(Touch, Gen)| Release { touch: touch.clone(), through: *through };
+        self.publish(&[], Vec::new(), ripe.iter().map(release).collect(), &ripe);
+        self.closed.extend(ripe);
     }
 
     /// Objects that live without a known name (R16): marked until a scan finds their place.

@@ -72,6 +72,7 @@ pub fn away(share: &ShareHttp, why: Why) -> Response<Body> {
         Why::Unconfirmed => {
             format!("{cannot}, and the copy here has not been compared with it yet; try again")
         }
+        Why::Unsure => format!("{cannot}, and the copy here may lack a change; try again"),
         Why::Barrier => {
             format!("{cannot}, and this site has just started and must hear from it first; try again")
         }

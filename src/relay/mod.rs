@@ -25,7 +25,7 @@ use self::seam::{Awaits, Fence, Home, Near, Wire};
 use crate::body::Body;
 use crate::effect::{Change, Effect, Read};
 use crate::id::{ShareId, SiteId};
-use crate::route::{Access, Clients, Facts, Role, Route, Standing, route};
+use crate::route::{Access, Certainty, Clients, Facts, Role, Route, Standing, route};
 use crate::server::Upstream;
 use crate::wire::http::{Classified, Conditions, Move, Refusal, SiteShares, classify, conditions};
 
@@ -84,9 +84,11 @@ impl ShareHttp {
     }
     fn facts(&self, effect: &Effect, parts: &Parts) -> Facts {
         let role = self.role();
+        let mut certainty = Certainty::Relaxed;
         let (standing, link_up) = match (&self.part, effect) {
             (Part::Local { .. }, _) => (Standing::Current, true),
             (Part::Broadcast { near, away }, Effect::Read(read)) => {
+                certainty = near.certainty();
                 (near.standing(read), away.wire.up())
             }
             (Part::Broadcast { away, .. } | Part::Remote { away }, _) => {
@@ -94,7 +96,7 @@ impl ShareHttp {
             }
         };
         let full_answer_will_do = conditions(&parts.headers) == Conditions::Refetch;
-        Facts { role, standing, link_up, full_answer_will_do }
+        Facts { role, standing, certainty, link_up, full_answer_will_do }
     }
 }
 
@@ -161,7 +163,13 @@ impl HttpRelay {
             tracing::warn!(share = %share.share, %client, "the client may not do this by `clients`");
             return (None, answer::forbidden(&share.share, changes));
         }
-        let route = route(&classified.effect, &share.facts(&classified.effect, &parts));
+        let facts = share.facts(&classified.effect, &parts);
+        let route = route(&classified.effect, &facts);
+        let diverted = matches!(route, Route::Divert | Route::DivertPlain);
+        if diverted && facts.certainty == Certainty::CutOffServe {
+            metrics::counter!("nearshare_reads_cut_off_total", "share" => share.share.to_string())
+                .increment(1);
+        }
         tracing::debug!(
             site = %site.site, share = %share.share, %client, method = %parts.method,
             path = %classified.path(), ?route, "request"

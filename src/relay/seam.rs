@@ -9,7 +9,7 @@ use crate::body::Body;
 use crate::catalog::Touch;
 use crate::effect::{Change, Read};
 use crate::id::{Gen, RelPath};
-pub use crate::route::Standing;
+pub use crate::route::{Certainty, Standing};
 
 /// What a change made ahead of the copies, and through which generation (R4).
 pub type Awaits = Vec<(Touch, Gen)>;
@@ -67,6 +67,9 @@ pub trait Near: Send + Sync {
     /// Whether the copy may answer the read. Asked for every read: never blocks, costs next to nothing
     /// while nothing is ahead.
     fn standing(&self, read: &Read) -> Standing;
+    /// Whether the copy can know what the primary has. Asked for every read, before [`Self::standing`]:
+    /// what is asked of this copy in between is seen there.
+    fn certainty(&self) -> Certainty;
     /// Durably notes what a change will make ahead of this copy (R9). Nothing may be sent before.
     fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>>;
 }

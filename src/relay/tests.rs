@@ -184,6 +184,9 @@ impl Near for FakeNear {
     fn standing(&self, _: &Read) -> Standing {
         *self.1.lock().unwrap()
     }
+    fn certainty(&self) -> Certainty {
+        Certainty::Relaxed
+    }
     fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>> {
         Box::pin(async move {
             self.0.add(format!("note {}", change.targets[0].path));

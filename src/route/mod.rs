@@ -34,12 +34,30 @@ pub enum Standing {
     Barrier,
 }
 
+/// Whether this site's copy can know what the primary has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Certainty {
+    /// It need not: the share is relaxed.
+    Relaxed,
+    /// It has a lease: it is told before anything changes (R10).
+    Sure,
+    /// It has no lease just now.
+    Unsure,
+    /// It has no lease, and the link has been down for longer than a lease lasts (R13); the map says
+    /// to serve what is here.
+    CutOffServe,
+    /// The same; the map says to refuse.
+    CutOffRefuse,
+}
+
 /// What the decision depends on beside the effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Facts {
     pub role: Role,
     /// Of a copy; not looked at in other roles.
     pub standing: Standing,
+    /// Of a copy as well.
+    pub certainty: Certainty,
     /// The link to the primary's site carries requests.
     pub link_up: bool,
     /// A full answer would be right even though the request asks for less (see
@@ -77,6 +95,8 @@ pub enum Why {
     Unconfirmed,
     /// This site has just started, and the primary cannot be reached.
     Barrier,
+    /// What is here may have been changed elsewhere, and the primary cannot be reached.
+    Unsure,
 }
 
 /// Decides.
@@ -88,7 +108,21 @@ pub fn route(effect: &Effect, facts: &Facts) -> Route {
         (Effect::Change(_), Role::Local) => Route::Home,
         (Effect::Change(_), _) => forward_or(Route::Refuse(Why::ChangeAway)),
         (Effect::Read(_), Role::Remote) => forward_or(Route::Refuse(Why::ReadAway)),
+        (Effect::Read(_), Role::Broadcast)
+            if matches!(facts.certainty, Certainty::Unsure | Certainty::CutOffRefuse) =>
+        {
+            forward_or(Route::Refuse(Why::Unsure))
+        }
+        (Effect::Read(_), Role::Broadcast)
+            if facts.certainty == Certainty::CutOffServe && facts.link_up =>
+        {
+            Route::Forward
+        }
         (Effect::Read(read), Role::Broadcast) => match facts.standing {
+            // The content that is to come is what was answered.
+            Standing::Behind if facts.certainty == Certainty::Sure => {
+                forward_or(Route::Refuse(Why::Unsure))
+            }
             Standing::Behind if !read.home_only => forward_or(Route::Divert),
             Standing::Behind if facts.full_answer_will_do => forward_or(Route::DivertPlain),
             Standing::Behind => forward_or(Route::Refuse(Why::ReadAway)),

@@ -15,49 +15,67 @@ fn change() -> Effect {
 const STANDINGS: [Standing; 5] =
     [Standing::Current, Standing::Behind, Standing::Ahead, Standing::Unconfirmed, Standing::Barrier];
 
+const CERTAINTIES: [Certainty; 5] = [
+    Certainty::Relaxed,
+    Certainty::Sure,
+    Certainty::Unsure,
+    Certainty::CutOffServe,
+    Certainty::CutOffRefuse,
+];
+
 #[test]
 fn the_whole_truth() {
-    use Role::{Broadcast, Local, Remote};
-    use Route::{Divert, DivertPlain, Forward, Home, Pass, Refuse};
     let mut seen = 0;
-    for role in [Local, Broadcast, Remote] {
+    for role in [Role::Local, Role::Broadcast, Role::Remote] {
         for standing in STANDINGS {
             for link_up in [true, false] {
                 for full_answer_will_do in [true, false] {
-                    let facts = Facts { role, standing, link_up, full_answer_will_do };
-                    let case = format!("{facts:?}");
-                    assert_eq!(route(&Effect::Outside, &facts), Pass, "{case}");
-
-                    let want = match (role, link_up) {
-                        (Local, _) => Home,
-                        (_, true) => Forward,
-                        (_, false) => Refuse(Why::ChangeAway),
-                    };
-                    assert_eq!(route(&change(), &facts), want, "change, {case}");
-
-                    for home_only in [false, true] {
-                        let want = match (role, standing, home_only, link_up, full_answer_will_do) {
-                            (Local, ..) => Divert,
-                            (Broadcast, Standing::Current, false, ..) => Divert,
-                            (_, _, _, true, _) => Forward,
-                            (Remote, ..) => Refuse(Why::ReadAway),
-                            (_, Standing::Behind, false, ..) => Divert,
-                            (_, Standing::Current | Standing::Behind, true, false, true) => DivertPlain,
-                            (_, Standing::Current | Standing::Behind, true, false, false) => {
-                                Refuse(Why::ReadAway)
-                            }
-                            (_, Standing::Ahead, ..) => Refuse(Why::Ahead),
-                            (_, Standing::Unconfirmed, ..) => Refuse(Why::Unconfirmed),
-                            (_, Standing::Barrier, ..) => Refuse(Why::Barrier),
-                        };
-                        assert_eq!(route(&read(home_only), &facts), want, "{home_only}, {case}");
-                        seen += 1;
+                    for certainty in CERTAINTIES {
+                        let facts = Facts { role, standing, certainty, link_up, full_answer_will_do };
+                        seen += one(&facts);
                     }
                 }
             }
         }
     }
-    assert_eq!(seen, 3 * 5 * 2 * 2 * 2);
+    assert_eq!(seen, 3 * 5 * 5 * 2 * 2 * 2);
+}
+
+fn one(facts: &Facts) -> usize {
+    use Certainty::{CutOffRefuse, CutOffServe, Relaxed, Sure, Unsure};
+    use Role::{Broadcast, Local, Remote};
+    use Route::{Divert, DivertPlain, Forward, Home, Pass, Refuse};
+    let Facts { role, standing, certainty, link_up, full_answer_will_do } = *facts;
+    let case = format!("{facts:?}");
+    assert_eq!(route(&Effect::Outside, facts), Pass, "{case}");
+
+    let want = match (role, link_up) {
+        (Local, _) => Home,
+        (_, true) => Forward,
+        (_, false) => Refuse(Why::ChangeAway),
+    };
+    assert_eq!(route(&change(), facts), want, "change, {case}");
+
+    for home_only in [false, true] {
+        let asked = (role, standing, certainty, home_only, link_up, full_answer_will_do);
+        let want = match asked {
+            (Local, ..) => Divert,
+            (Broadcast, Standing::Current, Relaxed | Sure, false, ..) => Divert,
+            (_, _, _, _, true, _) => Forward,
+            (Remote, ..) => Refuse(Why::ReadAway),
+            (_, _, Unsure | CutOffRefuse, ..) => Refuse(Why::Unsure),
+            (_, Standing::Behind, Sure, ..) => Refuse(Why::Unsure),
+            (_, Standing::Current, CutOffServe, false, ..) => Divert,
+            (_, Standing::Behind, _, false, ..) => Divert,
+            (_, Standing::Current | Standing::Behind, _, true, false, true) => DivertPlain,
+            (_, Standing::Current | Standing::Behind, _, true, false, false) => Refuse(Why::ReadAway),
+            (_, Standing::Ahead, ..) => Refuse(Why::Ahead),
+            (_, Standing::Unconfirmed, ..) => Refuse(Why::Unconfirmed),
+            (_, Standing::Barrier, ..) => Refuse(Why::Barrier),
+        };
+        assert_eq!(route(&read(home_only), facts), want, "{home_only}, {case}");
+    }
+    2
 }
 
 #[test]

@@ -18,8 +18,8 @@ use crate::notice::{Notice, NoticeError, Origin, Ticket};
 use crate::object::Found;
 use crate::relay::Caller;
 use crate::relay::seam::{
-    Awaits, Class, Fence, Fenced, Home, HomeError, HomeTicket, Near, NearError, NearTicket, Outcome,
-    Standing, Wire, WireError,
+    Awaits, Certainty, Class, Fence, Fenced, Home, HomeError, HomeTicket, Near, NearError, NearTicket,
+    Outcome, Standing, Wire, WireError,
 };
 use crate::server::Connect;
 use crate::tree::{Contains, Disk, Tree, TreeError};
@@ -94,6 +94,9 @@ pub struct AtCopy(pub Arc<Follow<Disk>>);
 impl Near for AtCopy {
     fn standing(&self, read: &Read) -> Standing {
         self.0.standing(read)
+    }
+    fn certainty(&self) -> Certainty {
+        self.0.certainty()
     }
     fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>> {
         async move {

@@ -324,8 +324,14 @@ impl Site {
         self.links.set_terms(Arc::new(terms(&new, &self.options)));
         self.start_shares(&new)?;
         for (share, running) in self.shares().iter() {
-            if let (Part::Home(notice), Some(at)) = (&running.part, new.shares[share].at(me)) {
-                notice.reconfigure(share::copies(&new, share), at.http_sync);
+            match (&running.part, new.shares[share].at(me)) {
+                (Part::Home(notice), Some(at)) => {
+                    notice.reconfigure(share::home_terms(&new, share, at.http_sync));
+                }
+                (Part::Copy(follow), Some(at)) => {
+                    follow.reconfigure(share::copy_terms(&new, share, at));
+                }
+                (_, None) => {}
             }
         }
         if let (Some(http), Some(relay), Some(upstream)) = (&row.http, &self.relay, &self.upstream) {

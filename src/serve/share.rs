@@ -9,7 +9,7 @@ use crate::follow::{self, Follow};
 use crate::id::{Epoch, Hash, ObjectId, ShareId, SiteId, Version};
 use crate::link::Links;
 use crate::link::cert::Secret;
-use crate::map::{Map, Place};
+use crate::map::{AtSite, Consistency, Map, Place, WhenCutOff};
 use crate::notice::{self, Notice};
 use crate::object::Local;
 use crate::tree::{Disk, RootSpec, Tree};
@@ -64,14 +64,14 @@ impl Running {
                 key: around.secret.derive("nearshare 2026-11 object id v1"),
                 boot_id: around.boot_id.to_owned(),
             };
-            let copies = copies(map, share);
-            let notice = Notice::start(config, shelf.clone(), disk.clone(), around.clock.clone())?;
-            notice.reconfigure(copies, at.http_sync);
-            Part::Home(notice)
+            let terms = home_terms(map, share, at.http_sync);
+            let clock = around.clock.clone();
+            Part::Home(Notice::start(config, terms, shelf.clone(), disk.clone(), clock)?)
         } else {
             let config = follow::Config { share: share.clone(), primary: row.primary().clone() };
             let (links, clock) = (around.links.clone(), around.clock.clone());
-            Part::Copy(Follow::start(config, shelf.clone(), disk.clone(), links, clock)?)
+            let terms = copy_terms(map, share, at);
+            Part::Copy(Follow::start(config, terms, shelf.clone(), disk.clone(), links, clock)?)
         };
         Ok(Some(Self { shelf, disk, part, clock: around.clock.clone() }))
     }
@@ -101,8 +101,20 @@ impl Running {
     }
 }
 
+/// What the map says to a primary.
+pub fn home_terms(map: &Map, share: &ShareId, sync: bool) -> notice::Terms {
+    let strict = map.shares[share].consistency == Consistency::Strict;
+    notice::Terms { copies: copies(map, share), sync, strict }
+}
+
+/// What the map says to a copy.
+pub fn copy_terms(map: &Map, share: &ShareId, at: &AtSite) -> follow::Terms {
+    let strict = map.shares[share].consistency == Consistency::Strict;
+    follow::Terms { strict, serve_when_cut_off: at.when_cut_off == WhenCutOff::Serve }
+}
+
 /// The sites that hold a copy which is not the primary.
-pub fn copies(map: &Map, share: &ShareId) -> Vec<SiteId> {
+fn copies(map: &Map, share: &ShareId) -> Vec<SiteId> {
     let sites = map.shares[share].sites();
     sites
         .filter(|(_, at)| matches!(at.place, Place::Broadcast(_)))

@@ -135,6 +135,7 @@ fn peers_and_meta_survive_a_restart() {
                     alive_wall: -7,
                     gen_reserved: Gen(0),
                     first_primary: Some("hq".parse().unwrap()),
+                    leased: true,
                 }
             });
             batch.set_meta(|meta| meta.epoch = Epoch(1));

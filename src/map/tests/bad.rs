@@ -182,14 +182,10 @@ const SHARES: &[Case] = &[
     (r#""/eng""#, r#""/eng"
 nfs = "/export/eng"
 tree = "nfs"
-consistency = "strict"
-durable_copies = 2
-when_cut_off = "refuse""#, &[
+durable_copies = 2"#, &[
         "10:1: [share.eng] has an NFS export, and the NFS door does not exist in this release; remove `nfs`",
         r#"11:8: `tree` is "nfs", and a share on an NFS mount does not exist in this release; write "local", or remove it"#,
-        r#"12:15: `consistency` is "strict", which this release cannot keep; write "relaxed": no promise is accepted that nothing keeps yet"#,
-        "13:18: `durable_copies` is 2, which this release cannot keep; write 1: no promise is accepted that nothing keeps yet",
-        r#"14:16: `when_cut_off` is "refuse", which this release cannot keep; write "serve": no promise is accepted that nothing keeps yet"#,
+        "12:18: `durable_copies` is 2, which this release cannot keep; write 1: no promise is accepted that nothing keeps yet",
     ]),
     (r#""/eng""#, r#""/eng"
 consistency = "eventual"
@@ -197,7 +193,7 @@ durable_copies = 0
 when_cut_off = 3
 http_sync = "yes"
 tree = "disk""#, &[
-        r#"10:15: `consistency` is "eventual", which is no consistency; write "relaxed""#,
+        r#"10:15: `consistency` is "eventual", which is no consistency; write "strict" or "relaxed""#,
         "11:18: `durable_copies` is 0: a change would be on nobody's disk; write 1",
         r#"12:16: `when_cut_off` is an integer, not a string; write "serve""#,
         "13:13: `http_sync` is a string, not a boolean; write true or false",

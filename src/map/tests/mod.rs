@@ -66,7 +66,7 @@ fn the_example_is_clean_and_means_what_it_says() {
 
     let engineering = share(&map, "engineering");
     assert_eq!(engineering.primary(), &hq);
-    assert_eq!(engineering.consistency, Consistency::Relaxed);
+    assert_eq!(engineering.consistency, Consistency::Strict);
     let urls = engineering.sites().map(|(_, at)| at.http.as_ref().map(UrlPrefix::as_str));
     assert_eq!(urls.collect::<Vec<_>>(), [Some("/engineering"), Some("/eng"), Some("/engineering")]);
     let at_lyon = engineering.at(&lyon).expect("Lyon has a copy");
@@ -99,7 +99,7 @@ fn mistakes_of_all_kinds_are_told_at_once() {
         .replace("serial = 1\n", "")
         .replace("\"embedded\", listen = \"10", "\"ftp://x\", listen = \"310")
         .replace("role = \"broadcast\"", "role = \"local\", oops = 1")
-        .replace("http = \"/eng\"", "consistency = \"strict\"\nhtttp = \"/eng\"");
+        .replace("http = \"/eng\"", "consistency = \"eventual\"\nhtttp = \"/eng\"");
     let lines: Vec<String> = said(&text).lines().map(str::to_owned).collect();
     let places: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(places, ["1:1:", "3:19:", "3:39:", "8:15:", "9:1:", "11:17:", "11:26:"], "{lines:#?}");
@@ -173,7 +173,7 @@ fn what_sites_must_agree_on_is_in_the_digest_and_nothing_else() {
         ("\"/eng\"", "\"/other\""),
         ("serial = 1", "serial = 2"),
         ("hq.example.com", "other.example.com"),
-        ("http = \"/eng\"", "http = \"/eng\"\nhttp_sync = false\nconsistency = \"relaxed\""),
+        ("http = \"/eng\"", "http = \"/eng\"\nhttp_sync = false\nconsistency = \"strict\""),
         ("[share.eng]", "[share.eng] # the engineers'"),
     ] {
         assert_eq!(digest(&GOOD.replacen(from, to, 1)), good, "{to}");

@@ -115,7 +115,8 @@ impl Site {
         }
         shelf.commit(batch, true).wait().unwrap();
         let config = Config { share: share.parse().unwrap(), key: [7; 32], boot_id: boot_id.to_owned() };
-        let notice = Notice::start(config, shelf.clone(), disk.clone(), clock.clone()).unwrap();
+        let notice =
+            Notice::start(config, Terms::default(), shelf.clone(), disk.clone(), clock.clone()).unwrap();
         Self { base, root, clock, catalog: Some(catalog), shelf, disk, notice }
     }
 

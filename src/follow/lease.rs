@@ -1,0 +1,250 @@
+//! The right of a copy of a strict share to answer for itself: asked for while somebody reads, and what
+//! the primary asks it to hold (R5, R10, R12 to R14).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::pull::{PullError, ask, touches};
+use super::{Follow, Result, lock};
+use crate::clock::BootTime;
+use crate::hold::{LEASE, Moment, Taker};
+use crate::id::{Gen, Seq};
+use crate::link::frames::{FrameReader, FrameSender, sender};
+use crate::link::share::{Grant, LeaseAsk, LeaseSay, MESSAGE_MAX, Renew, lease_ask, lease_say};
+use crate::link::{Class, Links, Peer};
+use crate::route::Certainty;
+use crate::tree::Tree;
+
+/// A lease is asked for again after so long.
+const RENEW: Duration = Duration::from_millis(1500);
+/// The primary gave none: it is asked again after this, or when somebody reads.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Longest message to the primary.
+const ASK_MAX: usize = 256;
+
+/// What is known here of the lease.
+#[derive(Default)]
+pub(super) struct Lease {
+    taker: Mutex<Taker>,
+    /// The last record that is on this disk.
+    applied: AtomicU64,
+    /// When somebody last read, and since when the link is down (0: it is up), in milliseconds since
+    /// boot.
+    read_at: AtomicU64,
+    down_since: AtomicU64,
+    /// The journal's stream is open.
+    following: AtomicBool,
+    /// Somebody reads and has no lease, or a stream opened.
+    wanted: Notify,
+}
+
+fn millis(time: BootTime) -> u64 {
+    u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Lease {
+    pub fn set_applied(&self, seq: Seq) {
+        self.applied.store(seq.0, Ordering::Release);
+    }
+    pub fn set_link(&self, up: bool, now: BootTime) {
+        if up {
+            self.down_since.store(0, Ordering::Release);
+        } else {
+            // Only the first time counts.
+            let now = millis(now).max(1);
+            let _ = self.down_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+    pub fn may_be_asked_for(&self, following: bool) {
+        self.following.store(following, Ordering::Release);
+        self.wanted.notify_one();
+    }
+    fn is_live(&self, now: Moment) -> bool {
+        lock(&self.taker).may_answer(Seq(self.applied.load(Ordering::Acquire)), now)
+    }
+    /// Somebody read within the last lease (R14).
+    fn is_used(&self, now: BootTime) -> bool {
+        millis(now).saturating_sub(self.read_at.load(Ordering::Relaxed)) <= LEASE.as_millis() as u64
+    }
+    fn is_cut_off(&self, now: BootTime) -> bool {
+        let since = self.down_since.load(Ordering::Acquire);
+        since != 0 && millis(now).saturating_sub(since) > LEASE.as_millis() as u64
+    }
+}
+
+impl<T: Tree> Follow<T> {
+    pub fn reconfigure(&self, terms: super::Terms) {
+        *lock(&self.terms) = terms;
+        self.lease.wanted.notify_one();
+    }
+
+    /// Whether this copy can know what the primary has. Notes that somebody reads.
+    pub fn certainty(&self) -> Certainty {
+        let terms = *lock(&self.terms);
+        if !terms.strict {
+            return Certainty::Relaxed;
+        }
+        let now = Moment::now(&*self.clock);
+        self.lease.read_at.store(millis(now.boot), Ordering::Relaxed);
+        if self.lease.is_live(now) {
+            return Certainty::Sure;
+        }
+        self.lease.wanted.notify_one();
+        match (self.lease.is_cut_off(now.boot), terms.serve_when_cut_off) {
+            (false, _) => Certainty::Unsure,
+            (true, true) => Certainty::CutOffServe,
+            (true, false) => Certainty::CutOffRefuse,
+        }
+    }
+
+    pub(super) fn lease_word(&self) -> Option<&'static str> {
+        let now = Moment::now(&*self.clock);
+        lock(&self.terms).strict.then(|| {
+            if self.lease.is_live(now) {
+                "live"
+            } else if self.lease.is_cut_off(now.boot) {
+                "cut off"
+            } else {
+                "none"
+            }
+        })
+    }
+
+    /// What was granted does not hold for what is here from now on.
+    pub(super) fn lose_lease(&self) {
+        lock(&self.lease.taker).drop_lease();
+        self.lease.following.store(false, Ordering::Release);
+        self.lease.set_applied(Seq(0));
+    }
+
+    /// Finds out what holds are below, which listings depend on.
+    pub(super) fn place_holds(&self) -> Result<()> {
+        let adrift = lock(&self.ahead).adrift();
+        for (id, touches) in adrift {
+            let above = super::above(&self.shelf, &touches)?;
+            lock(&self.ahead).place(id, above);
+        }
+        Ok(())
+    }
+
+    fn granted(&self, grant: Grant) -> Result<bool, PullError> {
+        let head = match grant.fresh {
+            None => None,
+            Some(fresh) => {
+                // Held before the lease counts: whoever reads asks in the other order.
+                let in_force = touches(&fresh.in_force)?;
+                self.with_ahead(|ahead| ahead.hold_anew(in_force, Gen(fresh.generation)));
+                let epoch = self.shelf.head().at.epoch;
+                if epoch.0 != fresh.epoch {
+                    return Ok(false);
+                }
+                Some(Seq(fresh.seq))
+            }
+        };
+        let len = Duration::from_millis(grant.lease_ms.into());
+        let now = Moment::now(&*self.clock);
+        Ok(lock(&self.lease.taker).granted(grant.number, len, head, now))
+    }
+}
+
+pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
+    while !follow.stopped() {
+        let wanted = lock(&follow.terms).strict
+            && follow.lease.following.load(Ordering::Acquire)
+            && follow.lease.is_used(follow.clock.boot());
+        let peer = links.peer(&follow.config.primary).filter(|peer| wanted && peer.up());
+        let Some(peer) = peer else {
+            tokio::select! {
+                () = follow.lease.wanted.notified() => {}
+                () = follow.stopping.notified() => {}
+            }
+            // Reads may come thick and fast while the link is down.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let ended = tokio::select! {
+            ended = session(&follow, &peer) => ended,
+            () = follow.stopping.notified() => Ok(()),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(share = %follow.config.share, %error, "no lease");
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// One connection's worth of leases.
+async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
+    // The first message says so (R11).
+    lock(&follow.lease.taker).drop_lease();
+    let (asks, body) = sender(ASK_MAX);
+    let mut asked = renew(follow, &asks).await?;
+    let path = format!("/v1/share/{}/lease", follow.config.share);
+    let response = ask(peer, Class::Control, path, body).await?;
+    let mut says = FrameReader::new(response.into_body());
+    loop {
+        let due = if follow.lease.is_live(Moment::now(&*follow.clock)) { RENEW } else { AGAIN };
+        let wait = due.saturating_sub(follow.clock.boot().since(asked));
+        tokio::select! {
+            said = says.next::<LeaseSay>(MESSAGE_MAX) => {
+                let said = said
+                    .map_err(|error| PullError::Peer { what: "a lease", why: error.to_string() })?
+                    .ok_or(PullError::Ended)?;
+                match said.kind {
+                    Some(lease_say::Kind::Grant(grant)) => {
+                        if !follow.granted(grant)? {
+                            return Err(PullError::Ended);
+                        }
+                        place(follow);
+                    }
+                    Some(lease_say::Kind::Ask(hold)) => {
+                        let holds = touches(&hold.touches)?;
+                        follow.with_ahead(|ahead| ahead.hold(holds));
+                        send(&asks, lease_ask::Kind::Held(hold.question)).await?;
+                        place(follow);
+                    }
+                    // A newer primary may say more.
+                    None => {}
+                }
+            }
+            () = tokio::time::sleep(wait) => {
+                if !follow.lease.following.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                // Nobody reads: the lease is left to run out, and nobody waits for this copy (R14).
+                if follow.lease.is_used(follow.clock.boot()) {
+                    renew(follow, &asks).await?;
+                }
+                asked = follow.clock.boot();
+            }
+        }
+    }
+}
+
+/// Looks up where holds are; until then they count everywhere.
+fn place<T: Tree>(follow: &Arc<Follow<T>>) {
+    if lock(&follow.ahead).adrift().is_empty() {
+        return;
+    }
+    let follow = follow.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = follow.place_holds() {
+            tracing::warn!(share = %follow.config.share, %error, "listings are forwarded");
+        }
+    });
+}
+
+async fn renew<T: Tree>(follow: &Follow<T>, asks: &FrameSender) -> Result<BootTime, PullError> {
+    let now = Moment::now(&*follow.clock);
+    let number = lock(&follow.lease.taker).ask(now);
+    let applied = follow.lease.applied.load(Ordering::Acquire);
+    send(asks, lease_ask::Kind::Renew(Renew { number, applied })).await?;
+    Ok(now.boot)
+}
+
+async fn send(asks: &FrameSender, kind: lease_ask::Kind) -> Result<(), PullError> {
+    asks.send(&LeaseAsk { kind: Some(kind) }).await.map_err(|_| PullError::Ended)
+}

@@ -1,0 +1,212 @@
+//! Leases of a strict share's copies, and what they are asked to hold (R5, R6, R10, R11). What is
+//! decided is `hold`'s; here are the connections.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::{Notify, mpsc};
+
+use super::feed::answer;
+use super::table::{Ask, Held, Table};
+use super::{IN_FORCE_MAX, Notice, Result, lock};
+use crate::body::Body;
+use crate::catalog;
+use crate::clock::BootTime;
+use crate::hold::{Giver, LEASE, Question, Renewal, Stream};
+use crate::id::SiteId;
+use crate::link::frames::{FrameReader, sender};
+use crate::link::share::{
+    Fresh, Grant, HoldAsk, LeaseAsk, LeaseSay, MESSAGE_MAX, Renew, lease_ask, lease_say,
+};
+use crate::tree::Tree;
+
+/// Messages that wait for a copy to take them; one that is further behind is cut off and loses its lease.
+const QUEUE: usize = 1024;
+/// Longest message of a copy.
+const ASK_MAX: usize = 256;
+
+/// Locked after the table, and `streams` after `giver`.
+pub(super) struct Leases {
+    giver: Mutex<Giver>,
+    streams: Mutex<HashMap<SiteId, (Stream, mpsc::Sender<LeaseSay>)>>,
+    /// Some question was answered, or some copy said hello.
+    stirred: Notify,
+}
+
+impl Leases {
+    /// `given`: an earlier process gave leases.
+    pub fn new(given: bool, copies: &[SiteId], now: BootTime) -> Self {
+        Self {
+            giver: Mutex::new(Giver::new(LEASE, given, copies, now)),
+            streams: Mutex::default(),
+            stirred: Notify::new(),
+        }
+    }
+
+    /// Who has a lease, and whether old ones are waited for.
+    pub fn standing(&self, now: BootTime) -> (Vec<SiteId>, bool) {
+        let giver = lock(&self.giver);
+        (giver.leased(now).cloned().collect(), giver.quiet_until(now).is_some())
+    }
+
+    /// In the order of the calls, as grants must not overtake questions.
+    fn tell(&self, site: &SiteId, kind: lease_say::Kind) {
+        let mut streams = lock(&self.streams);
+        if let Some((_, queue)) = streams.get(site)
+            && queue.try_send(LeaseSay { kind: Some(kind) }).is_err()
+        {
+            // It comes again, and has dropped its lease when it does.
+            tracing::warn!(%site, "takes no questions; its lease is left to run out");
+            streams.remove(site);
+        }
+    }
+}
+
+impl<T: Tree> Notice<T> {
+    /// What a change that has begun touches is held at the copies before it goes on: says what must be
+    /// waited for. Under the table's lock, so that no lease is given between.
+    pub(super) fn hold(&self, table: &mut Table, held: &[Held]) -> Vec<Question> {
+        if !self.is_strict() {
+            return Vec::new();
+        }
+        let (waits, ask) = table.hold(held, &mut lock(&self.leases.giver), self.clock.boot());
+        if let Some(Ask { question, sites, touches }) = ask {
+            let touches = catalog::encode_touch_gens(&touches);
+            for site in &sites {
+                let ask = HoldAsk { question: question.0, touches: touches.clone() };
+                self.leases.tell(site, lease_say::Kind::Ask(ask));
+            }
+        }
+        waits
+    }
+
+    /// Until every copy has answered, or has lost its lease.
+    pub(super) async fn held(&self, mut questions: Vec<Question>) {
+        loop {
+            let stirred = self.leases.stirred.notified();
+            tokio::pin!(stirred);
+            stirred.as_mut().enable();
+            let now = self.clock.boot();
+            let due = {
+                let mut giver = lock(&self.leases.giver);
+                if giver.expire(now) {
+                    self.leases.stirred.notify_waiters();
+                }
+                questions.retain(|question| giver.is_open(*question));
+                questions.iter().filter_map(|question| giver.due(*question)).max()
+            };
+            let Some(due) = due else { return };
+            tokio::select! {
+                () = stirred => {}
+                () = tokio::time::sleep(due.since(now)) => {}
+            }
+        }
+    }
+
+    /// Until no lease of an earlier process can be in force (R11).
+    pub(super) async fn old_leases(&self) {
+        while self.is_strict() {
+            let stirred = self.leases.stirred.notified();
+            tokio::pin!(stirred);
+            stirred.as_mut().enable();
+            let now = self.clock.boot();
+            let Some(until) = lock(&self.leases.giver).quiet_until(now) else { return };
+            tokio::select! {
+                () = stirred => {}
+                () = tokio::time::sleep(until.since(now)) => {}
+            }
+        }
+    }
+
+    /// A copy's connection for leases.
+    pub(super) async fn lease(
+        self: Arc<Self>,
+        site: SiteId,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        if !self.is_strict() {
+            return answer(StatusCode::CONFLICT, "the share is relaxed: nobody needs a lease");
+        }
+        if let Err(error) = self.note_leases().await {
+            return answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        }
+        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        let stream = {
+            let mut giver = lock(&self.leases.giver);
+            let stream = giver.join(&site);
+            lock(&self.leases.streams).insert(site.clone(), (stream, queue));
+            stream
+        };
+        self.leases.stirred.notify_waiters();
+        tokio::spawn(self.hear(site, stream, FrameReader::new(request.into_body())));
+        let (says, body) = sender(MESSAGE_MAX);
+        tokio::spawn(async move {
+            while let Some(say) = waiting.recv().await {
+                if says.send(&say).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Response::new(body)
+    }
+
+    /// Whoever comes after this process must know that there may be leases.
+    async fn note_leases(&self) -> Result<()> {
+        if self.shelf.meta().leased {
+            return Ok(());
+        }
+        let mut batch = self.shelf.batch();
+        batch.set_meta(|meta| meta.leased = true);
+        Ok(self.shelf.commit(batch, true).await?)
+    }
+
+    async fn hear(self: Arc<Self>, site: SiteId, stream: Stream, mut asks: FrameReader) {
+        while let Ok(Some(ask)) = asks.next::<LeaseAsk>(ASK_MAX).await {
+            match ask.kind {
+                Some(lease_ask::Kind::Renew(renew)) => self.renew(&site, stream, renew),
+                Some(lease_ask::Kind::Held(question)) => {
+                    lock(&self.leases.giver).answered(&site, stream, Question(question));
+                    self.leases.stirred.notify_waiters();
+                }
+                // A newer copy may say more.
+                None => {}
+            }
+        }
+        lock(&self.leases.streams).retain(|known, (of, _)| *known != site || *of != stream);
+    }
+
+    fn renew(&self, site: &SiteId, stream: Stream, renew: Renew) {
+        if !self.is_strict() {
+            return;
+        }
+        let now = self.clock.boot();
+        // Nothing begins and nothing is released meanwhile.
+        let table = lock(&self.table);
+        let mut giver = lock(&self.leases.giver);
+        if giver.expire(now) {
+            self.leases.stirred.notify_waiters();
+        }
+        let head = self.shelf.head().at;
+        let fresh = match giver.renew(site, stream, renew.applied >= head.seq.0, now) {
+            Renewal::No => return,
+            Renewal::Again => None,
+            Renewal::Fresh => {
+                let Some(in_force) = table.to_hold(IN_FORCE_MAX) else {
+                    giver.revoke(site, stream);
+                    return;
+                };
+                Some(Fresh {
+                    epoch: head.epoch.0,
+                    seq: head.seq.0,
+                    in_force: catalog::encode_touch_gens(&in_force),
+                    generation: table.newest().0,
+                })
+            }
+        };
+        let lease_ms = u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX);
+        let grant = Grant { number: renew.number, lease_ms, fresh };
+        self.leases.tell(site, lease_say::Kind::Grant(grant));
+    }
+}

@@ -1,0 +1,486 @@
+//! What the peers of a strict share hold: each mark asks them once, and is in force until a release
+//! that is sent when nothing has happened to it for a while (R3, R4, R8).
+
+use std::time::Duration;
+
+use super::{Asked, Closing, Table};
+use crate::catalog::Touch;
+use crate::clock::BootTime;
+use crate::hold::{Giver, Question};
+use crate::id::{Gen, ObjectId, SiteId};
+
+/// A mark is released when it has been quiet for so long: the next change of a burst comes sooner.
+const LINGER: Duration = Duration::from_millis(100);
+/// So many questions about entries of one directory within [`OFTEN`] become one about all of it (R3).
+const OFTEN_ENOUGH: u32 = 3;
+const OFTEN: Duration = Duration::from_secs(1);
+/// Directories whose questions are counted.
+const COUNTED_MAX: usize = 4096;
+
+/// A touch of a change, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::notice) struct Held {
+    pub touch: Touch,
+    /// The directories above it, nearest first: a hold on one of them is a hold on all below it. Empty
+    /// if the object may be reached on other ways as well.
+    pub above: Vec<Above>,
+    /// What is at the entry that is touched.
+    pub object: Option<ObjectId>,
+}
+
+impl Held {
+    /// Nothing wider stands for it.
+    pub fn alone(touch: Touch) -> Self {
+        Self { touch, above: Vec::new(), object: None }
+    }
+}
+
+/// A directory, and the entry that it is: none for the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::notice) struct Above {
+    pub dir: ObjectId,
+    pub entry: Option<Touch>,
+}
+
+/// What is to be asked, and whom.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::notice) struct Ask {
+    pub question: Question,
+    pub sites: Vec<SiteId>,
+    pub touches: Vec<(Touch, Gen)>,
+}
+
+impl Table {
+    /// Makes sure that the peers are asked about what a change that has begun touches. Says the questions
+    /// that must be answered before the server hears of it, and what is to be asked now.
+    pub fn hold(
+        &mut self,
+        held: &[Held],
+        giver: &mut Giver,
+        now: BootTime,
+    ) -> (Vec<Question>, Option<Ask>) {
+        let mut waits = Vec::new();
+        let mut wanted: Vec<Touch> = Vec::new();
+        for Held { touch, above, object } in held {
+            let Some(mark) = self.marks.get_mut(touch) else { continue };
+            mark.stirred = now;
+            let (alone, members) = (mark.question.is_none() && mark.cover.is_none(), mark.members);
+            if alone && !wanted.contains(touch) {
+                let wide = self.asked_above(above);
+                match wide.or_else(|| self.widen(touch, above, &mut wanted, now)) {
+                    Some(wide) => self.lean(touch, wide),
+                    None => wanted.push(touch.clone()),
+                }
+            }
+            if let Some(id) = object.filter(|_| members > 0) {
+                self.take_along(touch, id, &mut wanted);
+            }
+        }
+        let ask = self.question(wanted, giver, now);
+        for Held { touch, .. } in held {
+            waits.extend(self.waits_for(touch).filter(|question| giver.is_open(*question)));
+        }
+        waits.sort_unstable();
+        waits.dedup();
+        (waits, ask)
+    }
+
+    /// The nearest hold that covers everything below one of these directories. An entry's covers what is
+    /// below it only while nothing else comes there: see [`Self::take_along`].
+    fn asked_above(&self, above: &[Above]) -> Option<Touch> {
+        let both = |above: &Above| [Some(Touch::Object(above.dir)), above.entry.clone()];
+        above.iter().flat_map(both).flatten().find(|wide| self.is_asked(wide))
+    }
+
+    /// The directory at an entry may be somewhere else after this change: what leans on the entry's hold
+    /// leans on the directory's own from here on, which goes where it goes.
+    fn take_along(&mut self, entry: &Touch, id: ObjectId, wanted: &mut Vec<Touch>) {
+        let own = Touch::Object(id);
+        let generation = self.marks.get(entry).map_or(Gen(0), |mark| mark.generation);
+        let mut members = 0;
+        for mark in self.marks.values_mut() {
+            if mark.cover.as_ref() == Some(entry) {
+                mark.cover = Some(own.clone());
+                members += 1;
+            }
+        }
+        if let Some(mark) = self.marks.get_mut(entry) {
+            mark.members -= members;
+        }
+        self.wide(&own, generation, wanted).members += members;
+    }
+
+    /// The mark of something wide that is to be asked about, made if it is not there.
+    fn wide(&mut self, wide: &Touch, generation: Gen, wanted: &mut Vec<Touch>) -> &mut super::Mark {
+        let mark = self.marks.entry(wide.clone()).or_default();
+        mark.generation = mark.generation.max(generation);
+        if mark.begun == 0 {
+            // Nothing of its own to look at.
+            mark.looked = Some(0);
+        }
+        if mark.question.is_none() && !wanted.contains(wide) {
+            wanted.push(wide.clone());
+        }
+        mark
+    }
+
+    fn is_asked(&self, touch: &Touch) -> bool {
+        self.marks.get(touch).is_some_and(|mark| mark.question.is_some())
+    }
+
+    fn waits_for(&self, touch: &Touch) -> Option<Question> {
+        let mark = self.marks.get(touch)?;
+        let asked = match &mark.cover {
+            Some(wide) => self.marks.get(wide)?.question?,
+            None => mark.question?,
+        };
+        match asked {
+            Asked::Of(question) => Some(question),
+            Asked::Nobody => None,
+        }
+    }
+
+    /// The wider touch that is to be asked about instead, because its directory is asked about often.
+    fn widen(
+        &mut self,
+        touch: &Touch,
+        above: &[Above],
+        wanted: &mut Vec<Touch>,
+        now: BootTime,
+    ) -> Option<Touch> {
+        let mut found = None;
+        let mut at = Some(touch);
+        for wide in above {
+            if !matches!(at, Some(Touch::Entry(dir, _)) if *dir == wide.dir)
+                || !self.often(wide.dir, now)
+            {
+                break;
+            }
+            found = Some(Touch::Object(wide.dir));
+            at = wide.entry.as_ref();
+        }
+        let wide = found?;
+        let generation = self.marks.get(touch)?.generation;
+        self.wide(&wide, generation, wanted);
+        Some(wide)
+    }
+
+    fn often(&mut self, dir: ObjectId, now: BootTime) -> bool {
+        if self.asked.len() >= COUNTED_MAX {
+            self.asked.retain(|_, (first, _)| now.since(*first) < OFTEN);
+            if self.asked.len() >= COUNTED_MAX {
+                self.asked.clear();
+            }
+        }
+        let (first, count) = self.asked.entry(dir).or_insert((now, 0));
+        if now.since(*first) >= OFTEN {
+            (*first, *count) = (now, 0);
+        }
+        *count += 1;
+        *count >= OFTEN_ENOUGH
+    }
+
+    fn lean(&mut self, touch: &Touch, wide: Touch) {
+        if let Some(mark) = self.marks.get_mut(&wide) {
+            mark.members += 1;
+        }
+        if let Some(mark) = self.marks.get_mut(touch) {
+            mark.cover = Some(wide);
+        }
+    }
+
+    fn question(&mut self, wanted: Vec<Touch>, giver: &mut Giver, now: BootTime) -> Option<Ask> {
+        if wanted.is_empty() {
+            return None;
+        }
+        let asked = giver.ask(now);
+        let of = asked.as_ref().map_or(Asked::Nobody, |(question, _)| Asked::Of(*question));
+        let mut touches = Vec::with_capacity(wanted.len());
+        for touch in wanted {
+            if let Some(mark) = self.marks.get_mut(&touch) {
+                mark.question = Some(of);
+                mark.stirred = now;
+                touches.push((touch, mark.generation));
+            }
+        }
+        asked.map(|(question, sites)| Ask { question, sites, touches })
+    }
+
+    /// What was read is settled and journalled: released when it has been quiet for a while, unless
+    /// something began meanwhile.
+    pub fn looked(&mut self, closing: &Closing, now: BootTime) {
+        if !self.may_close(closing, now) {
+            return;
+        }
+        if let Some(mark) = self.marks.get_mut(&closing.touch) {
+            mark.looked = Some(closing.begun);
+            mark.stirred = now;
+            self.linger(closing.touch.clone(), BootTime(now.0 + LINGER));
+        }
+    }
+
+    fn linger(&mut self, touch: Touch, due: BootTime) {
+        self.serial += 1;
+        self.lingering.insert((due, self.serial), touch);
+    }
+
+    /// Whether [`Self::ripe`] has something to do.
+    pub fn is_ripe(&self, now: BootTime) -> bool {
+        self.lingering.first_key_value().is_some_and(|((due, _), _)| *due <= now)
+    }
+
+    /// Takes away the marks that have been quiet for long enough, for the copies to be told.
+    pub fn ripe(&mut self, now: BootTime) -> Vec<(Touch, Gen)> {
+        let mut released = Vec::new();
+        while let Some(entry) = self.lingering.first_entry().filter(|entry| entry.key().0 <= now) {
+            let touch = entry.remove();
+            let Some(mark) = self.marks.get(&touch) else { continue };
+            // What happens next to it brings it here again.
+            if mark.in_flight > 0 || mark.members > 0 || mark.looked != Some(mark.begun) {
+                continue;
+            }
+            let due = BootTime(mark.stirred.0 + LINGER);
+            if now < due {
+                self.linger(touch, due);
+                continue;
+            }
+            let Some(mark) = self.marks.remove(&touch) else { continue };
+            if let Some(wide) = mark.cover {
+                self.left(wide, now);
+            }
+            self.untold.insert(touch.clone(), mark.generation);
+            released.push((touch, mark.generation));
+        }
+        released
+    }
+
+    /// One that leaned on `wide` is gone.
+    fn left(&mut self, wide: Touch, now: BootTime) {
+        let Some(mark) = self.marks.get_mut(&wide) else { return };
+        mark.members = mark.members.saturating_sub(1);
+        if mark.members == 0 && mark.in_flight == 0 && mark.looked == Some(mark.begun) {
+            self.linger(wide, BootTime(now.0 + LINGER));
+        }
+    }
+
+    /// What peers that get a lease now must hold, at most `most`; `None` if it is more.
+    pub fn to_hold(&self, most: usize) -> Option<Vec<(Touch, Gen)>> {
+        let marks = self.marks.iter().filter(|(_, mark)| mark.cover.is_none());
+        let marks = marks.map(|(touch, mark)| (touch.clone(), mark.generation));
+        let untold = self.untold.iter().map(|(touch, generation)| (touch.clone(), *generation));
+        let all: Vec<_> = marks.chain(untold).take(most + 1).collect();
+        (all.len() <= most).then_some(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hold::{LEASE, Stream};
+    use crate::id::Name;
+
+    fn dir(n: u8) -> ObjectId {
+        ObjectId::from_bytes([n; 16])
+    }
+    fn entry(n: u8, name: &str) -> Touch {
+        Touch::Entry(dir(n), Name::new(name.as_bytes()).unwrap())
+    }
+    fn at(ms: u64) -> BootTime {
+        BootTime(Duration::from_millis(ms))
+    }
+    /// An entry of directory `n`, which is entry `d` of the root.
+    fn below(n: u8, name: &str) -> Held {
+        let entry_of = Touch::Entry(ObjectId::ROOT, Name::new(format!("d{n}").as_bytes()).unwrap());
+        let above = vec![
+            Above { dir: dir(n), entry: Some(entry_of) },
+            Above { dir: ObjectId::ROOT, entry: None },
+        ];
+        Held { touch: entry(n, name), above, object: None }
+    }
+    /// The entry of the root that directory `n` is.
+    fn itself(n: u8, object: Option<u8>) -> Held {
+        let touch = below(n, "f").above[0].entry.clone().unwrap();
+        Held { touch, above: vec![Above { dir: ObjectId::ROOT, entry: None }], object: object.map(dir) }
+    }
+    fn giver() -> (Giver, SiteId, Stream) {
+        let osaka: SiteId = "osaka".parse().unwrap();
+        let mut giver = Giver::new(LEASE, false, &[], at(0));
+        let stream = giver.join(&osaka);
+        giver.renew(&osaka, stream, true, at(0));
+        (giver, osaka, stream)
+    }
+    fn begin(
+        table: &mut Table,
+        giver: &mut Giver,
+        held: &Held,
+        generation: u64,
+        ms: u64,
+    ) -> Option<Ask> {
+        table.begin(std::slice::from_ref(&held.touch), Gen(generation), false);
+        table.hold(std::slice::from_ref(held), giver, at(ms)).1
+    }
+    fn land(table: &mut Table, held: &Held, ms: u64) {
+        table.answered(std::slice::from_ref(&held.touch));
+        table.take(at(ms), 99);
+        let closing = table.closing(&held.touch).unwrap();
+        table.looked(&closing, at(ms));
+    }
+
+    #[test]
+    fn a_burst_asks_once_and_is_released_when_it_is_quiet() {
+        let (mut table, (mut giver, osaka, stream)) = (Table::default(), giver());
+        let held = below(1, "f");
+        let ask = begin(&mut table, &mut giver, &held, 1, 0).unwrap();
+        assert_eq!(ask.touches, vec![(held.touch.clone(), Gen(1))]);
+        let (waits, none) = table.hold(std::slice::from_ref(&held), &mut giver, at(1));
+        assert_eq!((waits, none), (vec![ask.question], None), "the second waits for the same answer");
+        giver.answered(&osaka, stream, ask.question);
+        land(&mut table, &held, 2);
+        for n in 2..50 {
+            assert_eq!(begin(&mut table, &mut giver, &held, n, n * 50), None);
+            assert!(table.hold(std::slice::from_ref(&held), &mut giver, at(n * 50)).0.is_empty());
+            assert!(table.ripe(at(n * 50 + 40)).is_empty());
+            land(&mut table, &held, n * 50 + 1);
+        }
+        assert!(table.ripe(at(49 * 50 + 100)).is_empty());
+        assert_eq!(table.ripe(at(49 * 50 + 101)), vec![(held.touch.clone(), Gen(49))]);
+        assert!(begin(&mut table, &mut giver, &held, 50, 4000).is_some(), "the next burst asks again");
+    }
+
+    #[test]
+    fn the_third_in_a_directory_asks_about_all_of_it_and_it_is_released_after_them() {
+        let (mut table, (mut giver, ..)) = (Table::default(), giver());
+        let all: Vec<Held> = (0..9).map(|n| below(1, &format!("f{n}"))).collect();
+        let mut asked = Vec::new();
+        for (n, held) in all.iter().enumerate() {
+            if let Some(ask) = begin(&mut table, &mut giver, held, n as u64 + 1, n as u64) {
+                asked.extend(ask.touches.into_iter().map(|(touch, _)| touch));
+            }
+        }
+        let wide = Touch::Object(dir(1));
+        assert_eq!(asked, vec![all[0].touch.clone(), all[1].touch.clone(), wide.clone()]);
+        assert_eq!(table.to_hold(99).unwrap().len(), 3);
+        all.iter().for_each(|held| land(&mut table, held, 10));
+        let first = table.ripe(at(110));
+        assert_eq!(first.len(), 9);
+        assert_eq!(table.ripe(at(110)), vec![]);
+        assert_eq!(table.ripe(at(210)), vec![(wide, Gen(3))]);
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn what_is_made_in_a_new_directory_leans_on_its_hold() {
+        let (mut table, (mut giver, ..)) = (Table::default(), giver());
+        let made = itself(1, None);
+        assert!(begin(&mut table, &mut giver, &made, 1, 0).is_some());
+        land(&mut table, &made, 1);
+        for n in 0..20 {
+            let held = below(1, &format!("f{n}"));
+            assert_eq!(begin(&mut table, &mut giver, &held, 2 + n, 50 * n), None);
+            land(&mut table, &held, 50 * n + 1);
+            assert!(table.ripe(at(50 * n + 2)).iter().all(|(touch, _)| *touch != made.touch));
+        }
+        table.ripe(at(1100));
+        assert_eq!(table.ripe(at(1200)), vec![(made.touch, Gen(1))]);
+    }
+
+    /// The directory moves while something below it is being changed: its hold goes with it, and is
+    /// released after both.
+    #[test]
+    fn a_directory_that_moves_takes_the_holds_below_it_along() {
+        let (mut table, (mut giver, ..)) = (Table::default(), giver());
+        begin(&mut table, &mut giver, &itself(1, None), 1, 0).unwrap();
+        land(&mut table, &itself(1, None), 1);
+        assert_eq!(begin(&mut table, &mut giver, &below(1, "f"), 2, 2), None);
+        let moved = [itself(1, Some(1)), itself(2, None)];
+        let touches: Vec<Touch> = moved.iter().map(|held| held.touch.clone()).collect();
+        table.begin(&touches, Gen(3), false);
+        let ask = table.hold(&moved, &mut giver, at(3)).1.unwrap();
+        let own = Touch::Object(dir(1));
+        assert!(ask.touches.contains(&(own.clone(), Gen(3))), "{ask:?}");
+        moved.iter().for_each(|held| land(&mut table, held, 4));
+        let gone: Vec<Touch> = table.ripe(at(1000)).into_iter().map(|(touch, _)| touch).collect();
+        assert_eq!(gone.len(), 2);
+        assert!(table.to_hold(9).unwrap().iter().any(|(touch, _)| *touch == own), "still uploading");
+        land(&mut table, &below(1, "f"), 1000);
+        assert_eq!(table.ripe(at(1100)).len(), 1);
+        assert_eq!(table.ripe(at(1200)), vec![(own, Gen(3))]);
+    }
+
+    proptest! {
+        /// A change never goes on without a hold of it or of something above it being in force at every
+        /// peer; and in the end everything is released, at least through its last change.
+        #[test]
+        fn nothing_changes_that_is_not_held(
+            steps in proptest::collection::vec((0u8..5, 0u8..3, 0u8..4, 0u64..60), 1..120),
+        ) {
+            let (mut table, (mut giver, osaka, stream)) = (Table::default(), giver());
+            let mut peer: std::collections::HashMap<Touch, Gen> = Default::default();
+            let mut flying: Vec<Held> = Vec::new();
+            let mut last: std::collections::HashMap<Touch, Gen> = Default::default();
+            let (mut now, mut generation) = (0, 0);
+            for (step, d, name, pass) in steps {
+                now += pass;
+                let held = below(d + 1, &format!("f{name}"));
+                match step {
+                    0..3 => {
+                        giver.renew(&osaka, stream, true, at(now));
+                        generation += 1;
+                        if let Some(ask) = begin(&mut table, &mut giver, &held, generation, now) {
+                            for (touch, through) in ask.touches {
+                                let known = peer.entry(touch).or_default();
+                                *known = (*known).max(through);
+                            }
+                            giver.answered(&osaka, stream, ask.question);
+                        }
+                        prop_assert!(is_held(&peer, &held));
+                        last.insert(held.touch.clone(), Gen(generation));
+                        flying.push(held);
+                    }
+                    3 => if !flying.is_empty() {
+                        let held = flying.remove(usize::from(name) % flying.len());
+                        table.answered(std::slice::from_ref(&held.touch));
+                        table.take(at(now), 99);
+                        if let Some(closing) = table.closing(&held.touch) {
+                            table.looked(&closing, at(now));
+                        }
+                    },
+                    _ => for (touch, through) in table.ripe(at(now)) {
+                        prop_assert!(flying.iter().all(|held| held.touch != touch));
+                        prop_assert!(last.get(&touch).is_none_or(|known| *known == through));
+                        peer.retain(|known, held| *known != touch || *held > through);
+                        table.told(&[(touch, through)]);
+                    },
+                }
+                for held in &flying {
+                    prop_assert!(is_held(&peer, held));
+                }
+            }
+            for held in std::mem::take(&mut flying) {
+                land_if(&mut table, &held, now);
+            }
+            for round in 1..5 {
+                for (touch, through) in table.ripe(at(now + round * 200)) {
+                    peer.retain(|known, held| *known != touch || *held > through);
+                    table.told(&[(touch, through)]);
+                }
+            }
+            prop_assert!(peer.is_empty() && table.len() == 0, "{peer:?}");
+        }
+    }
+
+    fn is_held(peer: &std::collections::HashMap<Touch, Gen>, held: &Held) -> bool {
+        let above = held.above.iter().map(|above| Touch::Object(above.dir));
+        above.chain([held.touch.clone()]).any(|touch| peer.contains_key(&touch))
+    }
+
+    fn land_if(table: &mut Table, held: &Held, ms: u64) {
+        table.answered(std::slice::from_ref(&held.touch));
+        table.take(at(ms), 99);
+        if let Some(closing) = table.closing(&held.touch) {
+            table.looked(&closing, at(ms));
+        }
+    }
+}
