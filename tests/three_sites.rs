@@ -129,7 +129,12 @@ fn with_the_link_cut_reads_go_on_and_writes_are_refused() {
     let mut hq = cluster.site("hq").client();
     hq.put("/docs/meanwhile.txt", b"meanwhile").unwrap().expect(&[201]);
     hq.put("/docs/first.txt", b"second").unwrap().expect(&[201, 204]);
-    // Reads at the copy go on, with what it has.
+    // Its lease is over: it may not answer until it is cut off for certain, and then with what it has.
+    wait_for("reads at the copy to go on", || {
+        let answer = osaka.get("/docs/first.txt").unwrap().expect(&[200, 503]);
+        assert_eq!(answer.status == 503, answer.header("retry-after").is_some());
+        answer.status == 200 && answer.text() == "first"
+    });
     assert_eq!(served_by(&mut osaka, "/docs/first.txt"), "osaka");
     cluster.cable("osaka").heal();
     cluster.settle();
