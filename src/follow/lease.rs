@@ -37,6 +37,8 @@ pub(super) struct Lease {
     down_since: AtomicU64,
     /// The journal's stream is open.
     following: AtomicBool,
+    /// The two maps promise different things about the share (R10).
+    at_odds: AtomicBool,
     /// Somebody reads and has no lease, or a stream opened.
     wanted: Notify,
 }
@@ -62,6 +64,12 @@ impl Lease {
         self.following.store(following, Ordering::Release);
         self.wanted.notify_one();
     }
+    pub fn set_at_odds(&self, at_odds: bool) {
+        self.at_odds.store(at_odds, Ordering::Release);
+    }
+    pub fn is_at_odds(&self) -> bool {
+        self.at_odds.load(Ordering::Acquire)
+    }
     fn is_live(&self, now: Moment) -> bool {
         lock(&self.taker).may_answer(Seq(self.applied.load(Ordering::Acquire)), now)
     }
@@ -83,6 +91,9 @@ impl<T: Tree> Follow<T> {
 
     /// Whether this copy can know what the primary has. Notes that somebody reads.
     pub fn certainty(&self) -> Certainty {
+        if self.lease.is_at_odds() {
+            return Certainty::Unsure;
+        }
         let terms = *lock(&self.terms);
         if !terms.strict {
             return Certainty::Relaxed;

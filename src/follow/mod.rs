@@ -66,6 +66,11 @@ pub enum FollowError {
     Peer { site: SiteId, what: &'static str, why: String },
     #[error("{AHEAD_MAX} requests of this site are under way or not yet back in its copy")]
     Busy,
+    #[error(
+        "the maps of this site and of {0} describe the share differently: put the same file at both \
+         sites and run `nearshare reload`"
+    )]
+    MapsDiffer(SiteId),
     #[error("a task of the share ended early; see the log")]
     Task,
 }
@@ -401,6 +406,9 @@ impl<T: Tree> Follow<T> {
     pub async fn begin(self: &Arc<Self>, change: &Change) -> Result<AheadTicket<T>> {
         if lock(&self.ahead).own() >= AHEAD_MAX {
             return Err(FollowError::Busy);
+        }
+        if self.lease.is_at_odds() {
+            return Err(FollowError::MapsDiffer(self.config.primary.clone()));
         }
         let mut touches = Vec::new();
         for target in &change.targets {

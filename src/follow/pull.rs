@@ -11,7 +11,7 @@ use rand::Rng;
 use tokio::sync::oneshot;
 
 use super::applier::Job;
-use super::{Follow, lock};
+use super::{Config, Follow, lock};
 use crate::body::{Body, collect};
 use crate::catalog::{Change, Head, Inline, Record, decode_change, decode_record, decode_touch_gens};
 use crate::clock::BootTime;
@@ -57,7 +57,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
             Ok(peer) => {
                 let tried = follow.clock.boot();
                 let ended = tokio::select! {
-                    ended = session(&follow, &peer) => ended,
+                    ended = session(&follow, &links, &peer) => ended,
                     () = follow.stopping.notified() => Err(PullError::Stopped),
                 };
                 follow.lease.may_be_asked_for(false);
@@ -133,7 +133,8 @@ pub(super) async fn ask(
 }
 
 /// One connection's worth of following.
-async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
+async fn session<T: Tree>(follow: &Arc<Follow<T>>, links: &Links, peer: &Peer) -> Result<(), PullError> {
+    compare_maps(follow, links);
     let head = follow.shelf.head();
     let (asks, body) = sender(ANSWER_MAX);
     let first = Ask {
@@ -148,7 +149,7 @@ async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), Pu
         Ok(response) => {
             // Only now: before, the copy's positions may be those of another journal.
             barrier(follow, peer).await?;
-            journal(follow, peer, response, asks).await
+            journal(follow, links, peer, response, asks).await
         }
         Err(PullError::Status { status: StatusCode::CONFLICT, .. }) => compare(follow, peer).await,
         Err(error) => Err(error),
@@ -177,8 +178,15 @@ async fn put<T: Tree>(follow: &Follow<T>, job: Job) -> Result<(), PullError> {
     follow.jobs.send(job).await.map_err(|_| PullError::Stopped)
 }
 
+/// A primary whose map promises something else keeps none of our promises (R10).
+fn compare_maps<T: Tree>(follow: &Follow<T>, links: &Links) {
+    let Config { share, primary } = &follow.config;
+    follow.lease.set_at_odds(links.disagrees(primary, share));
+}
+
 async fn journal<T: Tree>(
     follow: &Arc<Follow<T>>,
+    links: &Links,
     peer: &Peer,
     response: Response<Incoming>,
     asks: FrameSender,
@@ -230,6 +238,7 @@ async fn journal<T: Tree>(
                     }
                     Some(feed::Kind::Beat(beat)) => {
                         note_beat(follow, &beat);
+                        compare_maps(follow, links);
                         acknowledge(follow, follow.shelf.head().at, &asks).await?;
                         if lock(&follow.ahead).in_doubt().is_empty() {
                             continue;

@@ -45,6 +45,13 @@ impl Leases {
         }
     }
 
+    /// Whatever was given counts no more, and is waited out.
+    pub fn begin_anew(&self, copies: &[SiteId], now: BootTime) {
+        let mut giver = lock(&self.giver);
+        *giver = Giver::new(LEASE, true, copies, now);
+        lock(&self.streams).clear();
+    }
+
     /// Who has a lease, and whether old ones are waited for.
     pub fn standing(&self, now: BootTime) -> (Vec<SiteId>, bool) {
         let giver = lock(&self.giver);

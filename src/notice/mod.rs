@@ -207,7 +207,12 @@ impl<T: Tree> Notice<T> {
     }
 
     pub fn reconfigure(&self, terms: Terms) {
-        *lock(&self.terms) = terms;
+        let _nothing_begins = lock(&self.table);
+        let was_strict = std::mem::replace(&mut *lock(&self.terms), terms.clone()).strict;
+        if terms.strict && !was_strict {
+            // Nobody was asked about what changed meanwhile: leases from before are worth nothing.
+            self.leases.begin_anew(&terms.copies, self.clock.boot());
+        }
     }
 
     pub fn copies(&self) -> Vec<SiteId> {

@@ -1,7 +1,7 @@
 //! What other sites ask of this one, handed to the room that answers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use crate::body::Body;
 use crate::id::ShareId;
-use crate::link::{self, Inbound};
+use crate::link::{self, Inbound, Links};
 use crate::notice::{Notice, Origin};
 use crate::relay::{Caller, HttpRelay, seam};
 use crate::tree::Disk;
@@ -20,6 +20,8 @@ use crate::tree::Disk;
 pub struct Rooms {
     pub homes: BTreeMap<ShareId, Arc<Notice<Disk>>>,
     pub relay: Option<Arc<HttpRelay>>,
+    /// They own whoever has this.
+    pub links: Weak<Links>,
 }
 
 /// Empty until the rooms are built: the links listen before.
@@ -73,6 +75,15 @@ impl Inbound for Dispatch {
                 return refuse(
                     StatusCode::FORBIDDEN,
                     format!("{} holds no copy of {share} by this site's map", from.site),
+                );
+            }
+            let at_odds = |links: Arc<Links>| links.disagrees(&from.site, &share);
+            if what == "lease" && rooms.links.upgrade().is_some_and(at_odds) {
+                return refuse(
+                    StatusCode::CONFLICT,
+                    format!(
+                        "this site's map describes {share} differently: put the same file at both sites"
+                    ),
                 );
             }
             let origin = Origin { site: from.site, session: from.session };

@@ -278,7 +278,12 @@ impl Site {
             Part::Home(notice) => Some((share.clone(), notice.clone())),
             Part::Copy(_) => None,
         });
-        self.dispatch.0.store(Arc::new(Rooms { homes: homes.collect(), relay: self.relay.clone() }));
+        let links = Arc::downgrade(&self.links);
+        self.dispatch.0.store(Arc::new(Rooms {
+            homes: homes.collect(),
+            relay: self.relay.clone(),
+            links,
+        }));
     }
 
     pub fn http_addr(&self) -> Option<SocketAddr> {
