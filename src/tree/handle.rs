@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use crate::object::LocalHandle;
 
@@ -14,6 +15,11 @@ const BYTES_MAX: usize = 128;
 const HEAD: usize = 6;
 /// The root's own file system. Others are not entered.
 const ROOT_FS: [u8; 2] = [0, 0];
+
+/// The kernel also says ENOMEM of an inode that is just being deleted, and ESTALE a moment later: it is
+/// asked again after this, so many times. A machine that really has no memory is told after 50 ms.
+const DYING: Duration = Duration::from_millis(1);
+const DYING_TRIES: u32 = 50;
 
 /// Handle types of `linux/exportfs.h` that hold the inode number in a place we know.
 const INO32_GEN: i32 = 1;
@@ -55,6 +61,18 @@ impl Handle {
     /// Opens the inode with `O_PATH | O_NOFOLLOW` and `flags`. ESTALE when it is gone, EPERM without
     /// CAP_DAC_READ_SEARCH. `mount` must not be an `O_PATH` descriptor.
     pub(super) fn open(&self, mount: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
+        for _ in 0..DYING_TRIES {
+            match self.open_once(mount, flags) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                    std::thread::sleep(DYING);
+                }
+                opened => return opened,
+            }
+        }
+        self.open_once(mount, flags)
+    }
+
+    fn open_once(&self, mount: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
         let mut handle = *self;
         let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC | flags;
         // SAFETY: `handle` has the layout of `struct file_handle` with `len` <= 128 bytes behind it

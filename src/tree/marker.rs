@@ -145,10 +145,8 @@ fn ours(root: BorrowedFd<'_>, spec: &RootSpec) -> Result<OwnedFd> {
     if stat.stx_uid == me && stat.stx_mode & 0o077 == 0 {
         return Ok(fd);
     }
-    let (uid, mode) = (stat.stx_uid, stat.stx_mode & 0o7777);
-    let why =
-        format!("its .nearshare is uid {uid}'s with mode {mode:o}, it must be uid {me}'s with mode 700");
-    Err(not(spec, why))
+    let mode = u32::from(stat.stx_mode & 0o7777);
+    Err(TreeError::NotOurs { path: spec.path.clone(), uid: stat.stx_uid, mode, me })
 }
 
 /// Makes sure of a directory of ours, mode 0700.

@@ -34,6 +34,12 @@ pub enum TreeError {
     /// may be read as "deleted" and nothing applied until it is back (R28).
     #[error("{path}: {why}; mount or restore the share's directory, or correct `path` in the map")]
     NotTheShare { path: PathBuf, why: String },
+    /// It is the share, but somebody else could put another marker there.
+    #[error(
+        "{path}/.nearshare belongs to uid {uid} and has mode {mode:o}: nobody but nearshare may write \
+         there; `chown {me} {path}/.nearshare` and `chmod 700 {path}/.nearshare`"
+    )]
+    NotOurs { path: PathBuf, uid: u32, mode: u32, me: u32 },
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: String, source: io::Error },
 }

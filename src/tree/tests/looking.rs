@@ -191,6 +191,33 @@ fn a_handle_lives_through_renames_and_dies_with_the_last_link() {
 }
 
 #[test]
+fn a_handle_that_is_asked_for_while_it_dies_is_alive_or_gone() {
+    if !is_root() {
+        return println!("skipped: opening by handle takes root");
+    }
+    everywhere(|f| {
+        for round in 0..300 {
+            f.mkdir("d");
+            f.write("d/file", "x");
+            let handles = [f.found("d").handle, f.found("d/file").handle];
+            std::thread::scope(|scope| {
+                scope.spawn(|| fs::remove_dir_all(f.path("d")).unwrap());
+                for handle in &handles {
+                    scope.spawn(|| {
+                        while f.disk.alive(handle).unwrap_or_else(|e| panic!("{round}: {e}"))
+                            != Alive::Gone
+                        {}
+                        let path = || Some(rel("d"));
+                        let place = Place { handle, path: &path };
+                        assert!(f.disk.open_dir(&place).unwrap().is_none());
+                    });
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn what_left_the_share_is_alive_without_a_place() {
     if !is_root() {
         return println!("skipped: opening by handle takes root");

@@ -102,11 +102,16 @@ fn a_replaced_nearshare_directory_is_noticed() {
 fn a_nearshare_directory_that_others_may_enter_is_refused() {
     let f = Fixture::new();
     fs::set_permissions(f.path(".nearshare"), PermissionsExt::from_mode(0o755)).unwrap();
-    assert!(why(Disk::open(&spec(&f.root), clock())).contains("mode 755"));
+    let refused = || Disk::open(&spec(&f.root), clock()).map(drop).unwrap_err();
+    let error = refused();
+    assert!(matches!(error, TreeError::NotOurs { mode: 0o755, .. }), "{error:?}");
+    // What is said helps: it names the commands, and the directory that is meant.
+    let fix = format!("`chmod 700 {}`", f.path(".nearshare").display());
+    assert!(error.to_string().contains(&fix), "{error}");
     fs::set_permissions(f.path(".nearshare"), PermissionsExt::from_mode(0o700)).unwrap();
     if is_root() {
         std::os::unix::fs::chown(f.path(".nearshare"), Some(1234), None).unwrap();
-        assert!(why(Disk::open(&spec(&f.root), clock())).contains("uid 1234"));
+        assert!(matches!(refused(), TreeError::NotOurs { uid: 1234, .. }));
     }
 }
 
