@@ -148,7 +148,7 @@ impl Acceptor {
         lock(&self.heard).retain(|site, heard| {
             let stays = terms.sites.contains_key(site);
             if !stays {
-                tracing::info!(%site, "the map no longer has this site, its link is ended");
+                tracing::info!(peer = %site, "the map no longer has this site, its link is ended");
                 heard.close();
             }
             stays
@@ -387,7 +387,7 @@ impl Connection {
                     since_unix_ms,
                 };
                 all.insert(self.site.clone(), heard);
-                tracing::info!(site = %self.site, %address, %session, "another site has connected");
+                tracing::info!(peer = %self.site, %address, %session, "another site has connected");
             }
             (Class::Bulk, Some(heard)) if heard.latest == session && heard.control.is_some() => {
                 if let Some(old) = heard.bulk.replace(line) {
@@ -424,7 +424,7 @@ impl Connection {
         if self.class == Class::Control {
             heard.close();
             heard.since_unix_ms = self.acceptor.core.now_unix_ms();
-            tracing::info!(site = %self.site, address = %self.address, "another site has gone");
+            tracing::info!(peer = %self.site, address = %self.address, "another site has gone");
         }
     }
 }

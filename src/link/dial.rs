@@ -241,7 +241,7 @@ impl Peer {
         self.control.store(Some(control.clone()));
         self.up.send_replace(Up { up: true, bulk: false, session: Some(session) });
         metrics::gauge!("nearshare_link_up", "site" => self.site.to_string()).set(1.0);
-        tracing::info!(site = %self.site, %address, %session, "connected to another site");
+        tracing::info!(peer = %self.site, %address, %session, "connected to another site");
         tokio::select! {
             () = control.ended.cancelled() => self.broke(&control),
             error = self.keep_bulk(session) => error,
@@ -346,7 +346,7 @@ impl Peer {
         status.last_error = Some(PeerFault { at_unix_ms, what: what.clone(), fix: fix.clone() });
         drop(status);
         if log && !quiet {
-            tracing::warn!(site = %self.site, "{what}; {fix}");
+            tracing::warn!(peer = %self.site, "{what}; {fix}");
         }
     }
 
@@ -431,9 +431,10 @@ impl Peer {
                 if let Some(Err(refusal)) = verdict.get() {
                     return Err(DialError::Refused(address, refusal.clone()));
                 }
+                let fault = Fault::of(&error);
                 return Err(self
-                    .blame(address, &Fault::of(&error))
-                    .unwrap_or_else(|| broken(format!("the TLS handshake failed: {error}"))));
+                    .blame(address, &fault)
+                    .unwrap_or_else(|| broken(format!("the TLS handshake failed: {}", fault.text))));
             }
         };
         if tls.get_ref().1.alpn_protocol() != Some(class.alpn()) {

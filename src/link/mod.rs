@@ -333,7 +333,7 @@ impl Core {
             let shares = theirs.disagrees(&ours);
             let shares = shares.iter().map(ShareId::as_str).collect::<Vec<_>>().join(", ");
             tracing::warn!(
-                %site,
+                peer = %site,
                 serial = ours.serial,
                 their_serial = theirs.serial,
                 shares,

@@ -114,7 +114,12 @@ impl Fault {
             Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
             _ => None,
         };
-        Self { text: error.to_string(), alert }
+        let text = match error.kind() {
+            // rustls says so in its own words, with the address of its manual.
+            io::ErrorKind::UnexpectedEof => "the connection was cut off".to_owned(),
+            _ => error.to_string(),
+        };
+        Self { text, alert }
     }
 }
 
@@ -178,5 +183,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_shutdown(cx);
         this.note(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_without_goodbye_is_said_in_our_words() {
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ));
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(rustls::RootCertStore::empty());
+        let name = "localhost".try_into().unwrap();
+        let mut tls =
+            rustls::ClientConnection::new(Arc::new(config.with_no_client_auth()), name).unwrap();
+        tls.read_tls(&mut io::empty()).unwrap();
+        let error = io::Read::read(&mut tls.reader(), &mut [0]).unwrap_err();
+        assert!(error.to_string().contains("https://"), "rustls has changed: {error}");
+        assert_eq!(Fault::of(&error).text, "the connection was cut off");
     }
 }

@@ -146,7 +146,7 @@ async fn changed(taken: Taken, near: Option<Arc<dyn Near>>, change: Change) -> R
     match sent {
         Ok(response) => back(&site, slot, away, response),
         Err(error) => {
-            tracing::warn!(share = %share.share, site = %away.site, "forwarded change: {error}");
+            tracing::warn!(share = %share.share, peer = %away.site, "forwarded change: {error}");
             answer::lost(&share.share, away, true, &error)
         }
     }

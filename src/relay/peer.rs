@@ -44,7 +44,7 @@ impl HttpRelay {
         let Some(slot) =
             site.slots.iter().position(|known| known.share == *share && known.role() == Role::Local)
         else {
-            tracing::warn!(%share, from = %caller.site, "a request for a share that is not local here");
+            tracing::warn!(%share, peer = %caller.site, "a request for a share that is not local here");
             let text = format!("{} does not hold the primary copy of {share}", site.site);
             return answer::text(StatusCode::MISDIRECTED_REQUEST, text);
         };
