@@ -136,6 +136,9 @@ pub struct CopyStatus {
     pub lag_records: u64,
     /// Age of the oldest of them; 0 when there is none.
     pub lag_seconds: f64,
+    /// Bytes of the contents that it awaits, and at most those of records that it has not acknowledged
+    /// (of the first thousand of them).
+    pub lag_bytes: u64,
     /// Contents that it awaits.
     pub debts: u64,
     /// When it was last heard of; `None` when never.

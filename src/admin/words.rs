@@ -166,7 +166,7 @@ fn share(share: &ShareStatus, now: i64) -> Row {
             Some(seen) => format!("heard {} ago", ago(now, seen)),
             None => "never heard of".to_owned(),
         };
-        let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, None);
+        let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, copy.lag_bytes);
         more.push(format!("copy at {}: {lag}; {heard}", copy.site));
     }
     more.extend(share.limits.iter().map(|limit| format!("left out: {limit}")));
@@ -180,7 +180,8 @@ fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
         let (entries, files) = (HumanCount(scan.entries), HumanCount(scan.files));
         let mut line = format!("{first}: {entries} entries, {files} files read");
         line += &format!(" ({}), {:.0} entries/s", HumanBytes(scan.bytes), scan.entries_per_second);
-        more.push(line + &left(scan.seconds_left));
+        // A first scan knows only what is on the whole file system, other directories included.
+        more.push(line + &left(if scan.first { "at most" } else { "about" }, scan.seconds_left));
     }
     if home.marks > 0 {
         more.push(format!("{} changes being looked at", HumanCount(home.marks as u64)));
@@ -191,8 +192,7 @@ fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
 }
 
 fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
-    let bytes = Some(copy.debt_bytes);
-    let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, bytes);
+    let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, copy.debt_bytes);
     let known = if state == ShareState::CutOff { "when last heard of, " } else { "" };
     let mut line = format!("{}: {known}{lag}", copy.doing);
     if !copy.confirmed {
@@ -201,11 +201,14 @@ fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
     more.push(line);
     if state == ShareState::Comparing && copy.expected > 0 {
         let (compared, expected) = (HumanCount(copy.compared), HumanCount(copy.expected));
-        more.push(format!("compared {compared} of {expected} entries{}", left(copy.seconds_left)));
+        let rate = copy.entries_per_second;
+        let left = left("about", copy.seconds_left);
+        more.push(format!("compared {compared} of {expected} entries, {rate:.0} entries/s{left}"));
     }
     if copy.debts > 0 && copy.bytes_per_second >= 1.0 {
-        let rate = HumanBytes(copy.bytes_per_second as u64);
-        more.push(format!("contents arrive at {rate}/s{}", left(copy.seconds_left)));
+        let (rate, files) = (HumanBytes(copy.bytes_per_second as u64), copy.files_per_second);
+        let left = left("about", copy.seconds_left);
+        more.push(format!("contents arrive at {rate}/s, {files:.0} files/s{left}"));
     }
     if copy.ahead > 0 {
         let ahead = HumanCount(copy.ahead as u64);
@@ -219,22 +222,24 @@ fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
 }
 
 /// How far a copy is behind.
-fn lag(records: u64, seconds: f64, debts: u64, bytes: Option<u64>) -> String {
+fn lag(records: u64, seconds: f64, debts: u64, bytes: u64) -> String {
     let mut line = match records {
         0 => "has every record".to_owned(),
         1 => format!("1 record and {} behind", span(seconds)),
         many => format!("{} records and {} behind", HumanCount(many), span(seconds)),
     };
-    if debts > 0 {
-        let bytes = bytes.map(|bytes| format!(" ({})", HumanBytes(bytes))).unwrap_or_default();
-        line += &format!(", {} contents{bytes} to come", HumanCount(debts));
+    match debts {
+        0 if bytes > 0 => line += &format!(", {} to come", HumanBytes(bytes)),
+        0 => {}
+        1 => line += &format!(", 1 content ({}) to come", HumanBytes(bytes)),
+        many => line += &format!(", {} contents ({}) to come", HumanCount(many), HumanBytes(bytes)),
     }
     line
 }
 
 /// ", about 3 min left"; nothing when there is no guess.
-fn left(seconds: f64) -> String {
-    if seconds > 0.0 { format!(", about {} left", span(seconds)) } else { String::new() }
+fn left(how: &str, seconds: f64) -> String {
+    if seconds > 0.0 { format!(", {how} {} left", span(seconds)) } else { String::new() }
 }
 
 /// From `then` to `now`, both in milliseconds, in words.
@@ -286,6 +291,8 @@ mod tests {
             expected: 4000,
             debts: 3,
             debt_bytes: 1 << 20,
+            entries_per_second: 7.8,
+            files_per_second: 3.0,
             bytes_per_second: 2048.0,
             seconds_left: 512.0,
             ahead: 1,
@@ -297,8 +304,8 @@ mod tests {
         at_copy(&copy, ShareState::Comparing, &mut lines);
         let expected = [
             "comparing: has every record, 3 contents (1.00 MiB) to come, not compared with the primary yet",
-            "compared 10 of 4,000 entries, about 9 min left",
-            "contents arrive at 2.00 KiB/s, about 9 min left",
+            "compared 10 of 4,000 entries, 8 entries/s, about 9 min left",
+            "contents arrive at 2.00 KiB/s, 3 files/s, about 9 min left",
             "1 writes of this site have not come back yet",
             "2 changed behind nearshare, kept under .nearshare/kept/",
             "last error: no room",
@@ -316,8 +323,11 @@ mod tests {
 
     #[test]
     fn a_lag_says_records_seconds_and_bytes() {
-        assert_eq!(lag(0, 0.0, 0, Some(0)), "has every record");
-        assert_eq!(lag(0, 0.0, 2, Some(2048)), "has every record, 2 contents (2.00 KiB) to come");
-        assert_eq!(lag(1200, 3.0, 0, None), "1,200 records and 3.0 s behind");
+        assert_eq!(lag(0, 0.0, 0, 0), "has every record");
+        assert_eq!(lag(0, 0.0, 2, 2048), "has every record, 2 contents (2.00 KiB) to come");
+        assert_eq!(lag(1200, 3.0, 0, 0), "1,200 records and 3.0 s behind");
+        // Cut off: it has not even heard of the contents it lacks.
+        assert_eq!(lag(1, 3.0, 0, 4096), "1 record and 3.0 s behind, 4.00 KiB to come");
+        assert_eq!(lag(0, 0.0, 1, 1), "has every record, 1 content (1 B) to come");
     }
 }

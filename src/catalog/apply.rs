@@ -267,7 +267,7 @@ impl Work<'_> {
         let prefix = keys::peers(self.index);
         for (key, row) in self.scan(Space::Notes, &prefix)? {
             let row = rows::decode_peer(&row).map_err(damaged(&key))?;
-            let row = PeerRow { acked: Position::default(), debts: 0, ..row };
+            let row = PeerRow { acked: Position::default(), debts: 0, debt_bytes: 0, ..row };
             self.set(Space::Notes, key, rows::encode_peer(&row));
         }
         Ok(())

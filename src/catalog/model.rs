@@ -94,6 +94,8 @@ pub struct PeerRow {
     pub acked: Position,
     /// Objects whose content it still awaited then.
     pub debts: u64,
+    /// Bytes of those contents.
+    pub debt_bytes: u64,
     /// When it last said so, in nanoseconds since 1970 by this site's clock. For people.
     pub seen_wall: i64,
 }

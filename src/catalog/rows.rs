@@ -153,6 +153,7 @@ pub fn encode_peer(row: &PeerRow) -> Vec<u8> {
         seq: row.acked.seq.0,
         debts: row.debts,
         seen_wall: row.seen_wall,
+        debt_bytes: row.debt_bytes,
     };
     message.encode_to_vec()
 }
@@ -160,7 +161,8 @@ pub fn encode_peer(row: &PeerRow) -> Vec<u8> {
 pub fn decode_peer(bytes: &[u8]) -> Result<PeerRow, DecodeError> {
     let row = PeerMessage::decode(bytes).map_err(|source| message("peer", source))?;
     let acked = Position { epoch: Epoch(row.epoch), seq: Seq(row.seq) };
-    Ok(PeerRow { acked, debts: row.debts, seen_wall: row.seen_wall })
+    let PeerMessage { debts, debt_bytes, seen_wall, .. } = row;
+    Ok(PeerRow { acked, debts, debt_bytes, seen_wall })
 }
 
 pub fn encode_database(row: &DatabaseRow) -> Vec<u8> {
@@ -270,6 +272,8 @@ struct PeerMessage {
     debts: u64,
     #[prost(sint64, tag = "4")]
     seen_wall: i64,
+    #[prost(uint64, tag = "5")]
+    debt_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

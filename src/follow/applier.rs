@@ -23,6 +23,8 @@ use crate::tree::{Spot, Tree};
 
 /// Marks are cleared together: one sync of the file system for all of a second.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How far a comparison and the fill after it are is logged this often.
+const REPORT: Duration = Duration::from_secs(5);
 /// Touches settled in one go.
 const SETTLE_MAX: usize = 1024;
 /// Releases that wait for content. Beyond it all are forgotten, and a barrier ends what awaits them.
@@ -80,6 +82,7 @@ pub(super) struct Applier<T: Tree> {
     /// Settled, but the disk is not yet synced.
     settled: HashSet<Touch>,
     swept: BootTime,
+    reported: BootTime,
     waiting: Vec<Waiting>,
     barriers: Vec<(Vec<u64>, Seq)>,
     compare: Option<Compare>,
@@ -134,6 +137,7 @@ impl<T: Tree> Applier<T> {
     pub fn new(follow: Arc<Follow<T>>) -> Self {
         Self {
             swept: follow.clock.boot(),
+            reported: follow.clock.boot(),
             follow,
             stock: Stock::default(),
             dirty: VecDeque::new(),
@@ -179,7 +183,37 @@ impl<T: Tree> Applier<T> {
         }
         self.settle()?;
         self.let_go()?;
+        self.report();
         self.sweep(false)
+    }
+
+    /// Keeps the rates, and says in the log how far a comparison and the fill after it are.
+    fn report(&mut self) {
+        let follow = &self.follow;
+        let comparing = self.compare.is_some();
+        follow.sample(comparing || follow.owed_count.load(Ordering::Relaxed) > 0);
+        let now = follow.clock.boot();
+        if !comparing && self.fill_to.is_none() {
+            self.reported = now;
+        }
+        if now.since(self.reported) < REPORT {
+            return;
+        }
+        self.reported = now;
+        let progress = follow.progress();
+        let (share, seconds_left) = (&follow.config.share, progress.seconds_left.round());
+        if comparing {
+            tracing::info!(
+                %share, entries = progress.compared, expected = progress.expected,
+                per_second = progress.entries_per_second.round(), seconds_left, "comparing"
+            );
+        } else {
+            tracing::info!(
+                %share, files_left = progress.debts, bytes_left = progress.debt_bytes,
+                files_per_second = progress.files_per_second.round(),
+                bytes_per_second = progress.bytes_per_second.round(), seconds_left, "filling"
+            );
+        }
     }
 
     fn take_in(&mut self, job: Job) -> Result<(), (FollowError, Box<Job>)> {
@@ -440,6 +474,7 @@ impl<T: Tree> Applier<T> {
             follow.shelf.commit(batch, false).wait()?;
             {
                 let mut owed = lock(&follow.owed);
+                follow.did(|done| done.files += out.paid.len() as u64);
                 for (id, version) in out.paid {
                     owed.paid(id, version);
                 }
@@ -452,6 +487,7 @@ impl<T: Tree> Applier<T> {
                 follow.note(|progress| progress.kept += out.kept);
             }
             done?;
+            self.report();
             self.dirty.drain(..many);
             self.settled.extend(touches);
         }

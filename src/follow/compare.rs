@@ -61,6 +61,7 @@ impl Compare {
         self.dirs.drain(..self.left);
         self.left = 0;
         self.seen += entries.len() as u64;
+        applier.follow.did(|done| done.entries += entries.len() as u64);
         let (seen, expected) = (self.seen, self.expected);
         applier.follow.note(|progress| {
             progress.compared = seen;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -136,6 +137,7 @@ async fn fetch<T: Tree>(
             Ok(Supply::Whole) if head.size <= SMALL => match take_small(&mut answers, &head).await? {
                 Some(data) => {
                     held += data.len();
+                    follow.did(|done| done.bytes += head.size);
                     let version = Version(head.version);
                     arrived.push(Arrived { id, version, content: Arrival::Bytes(data) });
                 }
@@ -215,11 +217,14 @@ async fn take_large<T: Tree>(
             done
         })
     };
+    let _over = Over(&follow.part);
     let mut left = head.size;
     let mut writing = true;
     while left > 0 {
         let bytes = piece(answers, left).await?;
         left -= bytes.len() as u64;
+        follow.did(|done| done.bytes += bytes.len() as u64);
+        follow.part.store(head.size - left, Ordering::Relaxed);
         if writing {
             // A writer that failed says so itself; the stream is read on to stay in step.
             writing = pieces.send(bytes).await.is_ok();
@@ -229,6 +234,15 @@ async fn take_large<T: Tree>(
     let end: ContentEnd = next(answers).await?;
     let root = writer.await.map_err(|_| FetchError::Stopped)??;
     Ok(end.whole.then_some(root))
+}
+
+/// Nothing is on its way any more, however that ended.
+struct Over<'a>(&'a AtomicU64);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 fn write_large<T: Tree>(

@@ -17,6 +17,7 @@ mod applier;
 mod compare;
 mod fetch;
 mod lease;
+mod meter;
 mod owed;
 mod pull;
 mod settle;
@@ -30,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ahead::Ahead;
+use meter::{Done, Meter, Rates, seconds_left};
 use owed::{Lane, Owed};
 use tokio::sync::{Notify, mpsc};
 
@@ -131,7 +133,11 @@ pub struct Progress {
     /// Contents awaited.
     pub debts: u64,
     pub debt_bytes: u64,
+    /// Over the last half minute; 0 while it cannot be told.
+    pub entries_per_second: f64,
+    pub files_per_second: f64,
     pub bytes_per_second: f64,
+    /// Of the comparison, or of the contents awaited now; 0 while it cannot be told.
     pub seconds_left: f64,
     /// Requests of this site that are not back in its copy.
     pub ahead: usize,
@@ -165,6 +171,10 @@ pub struct Follow<T: Tree> {
     terms: Mutex<Terms>,
     lease: lease::Lease,
     progress: Mutex<Progress>,
+    done: Mutex<Done>,
+    meter: Mutex<Meter>,
+    /// So much has come of the large content that is on its way, in bytes.
+    part: AtomicU64,
     /// The disk has no room for contents.
     full: Mutex<Option<Full>>,
     jobs: mpsc::Sender<applier::Job>,
@@ -244,6 +254,9 @@ impl<T: Tree> Follow<T> {
             terms: Mutex::default(),
             lease: lease::Lease::default(),
             progress: Mutex::default(),
+            done: Mutex::default(),
+            meter: Mutex::default(),
+            part: AtomicU64::new(0),
             full: Mutex::default(),
             jobs,
             stop: AtomicBool::new(false),
@@ -288,12 +301,22 @@ impl<T: Tree> Follow<T> {
             let ahead = lock(&self.ahead);
             (ahead.own(), ahead.len() - ahead.own())
         };
+        let rates = self.rates();
+        let left = Done {
+            entries: progress.expected.saturating_sub(progress.compared),
+            files: debts,
+            bytes: debt_bytes.saturating_sub(self.part.load(Ordering::Relaxed)),
+        };
         Progress {
             debts,
             debt_bytes,
             ahead,
             held,
             lease: self.lease_word(),
+            entries_per_second: rates.entries,
+            files_per_second: rates.files,
+            bytes_per_second: rates.bytes,
+            seconds_left: seconds_left(left, rates),
             confirmed: self.confirmed.load(Ordering::Relaxed),
             stopped: progress.stopped.or_else(|| lock(&self.full).as_ref().map(|full| full.why.clone())),
             ..progress
@@ -302,6 +325,25 @@ impl<T: Tree> Follow<T> {
 
     fn note(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut lock(&self.progress));
+    }
+
+    fn did(&self, count: impl FnOnce(&mut Done)) {
+        count(&mut lock(&self.done));
+    }
+
+    fn rates(&self) -> Rates {
+        let done = *lock(&self.done);
+        lock(&self.meter).rates(self.clock.boot(), done)
+    }
+
+    /// Takes a sample for the rates, while there is something to be done.
+    fn sample(&self, busy: bool) {
+        let done = *lock(&self.done);
+        let mut meter = lock(&self.meter);
+        match busy {
+            true => meter.note(self.clock.boot(), done),
+            false => meter.rest(),
+        }
     }
 
     /// A content could not be written: no more are fetched for a while, and for twice as long if that

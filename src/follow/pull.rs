@@ -73,7 +73,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
         };
         if !matches!(error, PullError::Down | PullError::Stopped | PullError::Ended) {
             tracing::warn!(
-                share = %follow.config.share, site = %follow.config.primary, %error,
+                share = %follow.config.share, peer = %follow.config.primary, %error,
                 "the primary's journal cannot be followed; trying again"
             );
         }
@@ -271,8 +271,11 @@ async fn acknowledge<T: Tree>(
     at: Position,
     asks: &FrameSender,
 ) -> Result<(), PullError> {
-    let debts = lock(&follow.owed).len() as u64;
-    let ack = Ack { epoch: at.epoch.0, seq: at.seq.0, debts };
+    let (debts, debt_bytes) = {
+        let owed = lock(&follow.owed);
+        (owed.len() as u64, owed.bytes())
+    };
+    let ack = Ack { epoch: at.epoch.0, seq: at.seq.0, debts, debt_bytes };
     asks.send(&ack).await.map_err(|_| PullError::Ended)
 }
 

@@ -38,6 +38,9 @@ pub struct Ack {
     pub seq: u64,
     #[prost(uint64, tag = "3")]
     pub debts: u64,
+    /// Bytes of those contents.
+    #[prost(uint64, tag = "4")]
+    pub debt_bytes: u64,
 }
 
 /// One message of the journal's stream.

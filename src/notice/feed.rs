@@ -105,7 +105,7 @@ impl<T: Tree> Notice<T> {
             match self.stream(at, &feeds, &acked).await {
                 Err(FeedError::Closed) | Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(share = %self.config.share, %site, %error, "the journal's stream broke off");
+                    tracing::warn!(share = %self.config.share, peer = %site, %error, "the journal's stream broke off");
                 }
             }
         });
@@ -138,12 +138,13 @@ impl<T: Tree> Notice<T> {
         while let Ok(Some(ack)) = asked.next::<Ack>(ASK_MAX).await {
             let acked = Position { epoch: Epoch(ack.epoch), seq: Seq(ack.seq) };
             *lock(&last) = acked;
-            let row = PeerRow { acked, debts: ack.debts, seen_wall: self.clock.wall().0 };
+            let Ack { debts, debt_bytes, .. } = ack;
+            let row = PeerRow { acked, debts, debt_bytes, seen_wall: self.clock.wall().0 };
             let mut batch = self.shelf.batch();
             batch.peer(site.clone(), row);
             // Not waited for to be durable: an older position only means that more is sent again.
             if let Err(error) = self.shelf.commit(batch, false).await {
-                tracing::warn!(share = %self.config.share, %site, %error, "an acknowledgement was not noted");
+                tracing::warn!(share = %self.config.share, peer = %site, %error, "an acknowledgement was not noted");
             }
         }
     }
@@ -243,7 +244,7 @@ impl<T: Tree> Notice<T> {
                     let _ = runtime.block_on(feeds.finish());
                 }
                 Err(error) => {
-                    tracing::warn!(share = %self.config.share, %site, %error, "a snapshot broke off");
+                    tracing::warn!(share = %self.config.share, peer = %site, %error, "a snapshot broke off");
                 }
             }
         });
@@ -259,7 +260,8 @@ impl<T: Tree> Notice<T> {
         let snapshot = self.shelf.snapshot()?;
         let head: Head = snapshot.head();
         // Pins the records after the snapshot until the copy says more (R29).
-        let row = PeerRow { acked: head.at, debts: 0, seen_wall: self.clock.wall().0 };
+        let seen_wall = self.clock.wall().0;
+        let row = PeerRow { acked: head.at, seen_wall, ..PeerRow::default() };
         let mut batch = self.shelf.batch();
         batch.peer(site.clone(), row);
         self.shelf.commit(batch, false).wait()?;

@@ -66,7 +66,9 @@ fn home_error(error: NoticeError) -> HomeError {
 
 fn tree_error(error: &TreeError) -> HomeError {
     match error {
-        TreeError::NotTheShare { .. } => HomeError::NotTheShare(error.to_string()),
+        TreeError::NotTheShare { .. } | TreeError::NotOurs { .. } => {
+            HomeError::NotTheShare(error.to_string())
+        }
         TreeError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
             HomeError::Full(error.to_string())
         }

@@ -1,17 +1,24 @@
 //! What the site says of itself, put together from what each room says.
 
+use std::collections::HashMap;
+
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::share::{Part, Running};
 use super::{ServeError, Site};
 use crate::admin::{CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus, Status, Steer};
+use crate::catalog::{CatalogError, Change, Shelf};
 use crate::follow::Progress;
-use crate::id::{Epoch, Seq, ShareId};
+use crate::id::{Epoch, ObjectId, Seq, ShareId};
 use crate::map::{self, HttpServer};
+use crate::object::Kind;
 use crate::tree::Tree;
 
 /// Longest map file, as for `check`.
 const MAP_MAX: u64 = map::TEXT_MAX as u64;
+/// Records that a copy lacks whose contents are counted, and their bytes: a status takes milliseconds.
+const BEHIND_RECORDS: usize = 1024;
+const BEHIND_BYTES: usize = 1 << 20;
 
 pub(super) fn status(site: &Site) -> Status {
     let map = site.map.load();
@@ -150,11 +157,32 @@ fn copies(here: &Running, sites: &[crate::id::SiteId]) -> Vec<CopyStatus> {
             site: site.clone(),
             lag_records: behind,
             lag_seconds: oldest.map_or(0.0, |record| here.age_seconds(record.wall)),
+            lag_bytes: row.debt_bytes.saturating_add(bytes_behind(&here.shelf, acked).unwrap_or(0)),
             debts: row.debts,
             seen_unix_ms: (row.seen_wall > 0).then_some(row.seen_wall / 1_000_000),
         }
     };
     sites.iter().map(copy).collect()
+}
+
+/// Sizes of the files that records after `acked` put, each file once. A copy may turn out to have some.
+fn bytes_behind(shelf: &Shelf, acked: Seq) -> Result<u64, CatalogError> {
+    if acked == shelf.head().at.seq {
+        return Ok(0);
+    }
+    let mut sizes: HashMap<ObjectId, u64> = HashMap::new();
+    for record in shelf.records_after(acked, BEHIND_RECORDS, BEHIND_BYTES)? {
+        for change in record.changes {
+            match change {
+                Change::Put(object) if object.kind == Kind::File => {
+                    sizes.insert(object.id, object.size);
+                }
+                Change::Gone { id } => drop(sizes.remove(&id)),
+                Change::Put(_) | Change::Link { .. } | Change::Unlink { .. } | Change::Move { .. } => {}
+            }
+        }
+    }
+    Ok(sizes.into_values().sum())
 }
 
 impl Steer for Site {

@@ -87,6 +87,7 @@ fn status() -> Status {
                 site: "osaka".parse().unwrap(),
                 lag_records: 2,
                 lag_seconds: 0.5,
+                lag_bytes: 4096,
                 debts: 1,
                 seen_unix_ms: Some(119_000),
             }],
@@ -150,7 +151,10 @@ async fn a_site_that_is_well_says_so_in_every_form() {
     assert_eq!(text.lines().next().unwrap(), "ok: site hq has run for 2 min");
     let share = "docs  local, ok, position 1.42, 12,000 objects, 3.00 GiB";
     assert!(text.contains(share), "{text}");
-    assert!(text.contains("copy at osaka: 2 records and 0.5 s behind, 1 contents to come"), "{text}");
+    assert!(
+        text.contains("copy at osaka: 2 records and 0.5 s behind, 1 content (4.00 KiB) to come"),
+        "{text}"
+    );
 
     let (head, html) = site.get("/").await;
     assert_eq!(head.headers()[CONTENT_TYPE], "text/html; charset=utf-8");

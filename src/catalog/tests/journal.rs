@@ -231,14 +231,14 @@ fn a_new_incarnation_begins_at_zero_and_is_never_the_same() {
     let first = shelf.head().incarnation;
     publish(&shelf, 2);
     let peer: crate::id::SiteId = "lyon".parse().unwrap();
-    let row = PeerRow { acked: at(1, 3), debts: 4, seen_wall: -5 };
+    let row = PeerRow { acked: at(1, 3), debts: 4, debt_bytes: 5, seen_wall: -5 };
     commit(&shelf, |batch| batch.peer(peer.clone(), row)).unwrap();
     commit(&shelf, |batch| batch.new_incarnation(Epoch(2))).unwrap();
     let head = shelf.head();
     assert_eq!((head.at, head.chain), (at(2, 0), head.incarnation));
     assert_ne!(head.incarnation, first);
     assert_eq!((shelf.oldest(), shelf.record(Seq(1)).unwrap()), (Seq(1), None));
-    let forgotten = PeerRow { acked: Position::default(), debts: 0, seen_wall: -5 };
+    let forgotten = PeerRow { acked: Position::default(), debts: 0, debt_bytes: 0, seen_wall: -5 };
     assert_eq!(shelf.peers().unwrap(), [(peer, forgotten)]);
     assert_eq!(publish(&shelf, 1)[0].at, at(2, 1));
     let back = commit(&shelf, |batch| batch.new_incarnation(Epoch(1)));

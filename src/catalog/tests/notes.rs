@@ -114,6 +114,7 @@ fn peers_and_meta_survive_a_restart() {
     let row = |seq| PeerRow {
         acked: Position { epoch: Epoch(2), seq: Seq(seq) },
         debts: u64::MAX,
+        debt_bytes: u64::MAX,
         seen_wall: i64::MIN,
     };
     let reserved = {

@@ -45,6 +45,32 @@ fn an_equal_tree_transfers_nothing() {
 }
 
 #[test]
+fn a_fill_tells_how_fast_it_is_and_how_long_it_takes() {
+    let mut share = Share::new();
+    for n in 0..40 {
+        share.file(&format!("{n}"), &[n; 1000]);
+    }
+    let mut rig = Rig::bare();
+    rig.compare(&mut share);
+    let progress = rig.follow().progress();
+    assert_eq!((progress.compared, progress.debts, progress.debt_bytes), (40, 40, 40_000));
+    assert_eq!((progress.files_per_second, progress.seconds_left), (0.0, 0.0), "not known yet");
+    for second in 1..=5 {
+        rig.clock.on(1);
+        rig.follow().did(|done| done.bytes += 4000);
+        assert_eq!(rig.pay(&share, 4), 4);
+        let progress = rig.follow().progress();
+        assert_eq!((progress.files_per_second, progress.bytes_per_second), (4.0, 4000.0), "{second}");
+        assert_eq!(progress.seconds_left, 10.0 - second as f64);
+    }
+    rig.pay_all(&share);
+    rig.clock.on(1);
+    rig.idle();
+    let progress = rig.follow().progress();
+    assert_eq!((progress.files_per_second, progress.bytes_per_second), (0.0, 0.0), "all is here");
+}
+
+#[test]
 fn a_seeded_disk_is_a_head_start_and_what_is_foreign_is_kept() {
     let mut share = sample();
     let mut rig = Rig::bare();
