@@ -46,6 +46,48 @@ fn a_full_copy_catches_up_when_there_is_room() {
 }
 
 #[test]
+fn a_full_state_directory_stops_writes_till_there_is_room() {
+    for full in ["hq", "osaka"] {
+        let disk = Disk::ext4(64);
+        let mut plan = Plan::three(Server::Embedded);
+        plan.site(full).state = Some(disk.path.join("state"));
+        let cluster = plan.start();
+        let mut client = cluster.site(full).client();
+        let mut lyon = cluster.site("lyon").client();
+        lyon.put("/docs/old", b"old").unwrap().expect(&[201]);
+        cluster.settle();
+        let pid = cluster.site(full).status().unwrap()["pid"].clone();
+        let since = |site: &str| cluster.site(site).status().map(|said| said["since_unix_ms"].clone());
+        let began = since(full).unwrap();
+        let ballast = disk.path.join("ballast");
+        disk.fill(&ballast);
+
+        let mut acknowledged = Vec::new();
+        wait_for("the catalog to find its disk full", || {
+            let name = format!("n{:05}", acknowledged.len());
+            if lyon.put(&format!("/docs/{name}"), name.as_bytes()).is_ok_and(|put| put.is_success()) {
+                acknowledged.push(name);
+            }
+            cluster.site(full).log_text().contains("takes no more writes")
+        });
+        // Reads go on, and `status` says what to do.
+        wait_for("a read", || client.get("/docs/old").is_ok_and(|read| read.text() == "old"));
+        let share = cluster.site(full).status().unwrap()["shares"][0].clone();
+        assert_eq!(share["state"], "stopped");
+        assert!(share["fix"].as_str().unwrap().contains("make room"), "{share}");
+        std::fs::remove_file(&ballast).unwrap();
+        wait_for("a new start", || since(full).is_ok_and(|since| since != began));
+        assert_eq!(cluster.site(full).status().unwrap()["pid"], pid);
+        wait_for("a write", || lyon.put("/docs/new", b"new").is_ok_and(|put| put.is_success()));
+        cluster.settle();
+        for name in &acknowledged {
+            assert_eq!(std::fs::read_to_string(cluster.site("hq").share().join(name)).unwrap(), *name);
+        }
+        drop(cluster);
+    }
+}
+
+#[test]
 fn a_full_primary_refuses_and_goes_on() {
     for server in [Server::Nginx, Server::Embedded] {
         let disk = Disk::ext4(24);

@@ -117,7 +117,11 @@ impl Shared {
     pub fn or_break<T>(&self, result: Result<T>) -> Result<T> {
         result.inspect_err(|error| {
             if self.broken.set(error.to_string()).is_ok() {
-                tracing::error!(%error, "the catalog takes no more writes until nearshare is restarted");
+                tracing::error!(
+                    %error,
+                    "the catalog takes no more writes; make room for the state directory or see to its \
+                     disk: nearshare starts itself anew when it can write there"
+                );
             }
         })
     }

@@ -31,7 +31,8 @@ pub enum CatalogError {
     /// After a write or sync that failed nothing more is written: what is on disk can be known
     /// only by opening it again.
     #[error(
-        "catalog: nothing is written since an earlier write failed ({why}); see to the disk and restart nearshare"
+        "catalog: nothing is written since an earlier write failed ({why}); make room for the state \
+         directory or see to its disk: nearshare starts itself anew when it can write there"
     )]
     Broken { why: String },
     /// A row that is not what was written: a damaged disk, or a defect of nearshare.

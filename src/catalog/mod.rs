@@ -160,6 +160,12 @@ impl Catalog {
         Ok(Core::new(share.clone(), index, state))
     }
 
+    /// Why nothing is written any more: a write or sync has failed, and what is on the disk can be known
+    /// only by opening the catalog again.
+    pub fn broken(&self) -> Option<String> {
+        self.shared.check().err().map(|error| error.to_string())
+    }
+
     /// Commits carried out, and syncs that took, since it was opened.
     pub fn counts(&self) -> (u64, u64) {
         self.shared.counts()

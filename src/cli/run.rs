@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,12 @@ impl fmt::Display for LogFormat {
 pub fn run(args: &RunArgs) -> ExitCode {
     let (code, text) = match read_map(args) {
         Ok(map) => match run_map(map, args) {
-            Ok(()) => return ExitCode::SUCCESS,
+            Ok(End::Told) => return ExitCode::SUCCESS,
+            Ok(End::Anew) => {
+                let error = anew();
+                tracing::error!("cannot start anew: {error}; start nearshare again");
+                return ExitCode::from(CANNOT_START);
+            }
             Err(error) => {
                 let site = &args.site;
                 tracing::error!("site {site} cannot start: {error}");
@@ -115,7 +121,24 @@ enum RunError {
     Serve(#[from] ServeError),
 }
 
-fn run_map(map: Map, args: &RunArgs) -> Result<(), RunError> {
+/// How a site came to its end.
+enum End {
+    /// By a signal.
+    Told,
+    /// Its catalog has to be opened again.
+    Anew,
+}
+
+/// Becomes a new process of the same program with the same arguments and process id, so that it needs
+/// nobody who starts it again. Returns only if that fails.
+fn anew() -> io::Error {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "nearshare".into());
+    // This very program, even if another has been installed meanwhile.
+    Command::new("/proc/self/exe").arg0(name).args(arguments).exec()
+}
+
+fn run_map(map: Map, args: &RunArgs) -> Result<End, RunError> {
     // As many threads for requests as there are cores: one more than that, and each waits out the
     // other's time slice.
     let runtime =
@@ -131,46 +154,59 @@ fn run_map(map: Map, args: &RunArgs) -> Result<(), RunError> {
 }
 
 /// Starts the site and serves until a signal ends it.
-async fn until_told(map: Map, options: Options) -> Result<(), RunError> {
+async fn until_told(map: Map, options: Options) -> Result<End, RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let site = tokio::select! {
         started = Site::start(map, options) => started?,
         name = signals.end() => {
             tracing::info!("{name} while starting: stopped");
-            return Ok(());
+            return Ok(End::Told);
         }
     };
     notify(&[NotifyState::Ready]);
-    loop {
+    let end = loop {
         tokio::select! {
             _ = hangup.recv() => reload(&site).await,
             name = signals.end() => {
                 tracing::info!("{name}: requests in flight may end; once more stops at once");
-                break;
+                break End::Told;
+            }
+            () = site.until_anew() => {
+                tracing::warn!("the state directory can be written again: nearshare starts anew");
+                break End::Anew;
             }
         }
+    };
+    match end {
+        End::Told => notify(&[NotifyState::Stopping]),
+        End::Anew => notify_reloading(),
     }
-    notify(&[NotifyState::Stopping]);
     tokio::select! {
-        () = site.stop() => {}
-        name = signals.end() => tracing::warn!("{name} again: stopped at once, the next start scans"),
+        () = site.stop() => Ok(end),
+        name = signals.end() => {
+            tracing::warn!("{name}: stopped at once, the next start scans");
+            Ok(End::Told)
+        }
     }
-    Ok(())
 }
 
 async fn reload(site: &Arc<Site>) {
-    // systemd wants the moment with the news, so that it can tell an old READY from a new one.
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::debug!("service manager: {error}"),
-    }
+    notify_reloading();
     if let Err(mistakes) = Steer::reload(&**site).await {
         for mistake in mistakes.lines() {
             tracing::error!("the new map is refused, the old one stays: {mistake}");
         }
     }
     notify(&[NotifyState::Ready]);
+}
+
+fn notify_reloading() {
+    // systemd wants the moment with the news, so that it can tell an old READY from a new one.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!("service manager: {error}"),
+    }
 }
 
 /// Tells the service manager, if there is one.

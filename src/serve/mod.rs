@@ -1,6 +1,7 @@
 //! One site: builds the rooms together, starts what runs, reads the clocks. The only composition root.
 
 mod adapt;
+mod anew;
 mod clock;
 mod inbound;
 mod share;

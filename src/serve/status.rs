@@ -111,7 +111,14 @@ fn held(site: &Site, share: &map::Share, at: &map::AtSite, here: &Running) -> Sh
             status.copy = Some(progress);
         }
     }
-    if let Some(wrong) = &status.wrong {
+    if let Some(broken) = site.catalog.broken() {
+        status.state = ShareState::Stopped;
+        status.wrong = Some(broken);
+        let state = site.row().map(|row| row.cluster.state.display().to_string()).unwrap_or_default();
+        status.fix = Some(format!(
+            "make room on the file system of {state} or see to its disk; it goes on by itself"
+        ));
+    } else if let Some(wrong) = &status.wrong {
         status.fix = Some(fix_for(wrong, at));
     }
     status

@@ -64,7 +64,7 @@ impl Handle {
         for _ in 0..DYING_TRIES {
             match self.open_once(mount, flags) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                    std::thread::sleep(DYING);
+                    std::thread::park_timeout(DYING);
                 }
                 opened => return opened,
             }

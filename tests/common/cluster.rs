@@ -36,13 +36,15 @@ pub struct SitePlan {
     pub role: &'static str,
     /// Where the site's files lie; a directory of the cluster's own when `None`.
     pub disk: Option<PathBuf>,
+    /// Its state directory; one of the cluster's own when `None`.
+    pub state: Option<PathBuf>,
     /// The network namespace and address it runs at. With one there is no cable: see `lab`.
     pub network: Option<(String, Ipv4Addr)>,
 }
 
 impl SitePlan {
     pub fn new(name: &'static str, role: &'static str) -> Self {
-        Self { name, role, disk: None, network: None }
+        Self { name, role, disk: None, state: None, network: None }
     }
 }
 
@@ -103,6 +105,7 @@ pub struct Site {
     pub cable: Option<Cable>,
     pub nginx: Option<Nginx>,
     pub daemon: Option<Daemon>,
+    state: PathBuf,
     server: Server,
     server_address: SocketAddr,
 }
@@ -198,6 +201,7 @@ impl Site {
             link: address(7400),
             server_address: address(8081),
             ns: plan.network.map(|(ns, _)| ns),
+            state: plan.state.unwrap_or_else(|| home.join("state")),
             home,
             cable: None,
             nginx: None,
@@ -211,7 +215,7 @@ impl Site {
         self.www.join("docs")
     }
     pub fn state(&self) -> PathBuf {
-        self.home.join("state")
+        self.state.clone()
     }
     pub fn log(&self) -> PathBuf {
         self.home.join("nearshare.log")
