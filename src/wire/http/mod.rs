@@ -33,6 +33,10 @@ pub enum Refusal {
     Destination(&'static str),
     #[error("COPY and MOVE work within one share only: the other end is {0}")]
     AcrossTheEdge(&'static str),
+    #[error(
+        "{0} with one end inside the other would destroy what it is about; name another Destination"
+    )]
+    IntoItself(&'static str),
     #[error("{0} would change a directory that holds a share; name a place inside the share")]
     AboveShare(&'static str),
     #[error("{0} would remove or replace the share itself; name a place inside the share")]
@@ -71,9 +75,11 @@ impl Refusal {
             | Self::Twice(_)
             | Self::Missing(..) => StatusCode::BAD_REQUEST,
             Self::AcrossTheEdge(_) => StatusCode::BAD_GATEWAY,
-            Self::AboveShare(_) | Self::ShareRoot(_) | Self::InfiniteDepth | Self::OursChanged => {
-                StatusCode::FORBIDDEN
-            }
+            Self::IntoItself(_)
+            | Self::AboveShare(_)
+            | Self::ShareRoot(_)
+            | Self::InfiniteDepth
+            | Self::OursChanged => StatusCode::FORBIDDEN,
             Self::OursRead => StatusCode::NOT_FOUND,
             Self::RootExists | Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -210,6 +216,9 @@ fn finish(
         Touches::ByDepth => read(path, depth.unwrap_or(Depth::Tree)),
         Touches::Entry | Touches::Both | Touches::Copy | Touches::Below | Touches::Refused => {
             let targets = targets(row, &path, place.destination.as_ref())?;
+            if let Some((to, _)) = &place.destination {
+                refuse_into_itself(row, &path, to, depth)?;
+            }
             place.source = Some(path);
             Effect::Change(Change { share: share.clone(), targets })
         }
@@ -236,6 +245,22 @@ fn targets(
         Touches::Below | Touches::Object | Touches::ByDepth | Touches::Refused => {
             Ok(vec![Target { path: path.clone(), reach: Reach::Below }])
         }
+    }
+}
+
+/// A tree that is copied into itself never ends, and one that is moved into itself or over its own parent
+/// is gone: some servers, nginx among them, carry that out. (RFC 4918 sections 9.8.5 and 9.9.4: 403.)
+fn refuse_into_itself(
+    row: &'static Row,
+    from: &RelPath,
+    to: &RelPath,
+    depth: Option<Depth>,
+) -> Result<(), Refusal> {
+    // Without its members a collection may be copied to a place inside itself.
+    let alone = row.touches == Touches::Copy && depth == Some(Depth::Object) && from != to;
+    match from.starts_with(to) || to.starts_with(from) && !alone {
+        true => Err(Refusal::IntoItself(row.name)),
+        false => Ok(()),
     }
 }
 
