@@ -49,6 +49,18 @@ pub(super) enum PullError {
     Stopped,
 }
 
+impl PullError {
+    /// Nobody has to look: a site that starts or stops, or one that scans for the first time, and links
+    /// that are down, which are told of as such.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Down | Self::Ended | Self::Stopped => true,
+            Self::Status { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
+            Self::Peer { .. } => false,
+        }
+    }
+}
+
 pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
     let begun = follow.clock.boot();
     let mut wait = RETRY;
@@ -71,7 +83,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
             }
             Err(error) => error,
         };
-        if !matches!(error, PullError::Down | PullError::Stopped | PullError::Ended) {
+        if !error.passes() {
             tracing::warn!(
                 share = %follow.config.share, peer = %follow.config.primary, %error,
                 "the primary's journal cannot be followed; trying again"

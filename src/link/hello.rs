@@ -11,8 +11,9 @@ use super::{Class, Session, Terms};
 use crate::id::{ShareId, SiteId};
 
 pub(super) const HELLO_PATH: &str = "/v1/hello";
-/// Longest hello or answer, in bytes: 256 KiB, some 2,500 shares.
-pub(super) const HELLO_MAX: usize = 256 << 10;
+/// Longest hello or answer, in bytes: the digests, 32 bytes and a name each, of the 17,000 shares that fit
+/// into the longest map.
+pub(super) const HELLO_MAX: usize = 1 << 20;
 /// The protocol versions that this build speaks, lowest and highest.
 pub(super) const VERSIONS: (u32, u32) = (1, 1);
 /// Longest product version that is shown, in characters.

@@ -96,7 +96,10 @@ impl<T: Tree> Notice<T> {
                     "this journal does not extend yours: compare trees",
                 );
             }
-            Err(error) => return answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            Err(error) => {
+                tracing::warn!(share = %self.config.share, peer = %site, %error, "the journal cannot be read");
+                return answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+            }
         }
         let (feeds, body) = sender(MESSAGE_MAX);
         let acked = Arc::new(std::sync::Mutex::new(at));

@@ -18,6 +18,8 @@ use crate::tree::Disk;
 /// What there is to ask; replaced as a whole at a reload.
 #[derive(Default)]
 pub struct Rooms {
+    /// The rooms are built: what is not among them is not at this site.
+    pub open: bool,
     pub homes: BTreeMap<ShareId, Arc<Notice<Disk>>>,
     pub relay: Option<Arc<HttpRelay>>,
     /// They own whoever has this.
@@ -51,6 +53,9 @@ impl Inbound for Dispatch {
             let Ok(share) = share.parse::<ShareId>() else {
                 return refuse(StatusCode::BAD_REQUEST, "no share has such a name".into());
             };
+            if !rooms.open {
+                return refuse(StatusCode::SERVICE_UNAVAILABLE, "this site is starting".into());
+            }
             if what == "http" || what.starts_with("http/") {
                 let Some(relay) = &rooms.relay else {
                     return refuse(

@@ -281,6 +281,7 @@ impl Site {
         });
         let links = Arc::downgrade(&self.links);
         self.dispatch.0.store(Arc::new(Rooms {
+            open: true,
             homes: homes.collect(),
             relay: self.relay.clone(),
             links,
@@ -431,7 +432,8 @@ fn terms(map: &Map, options: &Options) -> Terms {
     Terms {
         serial: map.serial,
         hash: map.hash,
-        digests: mine().map(|share| (share.name.clone(), share.digest())).collect(),
+        // Of every share: one that is not ours is still in the map, and the other site may have it.
+        digests: map.shares.iter().map(|(name, share)| (name.clone(), share.digest())).collect(),
         sites: map
             .sites
             .iter()
@@ -473,4 +475,31 @@ async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R, ServeError> + Send + 'static,
 ) -> Result<R, ServeError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ServeError::Task)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sites_with_one_map_agree_also_on_shares_that_only_one_of_them_has() {
+        let sites = ["a", "b", "c"].map(|name| {
+            format!("[site.{name}]\nlink = \"{name}:1\"\nhttp = {{ server = \"embedded\", listen = \"0.0.0.0:80\" }}\n")
+        });
+        let share = |name, other| {
+            format!(
+                "[share.{name}]\nhttp = \"/{name}\"\na = {{ role = \"local\", path = \"/{name}\" }}\n\
+                 {other} = {{ role = \"broadcast\", path = \"/{name}\" }}\n"
+            )
+        };
+        let text = format!("serial = 1\n{}{}{}", sites.concat(), share("x", "b"), share("y", "c"));
+        let map = map::parse(&text).unwrap();
+        let digests = ["a", "b", "c"].map(|site| {
+            let options =
+                Options { map_file: PathBuf::new(), site: site.parse().unwrap(), via: BTreeMap::new() };
+            terms(&map, &options).digests
+        });
+        assert_eq!(digests[0].len(), 2);
+        assert!(digests.iter().all(|said| *said == digests[0]));
+    }
 }
