@@ -13,7 +13,8 @@ mod prefix;
 mod shares;
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, Method, StatusCode, header};
+use ::http::uri::Authority;
+use ::http::{HeaderMap, Method, StatusCode, Version, header};
 
 pub use self::fields::{Conditions, conditions, drop_conditions, same_authority, strip_hop_by_hop};
 pub use self::method::{Row, Touches, row};
@@ -57,6 +58,8 @@ pub enum Refusal {
     Overwrite,
     #[error("a message has either Content-Length or Transfer-Encoding, not both")]
     TwoLengths,
+    #[error("the Host field is neither a host nor a host and a port")]
+    Host,
     #[error("the field {0} may stand only once")]
     Twice(&'static str),
     #[error("the request names no {0}, which {1} needs")]
@@ -72,6 +75,7 @@ impl Refusal {
             | Self::Depth
             | Self::Overwrite
             | Self::TwoLengths
+            | Self::Host
             | Self::Twice(_)
             | Self::Missing(..) => StatusCode::BAD_REQUEST,
             Self::AcrossTheEdge(_) => StatusCode::BAD_GATEWAY,
@@ -140,6 +144,7 @@ pub fn classify(parts: &Parts, shares: &SiteShares) -> Result<Classified, Refusa
         return Err(Refusal::Method(row.name));
     }
     refuse_ambiguous(&parts.headers)?;
+    check_host(parts)?;
     match shares.locate(parts.uri.path())? {
         Located::Outside => {
             if row.has_destination() {
@@ -303,6 +308,22 @@ fn inside(
 fn own_authority(parts: &Parts) -> Option<&str> {
     let target = parts.uri.authority().map(|authority| authority.as_str());
     target.or_else(|| parts.headers.get(header::HOST)?.to_str().ok())
+}
+
+/// HTTP/1.1 wants a Host field that is a host and perhaps a port, and nothing else (RFC 9112 section 3.2).
+fn check_host(parts: &Parts) -> Result<(), Refusal> {
+    let Some(host) = parts.headers.get(header::HOST) else {
+        return match parts.version == Version::HTTP_11 {
+            true => Err(Refusal::Missing("Host field", "HTTP/1.1")),
+            false => Ok(()),
+        };
+    };
+    let text = host.to_str().unwrap_or("@");
+    // Of what stands for nobody in particular it may be empty.
+    match text.is_empty() || !text.contains('@') && text.parse::<Authority>().is_ok() {
+        true => Ok(()),
+        false => Err(Refusal::Host),
+    }
 }
 
 /// Two framings are how requests are smuggled past a relay (RFC 9112 section 6.1); and of a field that

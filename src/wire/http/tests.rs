@@ -1,4 +1,4 @@
-use ::http::Request;
+use ::http::{HeaderValue, Request, Version};
 use proptest::prelude::*;
 
 use super::*;
@@ -177,6 +177,28 @@ fn no_request_changes_more_than_its_share() {
     for (method, uri, fields, want) in &table {
         check(method, uri, fields, want);
     }
+}
+
+#[test]
+fn a_host_field_is_a_host_and_there_is_one() {
+    let status = |host: Option<&str>, version| {
+        let mut parts = parts("GET", "/eng/f", &[]);
+        parts.version = version;
+        parts.headers.remove("host");
+        if let Some(host) = host {
+            parts.headers.insert("host", HeaderValue::from_str(host).unwrap());
+        }
+        classify(&parts, &shares()).map_or_else(|refusal| refusal.status().as_u16(), |_| 200)
+    };
+    let new = Version::HTTP_11;
+    for host in ["files", "files:8080", "10.0.0.1", "[fe80::1]:80", ""] {
+        assert_eq!(status(Some(host), new), 200, "{host}");
+    }
+    for host in ["a b", "a/..", "me@files", "files:x:y", "a?b", "a#b"] {
+        assert_eq!(status(Some(host), new), 400, "{host}");
+    }
+    assert_eq!(status(None, new), 400);
+    assert_eq!(status(None, Version::HTTP_10), 200);
 }
 
 #[test]
