@@ -113,6 +113,40 @@ fn copies_have_everything_the_primary_has() {
 }
 
 #[test]
+fn a_link_inside_the_share_is_written_through_or_replaced_as_its_server_does() {
+    for server in [Server::Nginx, Server::Embedded] {
+        let mut cluster = Plan::three(server).prepare();
+        let hq = cluster.site("hq").share();
+        std::fs::create_dir(hq.join("d")).unwrap();
+        cluster.start_all();
+        cluster.settle();
+        for name in SITES {
+            // Put there behind nearshare's back, with what they lead to.
+            for (n, body) in ["a", "b", "c"].iter().zip(["1", "2", "3"]) {
+                std::fs::write(hq.join(format!("{n}-{name}")), body).unwrap();
+                symlink(format!("../{n}-{name}"), hq.join(format!("d/{n}-{name}"))).unwrap();
+            }
+            let socket = cluster.site("hq").state().join("control.sock");
+            run(common::NEARSHARE, &["scan", "docs", "--socket", socket.to_str().unwrap()]);
+            cluster.settle();
+
+            let mut client = cluster.site(name).client();
+            let path = |n: &str| format!("/docs/d/{n}-{name}");
+            client.put(&path("a"), name.as_bytes()).unwrap().expect(&[204]);
+            assert_eq!(client.get(&path("a")).unwrap().expect(&[200]).text(), name);
+            let target = client.get(&format!("/docs/a-{name}")).unwrap().expect(&[200]).text();
+            assert_eq!(target, if server == Server::Embedded { name } else { "1" });
+            // These are about the link itself.
+            client.delete(&path("b")).unwrap().expect(&[204]);
+            client.transfer("MOVE", &path("c"), &path("moved")).unwrap().expect(&[201, 204]);
+            cluster.settle();
+            assert_eq!(std::fs::read(hq.join(format!("b-{name}"))).unwrap(), b"2");
+            assert!(hq.join(format!("d/moved-{name}")).is_symlink());
+        }
+    }
+}
+
+#[test]
 fn with_the_link_cut_reads_go_on_and_writes_are_refused() {
     let cluster = settled(Server::Nginx);
     let mut osaka = cluster.site("osaka").client();
@@ -134,6 +168,14 @@ fn with_the_link_cut_reads_go_on_and_writes_are_refused() {
         let answer = osaka.get("/docs/first.txt").unwrap().expect(&[200, 503]);
         assert_eq!(answer.status == 503, answer.header("retry-after").is_some());
         answer.status == 200 && answer.text() == "first"
+    });
+    // What the copy lacks is known at the primary, in bytes too.
+    wait_for("the lag of osaka at hq", || {
+        let status = cluster.site("hq").status().unwrap();
+        let copies = status["shares"][0]["copies"].as_array().unwrap().clone();
+        let osaka = copies.iter().find(|copy| copy["site"] == "osaka").unwrap();
+        // One record or two.
+        osaka["lag_records"] != 0 && osaka["lag_bytes"] == "meanwhilesecond".len()
     });
     assert_eq!(served_by(&mut osaka, "/docs/first.txt"), "osaka");
     cluster.cable("osaka").heal();

@@ -426,7 +426,15 @@ impl Peer {
         let handshake = TlsConnector::from(config).connect(name, Tcp::new(tcp, kill));
         let mut tls = match timeout(self.core.limits.tls, handshake).await {
             Ok(Ok(tls)) => tls,
-            Err(_) => return Err(broken("the TLS handshake took too long".into())),
+            // Nobody refused anything: a line that swallows everything, most often.
+            Err(_) => {
+                return Err(DialError::Unreachable {
+                    what: format!(
+                        "{site} at {address} does not answer: the TLS handshake took too long"
+                    ),
+                    fix: format!("look at the line, and that `link` of [site.{site}] is right"),
+                });
+            }
             Ok(Err(error)) => {
                 if let Some(Err(refusal)) = verdict.get() {
                     return Err(DialError::Refused(address, refusal.clone()));
