@@ -192,13 +192,13 @@ fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
 }
 
 fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
-    let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, copy.debt_bytes);
+    let lag = match (copy.confirmed, copy.lag_records) {
+        // It has no history yet that it could be behind of.
+        (false, 0) => "not complete yet".to_owned() + &to_come(copy.debts, copy.debt_bytes),
+        (_, records) => lag(records, copy.lag_seconds, copy.debts, copy.debt_bytes),
+    };
     let known = if state == ShareState::CutOff { "when last heard of, " } else { "" };
-    let mut line = format!("{}: {known}{lag}", copy.doing);
-    if !copy.confirmed {
-        line += ", not compared with the primary yet";
-    }
-    more.push(line);
+    more.push(format!("{}: {known}{lag}", copy.doing));
     if state == ShareState::Comparing && copy.expected > 0 {
         let (compared, expected) = (HumanCount(copy.compared), HumanCount(copy.expected));
         let rate = copy.entries_per_second;
@@ -207,7 +207,7 @@ fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
     }
     if copy.debts > 0 && copy.bytes_per_second >= 1.0 {
         let (rate, files) = (HumanBytes(copy.bytes_per_second as u64), copy.files_per_second);
-        let left = left("about", copy.seconds_left);
+        let left = if copy.comparing { String::new() } else { left("about", copy.seconds_left) };
         more.push(format!("contents arrive at {rate}/s, {files:.0} files/s{left}"));
     }
     if copy.ahead > 0 {
@@ -223,18 +223,22 @@ fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
 
 /// How far a copy is behind.
 fn lag(records: u64, seconds: f64, debts: u64, bytes: u64) -> String {
-    let mut line = match records {
+    let line = match records {
         0 => "has every record".to_owned(),
         1 => format!("1 record and {} behind", span(seconds)),
         many => format!("{} records and {} behind", HumanCount(many), span(seconds)),
     };
+    line + &to_come(debts, bytes)
+}
+
+/// What of the contents is missing.
+fn to_come(debts: u64, bytes: u64) -> String {
     match debts {
-        0 if bytes > 0 => line += &format!(", {} to come", HumanBytes(bytes)),
-        0 => {}
-        1 => line += &format!(", 1 content ({}) to come", HumanBytes(bytes)),
-        many => line += &format!(", {} contents ({}) to come", HumanCount(many), HumanBytes(bytes)),
+        0 if bytes > 0 => format!(", {} to come", HumanBytes(bytes)),
+        0 => String::new(),
+        1 => format!(", 1 content ({}) to come", HumanBytes(bytes)),
+        many => format!(", {} contents ({}) to come", HumanCount(many), HumanBytes(bytes)),
     }
-    line
 }
 
 /// ", about 3 min left"; nothing when there is no guess.
@@ -287,6 +291,7 @@ mod tests {
     fn a_copy_says_what_it_does_and_how_long_it_takes() {
         let copy = follow::Progress {
             doing: "comparing",
+            comparing: true,
             compared: 10,
             expected: 4000,
             debts: 3,
@@ -303,14 +308,17 @@ mod tests {
         let mut lines = Vec::new();
         at_copy(&copy, ShareState::Comparing, &mut lines);
         let expected = [
-            "comparing: has every record, 3 contents (1.00 MiB) to come, not compared with the primary yet",
+            "comparing: not complete yet, 3 contents (1.00 MiB) to come",
             "compared 10 of 4,000 entries, 8 entries/s, about 9 min left",
-            "contents arrive at 2.00 KiB/s, 3 files/s, about 9 min left",
+            "contents arrive at 2.00 KiB/s, 3 files/s",
             "1 writes of this site have not come back yet",
             "2 changed behind nearshare, kept under .nearshare/kept/",
             "last error: no room",
         ];
         assert_eq!(lines, expected);
+        lines.clear();
+        at_copy(&follow::Progress { comparing: false, ..copy }, ShareState::Filling, &mut lines);
+        assert_eq!(lines[1], "contents arrive at 2.00 KiB/s, 3 files/s, about 9 min left");
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl<T: Tree> Applier<T> {
     fn report(&mut self) {
         let follow = &self.follow;
         let comparing = self.compare.is_some();
+        follow.note(|progress| progress.comparing = comparing);
         follow.sample(comparing || follow.owed_count.load(Ordering::Relaxed) > 0);
         let now = follow.clock.boot();
         if !comparing && self.fill_to.is_none() {

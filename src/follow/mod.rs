@@ -124,6 +124,7 @@ pub struct Progress {
     /// Why nothing, or no content, can be applied now.
     pub stopped: Option<String>,
     pub confirmed: bool,
+    pub comparing: bool,
     /// Entries compared so far, of so many.
     pub compared: u64,
     pub expected: u64,
@@ -137,7 +138,7 @@ pub struct Progress {
     pub entries_per_second: f64,
     pub files_per_second: f64,
     pub bytes_per_second: f64,
-    /// Of the comparison, or of the contents awaited now; 0 while it cannot be told.
+    /// Of the comparison, else of the contents awaited now; 0 while it cannot be told.
     pub seconds_left: f64,
     /// Requests of this site that are not back in its copy.
     pub ahead: usize,
@@ -302,10 +303,16 @@ impl<T: Tree> Follow<T> {
             (ahead.own(), ahead.len() - ahead.own())
         };
         let rates = self.rates();
-        let left = Done {
-            entries: progress.expected.saturating_sub(progress.compared),
-            files: debts,
-            bytes: debt_bytes.saturating_sub(self.part.load(Ordering::Relaxed)),
+        // Contents that come while the trees are compared say nothing of how fast the rest will.
+        let left = match progress.comparing {
+            true => {
+                Done { entries: progress.expected.saturating_sub(progress.compared), ..Done::default() }
+            }
+            false => Done {
+                entries: 0,
+                files: debts,
+                bytes: debt_bytes.saturating_sub(self.part.load(Ordering::Relaxed)),
+            },
         };
         Progress {
             debts,
