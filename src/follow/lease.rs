@@ -22,6 +22,8 @@ use crate::tree::Tree;
 const RENEW: Duration = Duration::from_millis(1500);
 /// The primary gave none: it is asked again after this, or when somebody reads.
 const AGAIN: Duration = Duration::from_millis(250);
+/// Or when somebody reads, but not more often than this.
+const SOON: Duration = Duration::from_millis(10);
 /// Longest message to the primary.
 const ASK_MAX: usize = 256;
 
@@ -75,7 +77,8 @@ impl Lease {
     }
     /// Somebody read within the last lease (R14).
     fn is_used(&self, now: BootTime) -> bool {
-        millis(now).saturating_sub(self.read_at.load(Ordering::Relaxed)) <= LEASE.as_millis() as u64
+        let read_at = self.read_at.load(Ordering::Relaxed);
+        read_at != 0 && millis(now).saturating_sub(read_at) <= LEASE.as_millis() as u64
     }
     fn is_cut_off(&self, now: BootTime) -> bool {
         let since = self.down_since.load(Ordering::Acquire);
@@ -163,9 +166,8 @@ impl<T: Tree> Follow<T> {
 
 pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
     while !follow.stopped() {
-        let wanted = lock(&follow.terms).strict
-            && follow.lease.following.load(Ordering::Acquire)
-            && follow.lease.is_used(follow.clock.boot());
+        // Also if nobody reads: a primary that has just started hears that there is no old lease (R11).
+        let wanted = lock(&follow.terms).strict && follow.lease.following.load(Ordering::Acquire);
         let peer = links.peer(&follow.config.primary).filter(|peer| wanted && peer.up());
         let Some(peer) = peer else {
             tokio::select! {
@@ -189,7 +191,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
 
 /// One connection's worth of leases.
 async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
-    // The first message says so (R11).
+    // Opening the stream says so (R11).
     lock(&follow.lease.taker).drop_lease();
     let (asks, body) = sender(ASK_MAX);
     let mut asked = renew(follow, &asks).await?;
@@ -198,41 +200,46 @@ async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), Pu
     let mut says = FrameReader::new(response.into_body());
     loop {
         let due = if follow.lease.is_live(Moment::now(&*follow.clock)) { RENEW } else { AGAIN };
-        let wait = due.saturating_sub(follow.clock.boot().since(asked));
+        let since = follow.clock.boot().since(asked);
         tokio::select! {
             said = says.next::<LeaseSay>(MESSAGE_MAX) => {
                 let said = said
                     .map_err(|error| PullError::Peer { what: "a lease", why: error.to_string() })?
                     .ok_or(PullError::Ended)?;
-                match said.kind {
-                    Some(lease_say::Kind::Grant(grant)) => {
-                        if !follow.granted(grant)? {
-                            return Err(PullError::Ended);
-                        }
-                        place(follow);
-                    }
-                    Some(lease_say::Kind::Ask(hold)) => {
-                        let holds = touches(&hold.touches)?;
-                        follow.with_ahead(|ahead| ahead.hold(holds));
-                        send(&asks, lease_ask::Kind::Held(hold.question)).await?;
-                        place(follow);
-                    }
-                    // A newer primary may say more.
-                    None => {}
-                }
+                heard(follow, &asks, said).await?;
+                continue;
             }
-            () = tokio::time::sleep(wait) => {
-                if !follow.lease.following.load(Ordering::Acquire) {
-                    return Ok(());
-                }
-                // Nobody reads: the lease is left to run out, and nobody waits for this copy (R14).
-                if follow.lease.is_used(follow.clock.boot()) {
-                    renew(follow, &asks).await?;
-                }
-                asked = follow.clock.boot();
+            () = follow.lease.wanted.notified(), if since >= SOON => {}
+            () = tokio::time::sleep(due.saturating_sub(since)) => {}
+        }
+        if !follow.lease.following.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        asked = renew(follow, &asks).await?;
+    }
+}
+
+async fn heard<T: Tree>(
+    follow: &Arc<Follow<T>>,
+    asks: &FrameSender,
+    said: LeaseSay,
+) -> Result<(), PullError> {
+    match said.kind {
+        Some(lease_say::Kind::Grant(grant)) => {
+            if !follow.granted(grant)? {
+                return Err(PullError::Ended);
             }
         }
+        Some(lease_say::Kind::Ask(hold)) => {
+            let holds = touches(&hold.touches)?;
+            follow.with_ahead(|ahead| ahead.hold(holds));
+            send(asks, lease_ask::Kind::Held(hold.question)).await?;
+        }
+        // A newer primary may say more.
+        None => {}
     }
+    place(follow);
+    Ok(())
 }
 
 /// Looks up where holds are; until then they count everywhere.
@@ -248,8 +255,13 @@ fn place<T: Tree>(follow: &Arc<Follow<T>>) {
     });
 }
 
+/// Asks for a lease, unless nobody reads: then it is left to run out, and nobody waits for this copy
+/// (R14).
 async fn renew<T: Tree>(follow: &Follow<T>, asks: &FrameSender) -> Result<BootTime, PullError> {
     let now = Moment::now(&*follow.clock);
+    if !follow.lease.is_used(now.boot) {
+        return Ok(now.boot);
+    }
     let number = lock(&follow.lease.taker).ask(now);
     let applied = follow.lease.applied.load(Ordering::Acquire);
     send(asks, lease_ask::Kind::Renew(Renew { number, applied })).await?;

@@ -414,6 +414,11 @@ impl<'a, T: Tree> Pass<'a, T> {
         if found.kind == Kind::Directory && !self.clear_way(parent, name, id)? {
             return Ok(());
         }
+        if self.draft.object(id)?.is_none() {
+            // It came to its end while its other names were looked at: something else is here by now.
+            self.unsettle(parent, name);
+            return Ok(());
+        }
         let to = (parent, name.clone());
         match self.vacated.remove(&id) {
             Some(from) => {
