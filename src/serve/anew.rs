@@ -10,8 +10,8 @@ use super::Site;
 
 /// The catalog and, if that is broken, its directory are looked at this often.
 const LOOK: Duration = Duration::from_secs(2);
-/// This much must fit into the state directory before a start is worth it, in bytes: the rows in memory
-/// and what a merge of the smallest tables takes.
+/// Half of what must be free in the state directory before a start is worth it, in bytes: the rows in
+/// memory and what a merge of the smallest tables takes. So much is written to see that it works.
 const ROOM: usize = 16 << 20;
 /// Written at once while that is tried.
 const BLOCK: usize = 1 << 20;
@@ -36,15 +36,17 @@ impl Site {
     }
 }
 
-/// Fails unless [`ROOM`] bytes can be written to `dir`, down to the disk.
+/// Fails unless [`ROOM`] bytes can be written to `dir`, down to the disk. Leaves nothing behind, and
+/// takes nothing from others on a disk that says itself that it is full.
 fn has_room(dir: &Path) -> io::Result<()> {
+    let disk = rustix::fs::statvfs(dir)?;
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < 2 * ROOM as u64 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     let path = dir.join(TRIAL);
-    let tried = fill(&path);
-    std::fs::remove_file(&path).and(tried)
-}
-
-fn fill(path: &Path) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = File::create(&path)?;
+    // Without a name it goes with this process, however that ends.
+    std::fs::remove_file(&path)?;
     let block = vec![0x5a; BLOCK];
     for _ in 0..ROOM / BLOCK {
         file.write_all(&block)?;
