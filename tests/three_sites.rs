@@ -175,6 +175,7 @@ fn with_the_link_cut_reads_go_on_and_writes_are_refused() {
         let copies = status["shares"][0]["copies"].as_array().unwrap().clone();
         let osaka = copies.iter().find(|copy| copy["site"] == "osaka").unwrap();
         // One record or two.
+        println!("{osaka}");
         osaka["lag_records"] != 0 && osaka["lag_bytes"] == "meanwhilesecond".len()
     });
     assert_eq!(served_by(&mut osaka, "/docs/first.txt"), "osaka");
@@ -224,6 +225,25 @@ fn an_empty_directory_is_never_taken_for_all_deleted() {
     cluster.site_mut("hq").kill();
     cluster.start("hq");
     cluster.site("hq").client().put("/docs/back.txt", b"back").unwrap().expect(&[201]);
+    cluster.settle();
+}
+
+#[test]
+fn no_write_is_acknowledged_into_a_directory_that_is_not_the_share() {
+    let cluster = settled(Server::Nginx);
+    let share = cluster.site("hq").share();
+    let aside = share.with_file_name("docs-unmounted");
+    std::fs::rename(&share, &aside).unwrap();
+    std::fs::create_dir(&share).unwrap();
+    for name in SITES {
+        let answer = cluster.site(name).client().put("/docs/lost.txt", b"lost").unwrap();
+        answer.expect(&[503]);
+    }
+    std::fs::remove_dir(&share).expect("nothing was written there");
+    std::fs::rename(&aside, &share).unwrap();
+    wait_for("writes to pass again", || {
+        cluster.site("osaka").client().put("/docs/back.txt", b"back").unwrap().is_success()
+    });
     cluster.settle();
 }
 

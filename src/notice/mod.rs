@@ -307,6 +307,8 @@ impl<T: Tree> Notice<T> {
         let notice = self.clone();
         let targets = targets.to_vec();
         blocking(move || {
+            // A server goes by paths: what it would write now, or has written, must be this share (R28).
+            notice.tree.check()?;
             let mut held: Vec<Held> = Vec::new();
             let mut deep = false;
             for target in &targets {
