@@ -144,8 +144,8 @@ impl<T: Tree> Follow<T> {
         Ok(())
     }
 
-    fn granted(&self, grant: Grant) -> Result<bool, PullError> {
-        let head = match grant.fresh {
+    fn granted(&self, grant: &Grant) -> Result<bool, PullError> {
+        let head = match &grant.fresh {
             None => None,
             Some(fresh) => {
                 // Held before the lease counts: whoever reads asks in the other order.
@@ -225,11 +225,9 @@ async fn heard<T: Tree>(
     said: LeaseSay,
 ) -> Result<(), PullError> {
     match said.kind {
-        Some(lease_say::Kind::Grant(grant)) => {
-            if !follow.granted(grant)? {
-                return Err(PullError::Ended);
-            }
-        }
+        Some(lease_say::Kind::Grant(grant)) if follow.granted(&grant)? => {}
+        // Of no use: a new stream begins with a fresh one.
+        Some(lease_say::Kind::Grant(_)) => return Err(PullError::Ended),
         Some(lease_say::Kind::Ask(hold)) => {
             let holds = touches(&hold.touches)?;
             follow.with_ahead(|ahead| ahead.hold(holds));
