@@ -186,6 +186,9 @@ fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
     if home.marks > 0 {
         more.push(format!("{} changes being looked at", HumanCount(home.marks as u64)));
     }
+    if home.undurable > 0 {
+        more.push(format!("{} changes waiting for other sites", HumanCount(home.undurable as u64)));
+    }
     if home.suspects > 0 {
         more.push(format!("{} changes without the server's answer", HumanCount(home.suspects as u64)));
     }

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compare::Compare;
+use super::owed::Owed;
 use super::settle::{Settler, Stock};
 use super::{Follow, FollowError, RETRY, RETRY_MAX, Result, lock};
 use crate::catalog::{Change, Debt, Head, Inline, Record, Touch};
@@ -29,6 +30,8 @@ const REPORT: Duration = Duration::from_secs(5);
 const SETTLE_MAX: usize = 1024;
 /// Releases that wait for content. Beyond it all are forgotten, and a barrier ends what awaits them.
 const WAITING_MAX: usize = 65_536;
+/// What the primary waits for at a time: it has no more open itself. Beyond it, it hears of none, and asks again.
+const PLEDGES_MAX: usize = 8192;
 
 /// What the applier is told to do, in order.
 pub(super) enum Job {
@@ -41,6 +44,8 @@ pub(super) enum Job {
     Contents(Vec<Arrived>),
     /// Notes in doubt, which a barrier at this record ends.
     Barrier(Vec<u64>, Seq),
+    /// The primary asks to be told when this is on the disk (R26): the number, and the contents, or all.
+    Pledge(u64, Option<Vec<ObjectId>>),
     CompareStart(Box<(Head, Object, u64)>),
     CompareEntries(Vec<SnapEntry>),
     CompareEnd(oneshot::Sender<()>),
@@ -74,6 +79,22 @@ enum Until {
     PaidTo(Seq),
 }
 
+impl Until {
+    fn is_here(&self, owed: &Owed) -> bool {
+        match self {
+            Self::Now => true,
+            Self::Paid(id) => !owed.contains(*id),
+            Self::PaidTo(seq) => owed.oldest().is_none_or(|oldest| oldest > *seq),
+        }
+    }
+}
+
+/// What the primary waits for.
+struct Pledge {
+    number: u64,
+    until: Vec<Until>,
+}
+
 pub(super) struct Applier<T: Tree> {
     pub follow: Arc<Follow<T>>,
     pub stock: Stock,
@@ -85,6 +106,7 @@ pub(super) struct Applier<T: Tree> {
     reported: BootTime,
     waiting: Vec<Waiting>,
     barriers: Vec<(Vec<u64>, Seq)>,
+    pledges: Vec<Pledge>,
     compare: Option<Compare>,
     /// A first comparison is through when every content up to here has come.
     fill_to: Option<Seq>,
@@ -144,6 +166,7 @@ impl<T: Tree> Applier<T> {
             settled: HashSet::new(),
             waiting: Vec::new(),
             barriers: Vec::new(),
+            pledges: Vec::new(),
             compare: None,
             fill_to: None,
         }
@@ -183,6 +206,7 @@ impl<T: Tree> Applier<T> {
         }
         self.settle()?;
         self.let_go()?;
+        self.keep()?;
         self.report();
         self.sweep(false)
     }
@@ -245,6 +269,16 @@ impl<T: Tree> Applier<T> {
                 self.barriers.push((ids, seq));
                 Ok(())
             }
+            Job::Pledge(number, objects) => {
+                let until = match objects {
+                    Some(ids) => ids.into_iter().map(Until::Paid).collect(),
+                    None => vec![Until::PaidTo(self.follow.shelf.head().at.seq)],
+                };
+                if self.pledges.len() < PLEDGES_MAX {
+                    self.pledges.push(Pledge { number, until });
+                }
+                Ok(())
+            }
             Job::CompareStart(start) => {
                 let (head, root, expected) = *start;
                 self.follow.lose_lease();
@@ -253,6 +287,7 @@ impl<T: Tree> Applier<T> {
                     let mut ahead = lock(&self.follow.ahead);
                     ids.iter().for_each(|id| ahead.doubt(*id));
                 }
+                self.pledges.clear();
                 self.fill_to = None;
                 self.compare = Some(Compare::new(head, root, expected));
                 Ok(())
@@ -554,11 +589,7 @@ impl<T: Tree> Applier<T> {
             let oldest = owed.oldest();
             let mut released = Vec::new();
             self.waiting.retain(|waiting| {
-                let here = match waiting.until {
-                    Until::Now => true,
-                    Until::Paid(id) => !owed.contains(id),
-                    Until::PaidTo(seq) => oldest.is_none_or(|oldest| oldest > seq),
-                };
+                let here = waiting.until.is_here(&owed);
                 if here {
                     released.push((waiting.touch.clone(), waiting.through));
                 }
@@ -592,6 +623,25 @@ impl<T: Tree> Applier<T> {
             follow.confirmed.store(true, Ordering::Release);
             tracing::info!(share = %follow.config.share, "the copy is filled and answers from now on");
         }
+        Ok(())
+    }
+
+    /// Tells the primary what has come to this disk, once it is sure to stay there.
+    fn keep(&mut self) -> Result<()> {
+        let here = |pledge: &mut Pledge| {
+            let owed = lock(&self.follow.owed);
+            pledge.until.retain(|until| !until.is_here(&owed));
+            pledge.until.is_empty()
+        };
+        let kept: Vec<u64> = self.pledges.extract_if(.., here).map(|pledge| pledge.number).collect();
+        if kept.is_empty() {
+            return Ok(());
+        }
+        if !self.settled.is_empty() {
+            self.follow.tree.sync()?;
+        }
+        lock(&self.follow.kept).extend(kept);
+        self.follow.keeping.notify_one();
         Ok(())
     }
 

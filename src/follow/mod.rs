@@ -179,6 +179,9 @@ pub struct Follow<T: Tree> {
     /// The disk has no room for contents.
     full: Mutex<Option<Full>>,
     jobs: mpsc::Sender<applier::Job>,
+    /// Pledges that are kept, for the primary to be told.
+    kept: Mutex<Vec<u64>>,
+    keeping: Notify,
     stop: AtomicBool,
     stopping: Notify,
     applier: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -260,6 +263,8 @@ impl<T: Tree> Follow<T> {
             part: AtomicU64::new(0),
             full: Mutex::default(),
             jobs,
+            kept: Mutex::default(),
+            keeping: Notify::new(),
             stop: AtomicBool::new(false),
             stopping: Notify::new(),
             applier: Mutex::default(),

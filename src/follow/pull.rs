@@ -18,7 +18,8 @@ use crate::clock::BootTime;
 use crate::id::{Epoch, Gen, Hash, ObjectId, Position, Seq, Version};
 use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{
-    Ack, Barrier, Beat, Feed, Follow as Ask, MESSAGE_MAX, Sent, Snap, SnapStart, feed, snap,
+    Ack, Barrier, Beat, Feed, Follow as Ask, KEPT_MAX, MESSAGE_MAX, Pledge, Sent, Snap, SnapStart, feed,
+    snap,
 };
 use crate::link::{Class, Links, Peer};
 use crate::object::Object;
@@ -212,7 +213,13 @@ async fn journal<T: Tree>(
     loop {
         // What has arrived already is taken together; nothing waits for more.
         let more = if records.is_empty() {
-            Some(feeds.next::<Feed>(MESSAGE_MAX).await)
+            tokio::select! {
+                feed = feeds.next::<Feed>(MESSAGE_MAX) => Some(feed),
+                () = follow.keeping.notified() => {
+                    acknowledge(follow, follow.shelf.head().at, &asks).await?;
+                    continue;
+                }
+            }
         } else {
             futures_util::FutureExt::now_or_never(feeds.next::<Feed>(MESSAGE_MAX))
         };
@@ -247,6 +254,10 @@ async fn journal<T: Tree>(
                     }
                     Some(feed::Kind::Releases(bytes)) => {
                         put(follow, Job::Releases(touches(&bytes)?)).await?
+                    }
+                    Some(feed::Kind::Pledge(pledge)) => {
+                        let objects = pledged(&pledge)?;
+                        put(follow, Job::Pledge(pledge.generation, objects)).await?;
                     }
                     Some(feed::Kind::Beat(beat)) => {
                         note_beat(follow, &beat);
@@ -287,8 +298,29 @@ async fn acknowledge<T: Tree>(
         let owed = lock(&follow.owed);
         (owed.len() as u64, owed.bytes())
     };
-    let ack = Ack { epoch: at.epoch.0, seq: at.seq.0, debts, debt_bytes };
-    asks.send(&ack).await.map_err(|_| PullError::Ended)
+    loop {
+        let kept: Vec<u64> = {
+            let mut kept = lock(&follow.kept);
+            let some = kept.len().min(KEPT_MAX);
+            kept.drain(..some).collect()
+        };
+        let more = kept.len() == KEPT_MAX;
+        let ack = Ack { epoch: at.epoch.0, seq: at.seq.0, debts, debt_bytes, kept };
+        asks.send(&ack).await.map_err(|_| PullError::Ended)?;
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// The contents that are to be on the disk; `None`: all.
+fn pledged(pledge: &Pledge) -> Result<Option<Vec<ObjectId>>, PullError> {
+    if pledge.all {
+        return Ok(None);
+    }
+    let id = |bytes: &Bytes| ObjectId::try_from(&bytes[..]);
+    let ids = pledge.objects.iter().map(id).collect::<Result<_, _>>();
+    ids.map(Some).map_err(|error| PullError::Peer { what: "a pledge", why: error.to_string() })
 }
 
 fn note_beat<T: Tree>(follow: &Follow<T>, beat: &Beat) {

@@ -30,7 +30,7 @@ pub struct Follow {
 }
 
 /// The copy has durably spooled everything up to here (R25); content it still awaits is told apart.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct Ack {
     #[prost(uint32, tag = "1")]
     pub epoch: u32,
@@ -41,12 +41,18 @@ pub struct Ack {
     /// Bytes of those contents.
     #[prost(uint64, tag = "4")]
     pub debt_bytes: u64,
+    /// The pledges that are kept here, each told once in a stream: at most [`KEPT_MAX`].
+    #[prost(uint64, repeated, tag = "5")]
+    pub kept: Vec<u64>,
 }
+
+/// Pledges in one acknowledgement.
+pub const KEPT_MAX: usize = 64;
 
 /// One message of the journal's stream.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Feed {
-    #[prost(oneof = "feed::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "feed::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: Option<feed::Kind>,
 }
 
@@ -64,7 +70,23 @@ pub mod feed {
         Releases(Bytes),
         #[prost(message, tag = "4")]
         Beat(super::Beat),
+        #[prost(message, tag = "5")]
+        Pledge(super::Pledge),
     }
+}
+
+/// The copy is to say when it has on its disk what came before in the stream (R26): all records, and of
+/// contents those of these objects.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Pledge {
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    /// 16 bytes each.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub objects: Vec<Bytes>,
+    /// Of every object.
+    #[prost(bool, tag = "3")]
+    pub all: bool,
 }
 
 /// The stream begins: the head now, and every mark in force (R10).

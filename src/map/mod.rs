@@ -163,8 +163,9 @@ impl fmt::Display for HostPort {
 pub struct Share {
     pub name: ShareId,
     pub consistency: Consistency,
-    /// On how many sites' disks a change is before it is answered. Always 1.
+    /// On how many sites' disks a change is before it is answered: 1 to the number of sites with a copy.
     pub durable_copies: u32,
+    pub degraded: Degraded,
     /// The share's first primary (R33): the site whose place is [`Place::Local`].
     primary: SiteId,
     /// What each site is to the share. A site that is not here has no part in it.
@@ -198,6 +199,7 @@ impl Share {
         field(self.name.as_str().as_bytes());
         field(self.consistency.as_str().as_bytes());
         field(&self.durable_copies.to_be_bytes());
+        field(self.degraded.as_str().as_bytes());
         field(self.primary.as_str().as_bytes());
         for (site, at) in &self.sites {
             field(site.as_str().as_bytes());
@@ -221,6 +223,24 @@ impl Consistency {
         match self {
             Self::Strict => "strict",
             Self::Relaxed => "relaxed",
+        }
+    }
+}
+
+/// What is done with changes while fewer sites can be reached than `durable_copies` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Degraded {
+    /// They wait, and get a retry answer in the end.
+    Wait,
+    /// They are done and answered, and `status`, log and metrics say so.
+    Allow,
+}
+
+impl Degraded {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Allow => "allow",
         }
     }
 }

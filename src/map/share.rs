@@ -11,22 +11,32 @@ use super::read::{At, Reader, Section};
 use super::rules::Fact;
 use super::value::{self, Checked, shown, text, word, wrong, wrong_type};
 use super::{
-    Access, AtSite, ClientRule, Consistency, Need, NeedKind, Place, Role, Share, Squash, UrlPrefix,
-    WhenCutOff,
+    Access, AtSite, ClientRule, Consistency, Degraded, Need, NeedKind, Place, Role, Share, Squash,
+    UrlPrefix, WhenCutOff,
 };
 use crate::id::{ShareId, SiteId};
 
-const SHARE_KEYS: &[&str] =
-    &["clients", "consistency", "durable_copies", "http", "http_sync", "nfs", "tree", "when_cut_off"];
+const SHARE_KEYS: &[&str] = &[
+    "clients",
+    "consistency",
+    "degraded",
+    "durable_copies",
+    "http",
+    "http_sync",
+    "nfs",
+    "tree",
+    "when_cut_off",
+];
 const AT_SITE_KEYS: &[&str] =
     &["clients", "http", "http_sync", "nfs", "path", "role", "tree", "when_cut_off"];
 /// What belongs to a share as a whole, or sites would disagree about it (R10).
-const AGREED_KEYS: &[&str] = &["consistency", "durable_copies"];
+const AGREED_KEYS: &[&str] = &["consistency", "degraded", "durable_copies"];
 const CLIENT_KEYS: &[&str] = &["access", "net", "secure", "squash"];
 /// What no site may be called: a share's keys are keys and sites' names.
 pub(super) const RESERVED: &[&str] = &[
     "clients",
     "consistency",
+    "degraded",
     "durable_copies",
     "http",
     "http_sync",
@@ -44,8 +54,6 @@ const ROLES: &[(&str, Role)] =
 const ACCESSES: &[(&str, Access)] = &[("ro", Access::ReadOnly), ("rw", Access::ReadWrite)];
 const SQUASHES: &[(&str, Squash)] =
     &[("none", Squash::None), ("root", Squash::Root), ("all", Squash::All)];
-
-const NOTHING_KEEPS_IT: &str = "no promise is accepted that nothing keeps yet";
 
 /// What a share says for all its sites, and a site may say for itself. `None`: not said.
 #[derive(Default)]
@@ -73,6 +81,7 @@ impl<'t> Reader<'t> {
         let name = self.name::<ShareId>(key, "share");
         let consistency = self.optional(section, "consistency", text("\"strict\"", consistency));
         let copies = self.optional(section, "durable_copies", durable_copies);
+        let degraded = self.optional(section, "degraded", text("\"wait\"", degraded));
         let settings = self.settings(section, false);
         let mut sites = Sites::default();
         for (entry, value) in section.entries() {
@@ -89,14 +98,31 @@ impl<'t> Reader<'t> {
             }
         }
         self.one_primary(key, &sites);
+        if let Some(copies) = &copies {
+            self.copies_enough(copies, &sites);
+        }
         let primary = sites.primaries.first()?.it.parse().ok()?;
         Some(Share {
             name: name?,
             consistency: consistency.map_or(Consistency::Strict, |consistency| consistency.it),
             durable_copies: copies.map_or(1, |copies| copies.it),
+            degraded: degraded.map_or(Degraded::Wait, |degraded| degraded.it),
             primary,
             sites: sites.sites,
         })
+    }
+
+    fn copies_enough(&mut self, copies: &At<u32>, sites: &Sites<'t>) {
+        let holds = |at: &&AtSite| !matches!(at.place, Place::Remote);
+        let there = sites.sites.values().filter(holds).count();
+        if !sites.in_doubt && usize::try_from(copies.it).is_ok_and(|copies| copies > there) {
+            let what = format!(
+                "`durable_copies` is {}, and the share has a copy at {there} {}",
+                copies.it,
+                if there == 1 { "site" } else { "sites" },
+            );
+            self.wrong(copies.at, what, format!("write {there}, or give more sites a copy"));
+        }
     }
 
     /// One site's part in the share.
@@ -351,13 +377,17 @@ fn consistency(text: &str) -> Checked<Consistency> {
 
 fn durable_copies(value: &DeValue<'_>) -> Checked<u32> {
     match value::count(0, "1, without quotes")(value)? {
-        1 => Ok(1),
         0 => wrong("is 0: a change would be on nobody's disk", "write 1"),
-        many => wrong(
-            format!("is {many}, which this release cannot keep"),
-            format!("write 1: {NOTHING_KEEPS_IT}"),
-        ),
+        many => match u32::try_from(many) {
+            Ok(many) => Ok(many),
+            Err(_) => wrong(format!("is {many}, more than there are sites"), "write 2"),
+        },
     }
+}
+
+fn degraded(text: &str) -> Checked<Degraded> {
+    let known = [("wait", Degraded::Wait), ("allow", Degraded::Allow)];
+    word(text, "way to treat changes while too few sites are there", &known)
 }
 
 fn when_cut_off(text: &str) -> Checked<WhenCutOff> {

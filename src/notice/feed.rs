@@ -138,10 +138,15 @@ impl<T: Tree> Notice<T> {
         mut asked: FrameReader,
         last: Arc<std::sync::Mutex<Position>>,
     ) {
+        // Its end is known at once here, and only with the next message where the records are sent.
+        let _following = self.pledges.follows(&site);
         while let Ok(Some(ack)) = asked.next::<Ack>(ASK_MAX).await {
             let acked = Position { epoch: Epoch(ack.epoch), seq: Seq(ack.seq) };
             *lock(&last) = acked;
-            let Ack { debts, debt_bytes, .. } = ack;
+            let Ack { debts, debt_bytes, kept, .. } = ack;
+            if !kept.is_empty() {
+                self.pledges.kept(&site, &kept);
+            }
             let row = PeerRow { acked, debts, debt_bytes, seen_wall: self.clock.wall().0 };
             let mut batch = self.shelf.batch();
             batch.peer(site.clone(), row);
@@ -174,6 +179,9 @@ impl<T: Tree> Notice<T> {
             };
             self.catch_up(&mut done, cursor.head, feeds).await?;
             send(feeds, feed::Kind::Start(start)).await?;
+            for pledge in self.pledges.asked() {
+                feeds.send(&pledge).await.map_err(|_| FeedError::Closed)?;
+            }
             loop {
                 match self.tail.get(cursor.next) {
                     Ok(Some(feed)) => {

@@ -18,6 +18,7 @@ mod lease;
 mod locks;
 mod minter;
 mod pass;
+mod pledge;
 mod scan;
 mod supply;
 mod table;
@@ -62,6 +63,10 @@ pub enum NoticeError {
     Outside { path: RelPath },
     #[error("the share is stopped here: {why}")]
     Stopped { why: String },
+    #[error("{alive} of the {needed} sites are there that must have a change before it is answered")]
+    TooFewSites { needed: usize, alive: usize },
+    #[error("{many} changes are not yet on the disks of as many sites as the map asks for")]
+    NotDurable { many: usize },
     #[error("a task of the share ended early; see the log")]
     Task,
 }
@@ -93,6 +98,10 @@ pub struct Terms {
     pub sync: bool,
     /// Whether the copies hold what a change touches before the server hears of it.
     pub strict: bool,
+    /// On the disks of so many sites is a change before it is answered (R26); 0 counts as 1.
+    pub durable: usize,
+    /// It is answered all the same while too few of them can be reached.
+    pub may_degrade: bool,
 }
 
 /// How a share fares at its primary, for `status`.
@@ -108,6 +117,10 @@ pub struct Standing {
     pub leased: Vec<SiteId>,
     /// Changes wait until leases of an earlier process are over (R11).
     pub waits_for_old_leases: bool,
+    /// Changes that are not yet on as many sites' disks as the map asks for.
+    pub undurable: usize,
+    /// The last of them were answered all the same.
+    pub degraded: Option<String>,
 }
 
 /// One share at its primary's site.
@@ -129,6 +142,7 @@ pub struct Notice<T: Tree> {
     scan_wanted: AtomicBool,
     terms: Mutex<Terms>,
     leases: lease::Leases,
+    pledges: Arc<pledge::Pledges>,
     stop: AtomicBool,
     worker: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -167,6 +181,7 @@ impl<T: Tree> Notice<T> {
             scan_wanted: AtomicBool::new(true),
             terms: Mutex::new(terms),
             leases,
+            pledges: Arc::default(),
             stop: AtomicBool::new(false),
             worker: Mutex::default(),
             shelf,
@@ -189,6 +204,7 @@ impl<T: Tree> Notice<T> {
                 source,
             })?;
         *lock(&notice.worker) = Some(handle);
+        notice.pledge_marks();
         Ok(notice)
     }
 
@@ -248,7 +264,8 @@ impl<T: Tree> Notice<T> {
         drop(table);
         let (leased, waits_for_old_leases) = self.leases.standing(self.clock.boot());
         let standing = lock(&self.standing).clone();
-        Standing { marks, suspects, leased, waits_for_old_leases, ..standing }
+        let (undurable, degraded) = self.pledged();
+        Standing { marks, suspects, leased, waits_for_old_leases, undurable, degraded, ..standing }
     }
 
     /// Looks over the whole share again, in the background.
@@ -263,16 +280,21 @@ impl<T: Tree> Notice<T> {
         if let Some(why) = lock(&self.standing).stopped.clone() {
             return Err(NoticeError::Stopped { why });
         }
+        self.enough_sites().await?;
         self.old_leases().await;
         let (held, deep) = self.touches_of(&change.targets).await?;
         let touches: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
         let entries: Vec<Touch> =
             touches.iter().filter(|touch| matches!(touch, Touch::Entry(..))).cloned().collect();
         let guard = self.locks.lock(&entries).await;
+        let pledged = self.is_pledged();
         // Handed out under the table's lock: whoever asks for the newest knows all before it.
         let (generation, questions) = {
             let mut table = lock(&self.table);
             let generation = self.shelf.next_gen();
+            if pledged {
+                self.open_pledge(generation, &held)?;
+            }
             table.begin(&touches, generation, deep);
             (generation, self.hold(&mut table, &held))
         };
@@ -283,6 +305,7 @@ impl<T: Tree> Notice<T> {
             generation,
             deep,
             origin,
+            pledged,
             stage: Stage::Unsent,
             _guard: guard,
         };
@@ -336,7 +359,10 @@ impl<T: Tree> Notice<T> {
             Resolved::Outside => return Err(NoticeError::Outside { path: path.clone() }),
         };
         let parent = self.dir_id(&dir, path)?;
-        let above = if self.is_strict() { self.above(parent, path)? } else { Vec::new() };
+        let above = match self.is_strict() || self.is_pledged() {
+            true => self.above(parent, path)?,
+            false => Vec::new(),
+        };
         let mut object = None;
         if let Some(found) = found {
             let known = self.shelf.by_handle(&found.handle)?;
@@ -488,6 +514,8 @@ pub struct Ticket<T: Tree> {
     generation: Gen,
     deep: bool,
     origin: Option<Origin>,
+    /// It is open in the pledges.
+    pledged: bool,
     stage: Stage,
     _guard: locks::EntryGuard,
 }
@@ -519,6 +547,9 @@ impl<T: Tree> Ticket<T> {
                 table.begin(&more, self.generation, deep);
                 self.notice.hold(&mut table, &held)
             };
+            if self.pledged {
+                self.notice.widen_pledge(self.generation, &held);
+            }
             self.touches.extend(more.iter().cloned());
             let marked = self.notice.mark(&more, self.generation);
             let (marked, ()) = tokio::join!(marked, self.notice.held(questions));
@@ -529,7 +560,26 @@ impl<T: Tree> Ticket<T> {
         } else if lock(&self.notice.terms).sync {
             self.sync().await?;
         }
-        Ok(self.land())
+        let kept = std::mem::take(&mut self.pledged).then(|| self.keep());
+        let awaits = self.land();
+        match kept {
+            Some(kept) if sync => self.wait_for(kept).await?,
+            kept => drop(kept.map(tokio::spawn)),
+        }
+        Ok(awaits)
+    }
+
+    /// That enough sites keep it. Goes on even if nobody waits any more.
+    fn keep(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.notice.clone().keep(self.generation, self.touches.clone(), self.deep)
+    }
+
+    async fn wait_for(&self, kept: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let kept = tokio::spawn(kept);
+        match tokio::time::timeout(pledge::WAIT, kept).await {
+            Ok(done) => done.map_err(|_| NoticeError::Task),
+            Err(_) => Err(NoticeError::NotDurable { many: 1 }),
+        }
     }
 
     /// The server refused: still looked at, as a refusal halfway through may have changed something.
@@ -539,9 +589,21 @@ impl<T: Tree> Ticket<T> {
 
     fn land(&mut self) -> Vec<(Touch, Gen)> {
         self.stage = Stage::Landed;
+        self.let_keep();
         let awaits = lock(&self.notice.table).answered(&self.touches);
         self.notice.land(self.origin.as_ref());
         awaits
+    }
+
+    /// Nobody waits for it, but what it did is shown only when it is durable.
+    fn let_keep(&mut self) {
+        if !std::mem::take(&mut self.pledged) {
+            return;
+        }
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(self.keep())),
+            Err(_) => self.notice.unpledge(self.generation),
+        }
     }
 
     /// A server that failed halfway may have left what nobody named, a temporary file beside its
@@ -625,6 +687,7 @@ impl<T: Tree> Drop for Ticket<T> {
         match self.stage {
             Stage::Unsent | Stage::Known => drop(self.land()),
             Stage::Sent => {
+                self.let_keep();
                 lock(&self.notice.table).doubt(&self.touches);
                 self.notice.land(self.origin.as_ref());
             }

@@ -291,7 +291,8 @@ impl<T: Tree> Worker<T> {
 
     /// Tells the copies what has been quiet for long enough.
     fn release(&mut self) {
-        let ripe = lock(&self.notice.table).ripe(self.notice.clock.boot());
+        let held_back = |touch: &Touch| self.notice.pledges.holds_back(touch);
+        let ripe = lock(&self.notice.table).ripe(self.notice.clock.boot(), held_back);
         if ripe.is_empty() {
             return;
         }

@@ -117,6 +117,7 @@ pub fn home_error(share: &ShareId, error: &HomeError) -> Response<Body> {
             StatusCode::INSUFFICIENT_STORAGE,
             format!("no room for the change of {share} at the primary's site; nothing was changed"),
         ),
+        HomeError::NotDurable(why) => retry(format!("{share}: {why}; nothing was changed")),
         HomeError::Disk(_) | HomeError::Catalog(_) => {
             retry(format!("the change of {share} could not be prepared; nothing was changed"))
         }
@@ -125,11 +126,27 @@ pub fn home_error(share: &ShareId, error: &HomeError) -> Response<Body> {
 
 /// The server did it, and we cannot promise that it lasts.
 pub fn not_synced(share: &ShareId, error: &HomeError) -> Response<Body> {
-    tracing::error!(%share, "sync after a change: {error}");
+    tracing::error!(%share, "after a change: {error}");
+    if let HomeError::NotDurable(_) = error {
+        return text(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!(
+                "the change of {share} was made at the primary's site, and its other copies have not confirmed it"
+            ),
+        );
+    }
     text(
         StatusCode::INTERNAL_SERVER_ERROR,
         format!("the change of {share} was made, but may not survive a power cut: {error}"),
     )
+}
+
+/// What the server says must not be seen yet.
+pub fn not_visible(share: &ShareId, error: &HomeError) -> Response<Body> {
+    tracing::warn!(%share, "read: {error}");
+    retry(format!(
+        "{share}: what was asked for is being changed, and its other copies have not confirmed that"
+    ))
 }
 
 pub fn near_error(share: &ShareId, error: &NearError) -> Response<Body> {

@@ -9,8 +9,9 @@ use http::{HeaderValue, Request, Response, Uri, Version, header};
 
 use super::answer::{self, Early, Mend};
 use super::seam::Fenced;
-use super::{HttpSite, ShareHttp, Taken};
+use super::{HttpSite, Part, ShareHttp, Taken};
 use crate::body::Body;
+use crate::effect::Effect;
 use crate::id::RelPath;
 use crate::route::Role;
 use crate::server::{ServerError, Target};
@@ -45,14 +46,25 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         drop_conditions(&mut taken.parts.headers);
     }
     let (site, slot) = (taken.site.clone(), taken.slot);
+    let pledged = match (&site.slots[slot].part, &taken.classified.effect) {
+        (Part::Local { home }, Effect::Read(read)) if home.is_pledged() => Some((home, read.clone())),
+        _ => None,
+    };
     let request = match to_server(taken) {
         Ok(request) => request,
         Err(early) => return *early,
     };
-    match ask(&site, slot, request).await {
+    let response = match ask(&site, slot, request).await {
         Ok(response) => response,
-        Err(error) => answer::no_answer(&error, false),
+        Err(error) => return answer::no_answer(&error, false),
+    };
+    // After the server: whatever it shows had begun by then.
+    if let Some((home, read)) = pledged
+        && let Err(error) = home.visible(&read).await
+    {
+        return answer::not_visible(&site.slots[slot].share, &error);
     }
+    response
 }
 
 /// Asks the server, and makes its answer fit to be given.

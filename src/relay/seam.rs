@@ -25,6 +25,10 @@ pub trait Home: Send + Sync {
         change: &'a Change,
         from: Option<&'a Caller>,
     ) -> BoxFuture<'a, Result<Box<dyn HomeTicket>, HomeError>>;
+    /// Whether changes must be durable at other sites before anybody sees them (R26).
+    fn is_pledged(&self) -> bool;
+    /// Asked when the server has answered a read, if so: waits until all that the answer may show is.
+    fn visible<'a>(&'a self, read: &'a Read) -> BoxFuture<'a, Result<(), HomeError>>;
 }
 
 /// A change that the server may have seen. Dropped without a call: its outcome is unknown, and it
@@ -60,6 +64,9 @@ pub enum HomeError {
     Full(String),
     #[error("this site's catalog: {0}")]
     Catalog(String),
+    /// Before a change: nothing was done. After it: it was done, and is not on disks enough.
+    #[error("{0}")]
+    NotDurable(String),
 }
 
 /// A copy's side of one share.

@@ -145,6 +145,15 @@ impl Home for FakeHome {
             }
         })
     }
+    fn is_pledged(&self) -> bool {
+        self.1.is_some()
+    }
+    fn visible<'a>(&'a self, read: &'a Read) -> BoxFuture<'a, Result<(), HomeError>> {
+        Box::pin(async move {
+            self.0.add(format!("visible {}", read.path));
+            self.1.map_or(Ok(()), |error| Err(error()))
+        })
+    }
 }
 
 struct FakeTicket(Option<Log>);

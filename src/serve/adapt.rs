@@ -40,6 +40,12 @@ impl Home for AtHome {
         }
         .boxed()
     }
+    fn is_pledged(&self) -> bool {
+        self.0.is_pledged()
+    }
+    fn visible<'a>(&'a self, read: &'a Read) -> BoxFuture<'a, Result<(), HomeError>> {
+        async move { self.0.visible(read).await.map_err(home_error) }.boxed()
+    }
 }
 
 struct HomeChange(Ticket<Disk>);
@@ -60,6 +66,9 @@ fn home_error(error: NoticeError) -> HomeError {
         NoticeError::Catalog(error) if full(&error) => HomeError::Full(error.to_string()),
         NoticeError::Catalog(error) => HomeError::Catalog(error.to_string()),
         NoticeError::Stopped { why } => HomeError::NotTheShare(why),
+        error @ (NoticeError::TooFewSites { .. } | NoticeError::NotDurable { .. }) => {
+            HomeError::NotDurable(error.to_string())
+        }
         error @ (NoticeError::Read { .. } | NoticeError::Task) => HomeError::Disk(error.to_string()),
     }
 }

@@ -9,7 +9,7 @@ use crate::follow::{self, Follow};
 use crate::id::{Epoch, Hash, ObjectId, ShareId, SiteId, Version};
 use crate::link::Links;
 use crate::link::cert::Secret;
-use crate::map::{AtSite, Consistency, Map, Place, WhenCutOff};
+use crate::map::{AtSite, Consistency, Degraded, Map, Place, WhenCutOff};
 use crate::notice::{self, Notice};
 use crate::object::Local;
 use crate::tree::{Disk, RootSpec, Tree};
@@ -103,8 +103,14 @@ impl Running {
 
 /// What the map says to a primary.
 pub fn home_terms(map: &Map, share: &ShareId, sync: bool) -> notice::Terms {
-    let strict = map.shares[share].consistency == Consistency::Strict;
-    notice::Terms { copies: copies(map, share), sync, strict }
+    let row = &map.shares[share];
+    notice::Terms {
+        copies: copies(map, share),
+        sync,
+        strict: row.consistency == Consistency::Strict,
+        durable: usize::try_from(row.durable_copies).unwrap_or(usize::MAX),
+        may_degrade: row.degraded == Degraded::Allow,
+    }
 }
 
 /// What the map says to a copy.

@@ -120,6 +120,9 @@ fn held(site: &Site, share: &map::Share, at: &map::AtSite, here: &Running) -> Sh
         ));
     } else if let Some(wrong) = &status.wrong {
         status.fix = Some(fix_for(wrong, at));
+    } else if let Some(degraded) = status.home.as_ref().and_then(|home| home.degraded.clone()) {
+        status.wrong = Some(degraded);
+        status.fix = Some("see to the links and sites that are down; it goes on by itself".to_owned());
     }
     status
 }

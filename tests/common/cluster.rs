@@ -29,6 +29,8 @@ pub enum Server {
 pub struct Plan {
     pub server: Server,
     pub sites: Vec<SitePlan>,
+    /// More keys of the share, a line each.
+    pub keys: String,
 }
 
 pub struct SitePlan {
@@ -40,11 +42,13 @@ pub struct SitePlan {
     pub state: Option<PathBuf>,
     /// The network namespace and address it runs at. With one there is no cable: see `lab`.
     pub network: Option<(String, Ipv4Addr)>,
+    /// A server of another kind than the others'.
+    pub server: Option<Server>,
 }
 
 impl SitePlan {
     pub fn new(name: &'static str, role: &'static str) -> Self {
-        Self { name, role, disk: None, state: None, network: None }
+        Self { name, role, disk: None, state: None, network: None, server: None }
     }
 }
 
@@ -53,7 +57,7 @@ impl Plan {
     pub fn three(server: Server) -> Self {
         let copies = ["osaka", "lyon"].map(|name| SitePlan::new(name, "broadcast"));
         let sites = std::iter::once(SitePlan::new("hq", "local")).chain(copies).collect();
-        Self { server, sites }
+        Self { server, sites, keys: String::new() }
     }
 
     pub fn site(&mut self, name: &str) -> &mut SitePlan {
@@ -66,7 +70,8 @@ impl Plan {
         let ca = dir.path().join("ca");
         run(NEARSHARE, &["cert", "init", "--dir", text(&ca)]);
         let sites = self.sites.into_iter().map(|plan| Site::prepare(dir.path(), &ca, plan, self.server));
-        let mut cluster = Cluster { sites: sites.collect(), map: dir.path().join("map.toml"), dir };
+        let mut cluster =
+            Cluster { sites: sites.collect(), keys: self.keys, map: dir.path().join("map.toml"), dir };
         let primary_link = cluster.primary().link;
         for site in &mut cluster.sites {
             if site.role != "local" && site.ns.is_none() {
@@ -86,6 +91,7 @@ impl Plan {
 
 pub struct Cluster {
     pub sites: Vec<Site>,
+    keys: String,
     pub map: PathBuf,
     pub dir: tempfile::TempDir,
 }
@@ -150,7 +156,10 @@ impl Cluster {
     pub fn write_map(&self, serial: u64) {
         let sites: String = self.sites.iter().map(Site::in_map).collect();
         let roles: String = self.sites.iter().map(Site::role_in_map).collect();
-        let text = format!("serial = {serial}\n\n{sites}[share.docs]\nhttp = \"{SHARE}\"\n{roles}");
+        let text = format!(
+            "serial = {serial}\n\n{sites}[share.docs]\nhttp = \"{SHARE}\"\n{}{roles}",
+            self.keys
+        );
         std::fs::write(&self.map, text).unwrap();
     }
 
@@ -206,7 +215,7 @@ impl Site {
             cable: None,
             nginx: None,
             daemon: None,
-            server,
+            server: plan.server.unwrap_or(server),
         }
     }
 

@@ -319,6 +319,12 @@ impl Home for Marking {
         let ticket = Ticket(Some(self.0.clone()));
         Box::pin(async { Ok(Box::new(ticket) as Box<dyn HomeTicket>) })
     }
+    fn is_pledged(&self) -> bool {
+        false
+    }
+    fn visible<'a>(&'a self, _: &'a nearshare::effect::Read) -> BoxFuture<'a, Result<(), HomeError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 impl HomeTicket for Ticket {

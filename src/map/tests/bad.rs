@@ -182,10 +182,12 @@ const SHARES: &[Case] = &[
     (r#""/eng""#, r#""/eng"
 nfs = "/export/eng"
 tree = "nfs"
-durable_copies = 2"#, &[
+durable_copies = 3
+degraded = "maybe""#, &[
         "10:1: [share.eng] has an NFS export, and the NFS door does not exist in this release; remove `nfs`",
         r#"11:8: `tree` is "nfs", and a share on an NFS mount does not exist in this release; write "local", or remove it"#,
-        "12:18: `durable_copies` is 2, which this release cannot keep; write 1: no promise is accepted that nothing keeps yet",
+        "12:18: `durable_copies` is 3, and the share has a copy at 2 sites; write 2, or give more sites a copy",
+        r#"13:12: `degraded` is "maybe", which is no way to treat changes while too few sites are there; write "wait" or "allow""#,
     ]),
     (r#""/eng""#, r#""/eng"
 consistency = "eventual"
@@ -236,7 +238,7 @@ path = "/srv/eng"
 lyon = {"#, &[
         "11:1: unknown key or site `htpp` in [share.eng]; the nearest known key is `http`",
         "12:1: unknown key or site `lyon2` in [share.eng]; the nearest known site is `lyon`",
-        "13:1: unknown key or site `smb` in [share.eng]; the known keys are clients, consistency, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
+        "13:1: unknown key or site `smb` in [share.eng]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
         r#"14:1: `path` in [share.eng] belongs to one site of the share; write it as hq = { role = "local", path = "/srv/engineering" }"#,
     ]),
     (r#"path = "/data/eng""#, r#"path = "/data/eng", consistency = "relaxed", rol = 3"#, &[
@@ -318,7 +320,7 @@ hq = { role = "remote" }"#, &[
         "12:8: share name `-x` is no name; write 1 to 63 of a-z, 0-9 and '-', the first of them a letter or digit",
     ]),
     ("END", "site = 3", &[
-        "12:1: unknown key or site `site` in [share.eng]; the known keys are clients, consistency, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
+        "12:1: unknown key or site `site` in [share.eng]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
     ]),
     (r#"[share.eng]
 http = "/eng""#, r"[share]
@@ -338,8 +340,8 @@ eng = 3
 zone = "\u001b[31m\nx"
 "a\nb" = 1"#, &[
         r#"14:8: share `caf` is at no site; add hq = { role = "local", path = "/srv/engineering" }"#,
-        "15:1: unknown key or site `zone` in [share.caf]; the known keys are clients, consistency, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
-        r#"16:1: unknown key or site `a\nb` in [share.caf]; the known keys are clients, consistency, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names"#,
+        "15:1: unknown key or site `zone` in [share.caf]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
+        r#"16:1: unknown key or site `a\nb` in [share.caf]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names"#,
     ]),
     (r#"lyon = { role = "broadcast", path = "/data/eng" }"#, r#"lyon = { role = "broadcast", clients = 7, path = "/data/eng", "é" = 1, zz = 2 }"#, &[
         r#"11:40: `clients` is an integer, not an array; write [{ net = "10.2.0.0/16", access = "rw" }]"#,

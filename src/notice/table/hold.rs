@@ -229,8 +229,9 @@ impl Table {
         self.lingering.first_key_value().is_some_and(|((due, _), _)| *due <= now)
     }
 
-    /// Takes away the marks that have been quiet for long enough, for the copies to be told.
-    pub fn ripe(&mut self, now: BootTime) -> Vec<(Touch, Gen)> {
+    /// Takes away the marks that have been quiet for long enough, for the copies to be told. `held_back`:
+    /// of those that nobody may show yet (R26).
+    pub fn ripe(&mut self, now: BootTime, held_back: impl Fn(&Touch) -> bool) -> Vec<(Touch, Gen)> {
         let mut released = Vec::new();
         while let Some(entry) = self.lingering.first_entry().filter(|entry| entry.key().0 <= now) {
             let touch = entry.remove();
@@ -239,7 +240,10 @@ impl Table {
             if mark.in_flight > 0 || mark.members > 0 || mark.looked != Some(mark.begun) {
                 continue;
             }
-            let due = BootTime(mark.stirred.0 + LINGER);
+            let mut due = BootTime(mark.stirred.0 + LINGER);
+            if now >= due && held_back(&touch) {
+                due = BootTime(now.0 + LINGER);
+            }
             if now < due {
                 self.linger(touch, due);
                 continue;
@@ -341,11 +345,11 @@ mod tests {
         for n in 2..50 {
             assert_eq!(begin(&mut table, &mut giver, &held, n, n * 50), None);
             assert!(table.hold(std::slice::from_ref(&held), &mut giver, at(n * 50)).0.is_empty());
-            assert!(table.ripe(at(n * 50 + 40)).is_empty());
+            assert!(table.ripe(at(n * 50 + 40), |_| false).is_empty());
             land(&mut table, &held, n * 50 + 1);
         }
-        assert!(table.ripe(at(49 * 50 + 100)).is_empty());
-        assert_eq!(table.ripe(at(49 * 50 + 101)), vec![(held.touch.clone(), Gen(49))]);
+        assert!(table.ripe(at(49 * 50 + 100), |_| false).is_empty());
+        assert_eq!(table.ripe(at(49 * 50 + 101), |_| false), vec![(held.touch.clone(), Gen(49))]);
         assert!(begin(&mut table, &mut giver, &held, 50, 4000).is_some(), "the next burst asks again");
     }
 
@@ -363,10 +367,10 @@ mod tests {
         assert_eq!(asked, vec![all[0].touch.clone(), all[1].touch.clone(), wide.clone()]);
         assert_eq!(table.to_hold(99).unwrap().len(), 3);
         all.iter().for_each(|held| land(&mut table, held, 10));
-        let first = table.ripe(at(110));
+        let first = table.ripe(at(110), |_| false);
         assert_eq!(first.len(), 9);
-        assert_eq!(table.ripe(at(110)), vec![]);
-        assert_eq!(table.ripe(at(210)), vec![(wide, Gen(3))]);
+        assert_eq!(table.ripe(at(110), |_| false), vec![]);
+        assert_eq!(table.ripe(at(210), |_| false), vec![(wide, Gen(3))]);
         assert_eq!(table.len(), 0);
     }
 
@@ -380,10 +384,10 @@ mod tests {
             let held = below(1, &format!("f{n}"));
             assert_eq!(begin(&mut table, &mut giver, &held, 2 + n, 50 * n), None);
             land(&mut table, &held, 50 * n + 1);
-            assert!(table.ripe(at(50 * n + 2)).iter().all(|(touch, _)| *touch != made.touch));
+            assert!(table.ripe(at(50 * n + 2), |_| false).iter().all(|(touch, _)| *touch != made.touch));
         }
-        table.ripe(at(1100));
-        assert_eq!(table.ripe(at(1200)), vec![(made.touch, Gen(1))]);
+        table.ripe(at(1100), |_| false);
+        assert_eq!(table.ripe(at(1200), |_| false), vec![(made.touch, Gen(1))]);
     }
 
     /// The directory moves while something below it is being changed: its hold goes with it, and is
@@ -401,12 +405,13 @@ mod tests {
         let own = Touch::Object(dir(1));
         assert!(ask.touches.contains(&(own.clone(), Gen(3))), "{ask:?}");
         moved.iter().for_each(|held| land(&mut table, held, 4));
-        let gone: Vec<Touch> = table.ripe(at(1000)).into_iter().map(|(touch, _)| touch).collect();
+        let gone: Vec<Touch> =
+            table.ripe(at(1000), |_| false).into_iter().map(|(touch, _)| touch).collect();
         assert_eq!(gone.len(), 2);
         assert!(table.to_hold(9).unwrap().iter().any(|(touch, _)| *touch == own), "still uploading");
         land(&mut table, &below(1, "f"), 1000);
-        assert_eq!(table.ripe(at(1100)).len(), 1);
-        assert_eq!(table.ripe(at(1200)), vec![(own, Gen(3))]);
+        assert_eq!(table.ripe(at(1100), |_| false).len(), 1);
+        assert_eq!(table.ripe(at(1200), |_| false), vec![(own, Gen(3))]);
     }
 
     proptest! {
@@ -447,7 +452,7 @@ mod tests {
                             table.looked(&closing, at(now));
                         }
                     },
-                    _ => for (touch, through) in table.ripe(at(now)) {
+                    _ => for (touch, through) in table.ripe(at(now), |_| false) {
                         prop_assert!(flying.iter().all(|held| held.touch != touch));
                         prop_assert!(last.get(&touch).is_none_or(|known| *known == through));
                         peer.retain(|known, held| *known != touch || *held > through);
@@ -462,7 +467,7 @@ mod tests {
                 land_if(&mut table, &held, now);
             }
             for round in 1..5 {
-                for (touch, through) in table.ripe(at(now + round * 200)) {
+                for (touch, through) in table.ripe(at(now + round * 200), |_| false) {
                     peer.retain(|known, held| *known != touch || *held > through);
                     table.told(&[(touch, through)]);
                 }

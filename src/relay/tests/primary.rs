@@ -69,12 +69,13 @@ async fn a_server_that_was_never_reached_has_done_nothing() {
 
 #[tokio::test]
 async fn what_cannot_be_marked_is_not_sent() {
-    let cases: [(fn() -> HomeError, u16); 5] = [
+    let cases: [(fn() -> HomeError, u16); 6] = [
         (|| HomeError::Outside { path: RelPath::ROOT }, 403),
         (|| HomeError::NotTheShare("unmounted".into()), 503),
         (|| HomeError::Full("x".into()), 507),
         (|| HomeError::Disk("x".into()), 503),
         (|| HomeError::Catalog("x".into()), 503),
+        (|| HomeError::NotDurable("x".into()), 503),
     ];
     for (error, want) in cases {
         let log = Log::default();
@@ -84,6 +85,18 @@ async fn what_cannot_be_marked_is_not_sent() {
         assert_eq!(ask(&relay, "PUT", "/eng/f").await.0, want);
         assert_eq!(log.take(), ["begin /f:Entry"]);
     }
+}
+
+/// What the server shows has begun by then: it is asked first (R26).
+#[tokio::test]
+async fn what_may_be_lost_again_is_not_shown() {
+    let log = Log::default();
+    let error: fn() -> HomeError = || HomeError::NotDurable("x".into());
+    let part = Part::Local { home: Arc::new(FakeHome(log.clone(), Some(error))) };
+    let upstream = origin(log.clone(), ok).await;
+    let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
+    assert_eq!(ask(&relay, "GET", "/eng/f").await.0, 503);
+    assert_eq!(log.take(), ["server GET /eng/f", "visible /f"]);
 }
 
 /// The client goes away while the server is still at it: the change is seen through.
