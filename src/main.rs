@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use nearshare::cli::cert::{CertArgs, cert};
 use nearshare::cli::check::{CheckArgs, check};
 use nearshare::cli::demo::{Demo, DemoArgs};
+use nearshare::cli::promote::{PromoteArgs, promote};
 use nearshare::cli::reload::{ReloadArgs, reload};
 use nearshare::cli::run::{RunArgs, run};
 use nearshare::cli::scan::{ScanArgs, scan};
@@ -32,6 +33,7 @@ enum Command {
     Status(StatusArgs),
     Reload(ReloadArgs),
     Scan(ScanArgs),
+    Promote(PromoteArgs),
     Demo(DemoArgs),
 }
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status(args),
         Command::Reload(args) => reload(args),
         Command::Scan(args) => scan(args),
+        Command::Promote(args) => promote(args),
         Command::Demo(args) => done(Demo::prepare().and_then(|demo| {
             log::to_file(&demo.log_file())?;
             demo.show(args)

@@ -18,7 +18,7 @@ pub use status::{
 
 use futures_util::future::BoxFuture;
 
-use crate::id::ShareId;
+use crate::id::{ShareId, SiteId};
 
 /// The running site, as the control socket knows it.
 pub trait Steer: Send + Sync + 'static {
@@ -29,4 +29,11 @@ pub trait Steer: Send + Sync + 'static {
     fn reload(&self) -> BoxFuture<'_, Result<String, String>>;
     /// Looks over the whole share again, in the background. `Err`: why it cannot, and what to do.
     fn rescan(&self, share: &ShareId) -> Result<(), String>;
+    /// Moves the primary copy of a share to a site. `Ok`: what was done. `Err`: why not, and what to do.
+    fn promote<'a>(
+        &'a self,
+        share: &'a ShareId,
+        to: &'a SiteId,
+        accept_loss: bool,
+    ) -> BoxFuture<'a, Result<String, String>>;
 }

@@ -27,7 +27,7 @@ use super::page::page;
 use super::words::Report;
 use super::{Status, Steer, VERDICT, VERDICT_OK, VERDICT_WRONG, Wrong};
 use crate::body::Body;
-use crate::id::ShareId;
+use crate::id::{IdError, ShareId, SiteId};
 
 /// Open connections; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
@@ -214,12 +214,15 @@ enum Ask {
     Metrics,
     Reload,
     Scan(ShareId),
+    /// The share, where to, and whether what only the old primary has may be lost.
+    Promote(ShareId, SiteId, bool),
 }
 
 /// The request's meaning, or the answer that it has none.
-fn ask(method: &Method, path: &str, foreign: bool) -> Result<Ask, Response<Body>> {
+fn ask(method: &Method, path: &str, query: &str, foreign: bool) -> Result<Ask, Response<Body>> {
     let refuse = |status, why: &str| Err(text(status, format!("{why}\n")));
     let scanned = path.strip_prefix("/shares/").and_then(|rest| rest.strip_suffix("/scan"));
+    let promoted = path.strip_prefix("/shares/").and_then(|rest| rest.strip_suffix("/promote"));
     let (allowed, ask) = match (path, scanned) {
         ("/", _) => (Method::GET, Ask::Page),
         ("/status", _) => (Method::GET, Ask::Status),
@@ -230,9 +233,13 @@ fn ask(method: &Method, path: &str, foreign: bool) -> Result<Ask, Response<Body>
             Ok(share) => (Method::POST, Ask::Scan(share)),
             Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
         },
+        _ if promoted.is_some() => match promotion(promoted.unwrap_or_default(), query) {
+            Ok(ask) => (Method::POST, ask),
+            Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
+        },
         _ => {
-            let there = "there are GET /, /status, /status.txt and /metrics, POST /reload and \
-                         /shares/SHARE/scan";
+            let there = "there are GET /, /status, /status.txt and /metrics, POST /reload, \
+                         /shares/SHARE/scan and /shares/SHARE/promote?to=SITE";
             return refuse(StatusCode::NOT_FOUND, there);
         }
     };
@@ -249,9 +256,25 @@ fn ask(method: &Method, path: &str, foreign: bool) -> Result<Ask, Response<Body>
     Ok(ask)
 }
 
+/// `to=SITE`, and `accept-loss` if it may be.
+fn promotion(share: &str, query: &str) -> Result<Ask, String> {
+    let share = share.parse().map_err(|error: IdError| error.to_string())?;
+    let (mut to, mut accept_loss) = (None, false);
+    for part in query.split('&') {
+        match part.split_once('=') {
+            Some(("to", site)) => to = Some(site.parse().map_err(|error: IdError| error.to_string())?),
+            None if part == "accept-loss" => accept_loss = true,
+            _ => return Err(format!("`{part}` is not understood: write ?to=SITE, and &accept-loss")),
+        }
+    }
+    let to = to.ok_or("name the site that is to have the primary copy: ?to=SITE")?;
+    Ok(Ask::Promote(share, to, accept_loss))
+}
+
 async fn answer(steer: &dyn Steer, request: &Request<Incoming>) -> Response<Body> {
     let foreign = request.headers().contains_key(ORIGIN);
-    match ask(request.method(), request.uri().path(), foreign) {
+    let query = request.uri().query().unwrap_or_default();
+    match ask(request.method(), request.uri().path(), query, foreign) {
         Err(refusal) => refusal,
         Ok(Ask::Page) => {
             let html = page(&Report::new(&steer.status()));
@@ -269,6 +292,12 @@ async fn answer(steer: &dyn Steer, request: &Request<Incoming>) -> Response<Body
             Ok(changed) => text(StatusCode::OK, line(changed)),
             Err(mistakes) => text(StatusCode::UNPROCESSABLE_ENTITY, line(mistakes)),
         },
+        Ok(Ask::Promote(share, to, accept_loss)) => {
+            match steer.promote(&share, &to, accept_loss).await {
+                Ok(done) => text(StatusCode::OK, line(done)),
+                Err(why) => text(StatusCode::CONFLICT, line(why)),
+            }
+        }
         Ok(Ask::Scan(share)) => match steer.rescan(&share) {
             Ok(()) => text(
                 StatusCode::ACCEPTED,

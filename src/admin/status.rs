@@ -68,6 +68,8 @@ pub struct ShareStatus {
     /// `local`, `broadcast` or `remote`.
     pub role: &'static str,
     pub primary: SiteId,
+    /// Whom the map names as `local`, if that is another (R33).
+    pub map_primary: Option<SiteId>,
     pub epoch: Epoch,
     /// The last record that is in the catalog here.
     pub position: Seq,

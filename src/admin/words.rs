@@ -150,6 +150,9 @@ fn share(share: &ShareStatus, now: i64) -> Row {
         if share.role == "broadcast" {
             said += &format!(", follows {}", share.primary);
         }
+        if let Some(first) = &share.map_primary {
+            said += &format!(", promoted from {first}");
+        }
         let (objects, bytes) = (HumanCount(share.objects), HumanBytes(share.bytes));
         let place = format!("position {}.{}", share.epoch, share.position);
         said += &format!(", {place}, {objects} objects, {bytes}");

@@ -100,6 +100,16 @@ pub struct PeerRow {
     pub seen_wall: i64,
 }
 
+/// Who has the primary copy of a share, and since when (R33). The greater epoch counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lead {
+    pub epoch: Epoch,
+    pub site: SiteId,
+    /// The last record of earlier epochs that belongs to this one's history, and its chain hash.
+    pub base: Position,
+    pub chain: Hash,
+}
+
 /// What this site has to remember of a share over restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {
@@ -120,8 +130,8 @@ pub struct Meta {
     pub alive_wall: i64,
     /// No generation above this one was ever handed out. The catalog's own: `set_meta` cannot lower it.
     pub gen_reserved: Gen,
-    /// The map's first primary, when the share was first seen.
-    pub first_primary: Option<SiteId>,
+    /// Who holds the primary copy, as far as this site knows; `None` before the share was first seen here.
+    pub lead: Option<Lead>,
     /// Leases were given (primary): a later process must wait them out (R11).
     pub leased: bool,
 }

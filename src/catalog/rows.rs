@@ -3,7 +3,7 @@
 
 use prost::Message;
 
-use super::model::{Debt, Head, Meta, PeerRow, Totals};
+use super::model::{Debt, Head, Lead, Meta, PeerRow, Totals};
 use super::proto::{DecodeError, hash, limit, message, timespec};
 use crate::id::{Epoch, Gen, Hash, IdError, ObjectId, Position, Seq, Version};
 use crate::object::{Local, LocalHandle, Stamp};
@@ -60,7 +60,13 @@ pub fn encode_state(state: &State) -> Vec<u8> {
             boot_id: meta.boot_id.clone(),
             alive_wall: meta.alive_wall,
             gen_reserved: meta.gen_reserved.0,
-            first_primary: meta.first_primary.as_ref().map(|site| site.as_str().to_owned()),
+            lead: meta.lead.as_ref().map(|lead| LeadMessage {
+                epoch: lead.epoch.0,
+                site: lead.site.as_str().to_owned(),
+                base_epoch: lead.base.epoch.0,
+                base_seq: lead.base.seq.0,
+                chain: lead.chain.0.to_vec(),
+            }),
             leased: meta.leased,
         }),
     };
@@ -74,9 +80,6 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
         let (len, want) = (bytes.len(), 16);
         let source = IdError::Length { what: "a marker", len, want };
         <[u8; 16]>::try_from(bytes).map_err(|_| DecodeError::Id { field: "meta.marker", source })
-    });
-    let first_primary = meta.first_primary.map(|text| {
-        text.parse().map_err(|source| DecodeError::Id { field: "meta.first_primary", source })
     });
     Ok(State {
         rows: row.rows,
@@ -99,9 +102,19 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
             boot_id: meta.boot_id,
             alive_wall: meta.alive_wall,
             gen_reserved: Gen(meta.gen_reserved),
-            first_primary: first_primary.transpose()?,
+            lead: meta.lead.map(decode_lead).transpose()?,
             leased: meta.leased,
         },
+    })
+}
+
+fn decode_lead(row: LeadMessage) -> Result<Lead, DecodeError> {
+    let site = row.site.parse();
+    Ok(Lead {
+        epoch: Epoch(row.epoch),
+        site: site.map_err(|source| DecodeError::Id { field: "meta.lead.site", source })?,
+        base: Position { epoch: Epoch(row.base_epoch), seq: Seq(row.base_seq) },
+        chain: hash("meta.lead.chain", &row.chain)?,
     })
 }
 
@@ -222,12 +235,26 @@ struct MetaMessage {
     boot_id: String,
     #[prost(uint64, tag = "7")]
     gen_reserved: u64,
-    #[prost(string, optional, tag = "8")]
-    first_primary: Option<String>,
+    #[prost(message, optional, tag = "11")]
+    lead: Option<LeadMessage>,
     #[prost(sint64, tag = "9")]
     alive_wall: i64,
     #[prost(bool, tag = "10")]
     leased: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeadMessage {
+    #[prost(uint32, tag = "1")]
+    epoch: u32,
+    #[prost(string, tag = "2")]
+    site: String,
+    #[prost(uint32, tag = "3")]
+    base_epoch: u32,
+    #[prost(uint64, tag = "4")]
+    base_seq: u64,
+    #[prost(bytes = "vec", tag = "5")]
+    chain: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -302,6 +302,13 @@ impl Shelf {
         gens.last
     }
 
+    /// No generation up to `floor` is handed out from now on.
+    pub fn raise_gens(&self, floor: Gen) -> Result<()> {
+        let mut gens = self.core.gens.lock().unwrap_or_else(PoisonError::into_inner);
+        gens.last = gens.last.max(floor);
+        self.reserve(&mut gens)
+    }
+
     pub(super) fn reserve_gens(&self) -> Result<()> {
         let mut gens = self.core.gens.lock().unwrap_or_else(PoisonError::into_inner);
         self.reserve(&mut gens)

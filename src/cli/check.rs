@@ -6,7 +6,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use http::Method;
+
+use super::control::Selector;
 use crate::id::SiteId;
 use crate::map::{self, Map, Mistake, Need, NeedKind, NotText, Reading};
 
@@ -14,6 +18,8 @@ use crate::map::{self, Map, Mistake, Need, NeedKind, NotText, Reading};
 const CLEAN: u8 = 0;
 const MISTAKES: u8 = 1;
 const CANNOT_READ: u8 = 2;
+/// A site that runs on this host answers at once.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Report every mistake in a server map.
 ///
@@ -102,6 +108,9 @@ fn check_to(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
         Some(map) if mistakes.is_empty() => {
             if !args.json {
                 summary(&args.file, &map, out)?;
+                if args.site.is_some() {
+                    moved(args, out)?;
+                }
             }
             Ok(CLEAN)
         }
@@ -120,6 +129,26 @@ fn summary(file: &Path, map: &Map, out: &mut dyn Write) -> io::Result<()> {
         let roles: Vec<String> =
             share.sites().map(|(site, at)| format!("{site} {}", at.role())).collect();
         writeln!(out, "  {name}: {}", roles.join(", "))?;
+    }
+    Ok(())
+}
+
+/// Shares whose primary copy is elsewhere than the map says, if the site runs and can be asked (R33).
+fn moved(args: &CheckArgs, out: &mut dyn Write) -> io::Result<()> {
+    let of = Selector { map: Some(args.file.clone()), site: args.site.clone(), socket: None };
+    let Ok(answer) = of.ask(Method::GET, "/status", ASK_LIMIT) else { return Ok(()) };
+    let status: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    for share in status["shares"].as_array().into_iter().flatten() {
+        let field = |name: &str| share[name].as_str().unwrap_or_default().to_owned();
+        if share["map_primary"].is_string() {
+            writeln!(
+                out,
+                "  note: the primary copy of {} is at {}, where it was promoted to; `local` in the map says \
+                 only where it was first",
+                field("share"),
+                field("primary")
+            )?;
+        }
     }
     Ok(())
 }

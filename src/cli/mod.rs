@@ -4,6 +4,7 @@
 pub mod cert;
 pub mod check;
 pub mod demo;
+pub mod promote;
 pub mod reload;
 pub mod run;
 pub mod scan;

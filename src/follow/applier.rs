@@ -256,6 +256,7 @@ impl<T: Tree> Applier<T> {
                 Ok(())
             }
             Job::InForce(force, newest) => {
+                self.confirm_from_here();
                 let released = lock(&self.follow.ahead).in_force(force, newest);
                 self.wait_for(released);
                 self.follow.open.store(true, Ordering::Release);
@@ -624,6 +625,15 @@ impl<T: Tree> Applier<T> {
             tracing::info!(share = %follow.config.share, "the copy is filled and answers from now on");
         }
         Ok(())
+    }
+
+    /// This journal is the beginning of the primary's. A site that was the primary itself never compared:
+    /// it answers when it has all that the journal tells of.
+    fn confirm_from_here(&mut self) {
+        let confirmed = self.follow.confirmed.load(Ordering::Acquire);
+        if !confirmed && self.compare.is_none() && self.fill_to.is_none() {
+            self.fill_to = Some(self.follow.shelf.head().at.seq);
+        }
     }
 
     /// Tells the primary what has come to this disk, once it is sure to stay there.

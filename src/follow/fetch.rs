@@ -102,7 +102,8 @@ async fn fetch<T: Tree>(
     links: &Links,
     wants: &[(ObjectId, Version)],
 ) -> Result<Vec<ObjectId>, FetchError> {
-    let peer = links.peer(&follow.config.primary).filter(|peer| peer.up()).ok_or(FetchError::Down)?;
+    let source = lock(&follow.source).clone();
+    let peer = links.peer(&source).filter(|peer| peer.up()).ok_or(FetchError::Down)?;
     let message = Wants {
         wants: wants
             .iter()

@@ -114,6 +114,11 @@ impl<T: Tree> Follow<T> {
         }
     }
 
+    /// Every record up to here is on this disk, contents aside.
+    pub(super) fn has_applied(&self, seq: Seq) -> bool {
+        self.lease.applied.load(Ordering::Acquire) >= seq.0
+    }
+
     pub(super) fn lease_word(&self) -> Option<&'static str> {
         let now = Moment::now(&*self.clock);
         lock(&self.terms).strict.then(|| {

@@ -21,6 +21,7 @@ mod meter;
 mod owed;
 mod pull;
 mod settle;
+mod succeed;
 #[cfg(test)]
 mod tests;
 
@@ -179,6 +180,8 @@ pub struct Follow<T: Tree> {
     /// The disk has no room for contents.
     full: Mutex<Option<Full>>,
     jobs: mpsc::Sender<applier::Job>,
+    /// The site that contents are asked of.
+    source: Mutex<SiteId>,
     /// Pledges that are kept, for the primary to be told.
     kept: Mutex<Vec<u64>>,
     keeping: Notify,
@@ -263,6 +266,7 @@ impl<T: Tree> Follow<T> {
             part: AtomicU64::new(0),
             full: Mutex::default(),
             jobs,
+            source: Mutex::new(config.primary.clone()),
             kept: Mutex::default(),
             keeping: Notify::new(),
             stop: AtomicBool::new(false),

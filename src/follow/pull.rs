@@ -337,7 +337,7 @@ pub(super) fn touches(bytes: &[u8]) -> Result<Vec<(crate::catalog::Touch, Gen)>,
         .map_err(|error| PullError::Peer { what: "a list of touches", why: error.to_string() })
 }
 
-fn read_sent(sent: &Sent) -> Result<(Record, Vec<Inline>), PullError> {
+pub(super) fn read_sent(sent: &Sent) -> Result<(Record, Vec<Inline>), PullError> {
     let record = decode_record(&sent.record)
         .map_err(|error| PullError::Peer { what: "a record", why: error.to_string() })?;
     let mut inline = Vec::with_capacity(sent.inline.len());

@@ -165,7 +165,7 @@ impl Peer {
             },
         }
     }
-    pub(super) fn state(&self) -> PeerState {
+    pub fn state(&self) -> PeerState {
         let ours = self.core.terms();
         let control = self.control.load_full();
         let tcp = control.as_ref().and_then(|line| line.tcp.upgrade());

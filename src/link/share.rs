@@ -8,6 +8,14 @@
 //! POST /v1/share/SHARE/content    request: Wants ...                answer: Content, bytes, ...
 //! POST /v1/share/SHARE/barrier    answer: Barrier
 //! POST /v1/share/SHARE/lease      request: LeaseAsk ...             answer: LeaseSay ... without end
+//!
+//! Of any site of the share, while the primary copy moves from one to another:
+//! POST /v1/share/SHARE/lead       request: Lead                     answer: Lead, the newest known there
+//! POST /v1/share/SHARE/who        answer: Lead
+//! POST /v1/share/SHARE/step-down  answer: Stepping: the primary lets no change begin
+//! POST /v1/share/SHARE/hand-over  request: HandOver                 answer: 200: it is a copy now
+//! POST /v1/share/SHARE/report     answer: Report
+//! POST /v1/share/SHARE/records    request: Follow                   answer: Sent ..., or 409
 //! ```
 
 use bytes::Bytes;
@@ -335,4 +343,65 @@ pub struct HoldAsk {
     pub question: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub touches: Bytes,
+}
+
+/// Who has the primary copy since when, as [`crate::catalog::Lead`] has it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Lead {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(string, tag = "2")]
+    pub site: String,
+    #[prost(uint32, tag = "3")]
+    pub base_epoch: u32,
+    #[prost(uint64, tag = "4")]
+    pub base_seq: u64,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub chain: Bytes,
+}
+
+/// No change begins at the primary, for so long, and everything before is in its journal.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Stepping {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub chain: Bytes,
+    /// Names this pause, for [`HandOver`].
+    #[prost(uint64, tag = "4")]
+    pub token: u64,
+    #[prost(uint32, tag = "5")]
+    pub pause_ms: u32,
+}
+
+/// The asking site has all that the pause covers, and is the primary from here on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HandOver {
+    #[prost(uint64, tag = "1")]
+    pub token: u64,
+    #[prost(message, required, tag = "2")]
+    pub lead: Lead,
+}
+
+/// How far a copy is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Report {
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub incarnation: Bytes,
+    /// A first comparison was completed there.
+    #[prost(bool, tag = "4")]
+    pub confirmed: bool,
+    /// Requests of that site whose changes it has not seen, and touches it holds for the primary.
+    #[prost(uint64, tag = "5")]
+    pub ahead: u64,
+    #[prost(uint64, tag = "6")]
+    pub held: u64,
+    #[prost(uint64, tag = "7")]
+    pub debts: u64,
 }

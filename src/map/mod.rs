@@ -54,6 +54,12 @@ impl Map {
     pub fn shares_at<'m>(&'m self, site: &'m SiteId) -> impl Iterator<Item = (&'m Share, &'m AtSite)> {
         self.shares.values().filter_map(move |share| Some((share, share.at(site)?)))
     }
+
+    /// The map with the primary copy of a share at another site than the text says (R33). A site that
+    /// has no copy by this map changes nothing: `false`.
+    pub fn led_by(&mut self, share: &ShareId, site: &SiteId, epoch: u32) -> bool {
+        self.shares.get_mut(share).is_some_and(|share| share.lead(site, epoch))
+    }
 }
 
 /// Where a site keeps what makes it a member of the cluster. All paths are absolute.
@@ -166,16 +172,50 @@ pub struct Share {
     /// On how many sites' disks a change is before it is answered: 1 to the number of sites with a copy.
     pub durable_copies: u32,
     pub degraded: Degraded,
-    /// The share's first primary (R33): the site whose place is [`Place::Local`].
+    /// The share's first primary (R33).
+    first: SiteId,
+    /// The site whose place is [`Place::Local`].
     primary: SiteId,
+    /// Counts the primaries.
+    epoch: u32,
     /// What each site is to the share. A site that is not here has no part in it.
     sites: BTreeMap<SiteId, AtSite>,
 }
 
 impl Share {
-    /// The site with the first primary copy. Who it is today, the catalog knows (R33).
+    /// The site with the primary copy: the first one, unless the map was told who it is today
+    /// ([`Map::led_by`]).
     pub fn primary(&self) -> &SiteId {
         &self.primary
+    }
+
+    /// 1 with the first primary, greater with every later one (R33).
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The site that the map's text names as `local`.
+    pub fn first_primary(&self) -> &SiteId {
+        &self.first
+    }
+
+    /// The primary copy is at `site`, which must have a copy, from now on. `false`: it has none.
+    fn lead(&mut self, site: &SiteId, epoch: u32) -> bool {
+        let Some(Place::Local(path) | Place::Broadcast(path)) = self.at(site).map(|at| at.place.clone())
+        else {
+            return false;
+        };
+        for at in self.sites.values_mut() {
+            if let Place::Local(path) = &at.place {
+                at.place = Place::Broadcast(path.clone());
+            }
+        }
+        if let Some(at) = self.sites.get_mut(site) {
+            at.place = Place::Local(path);
+        }
+        self.primary = site.clone();
+        self.epoch = epoch;
+        true
     }
 
     /// What the site is to this share; `None` when it has no part in it.
@@ -200,10 +240,15 @@ impl Share {
         field(self.consistency.as_str().as_bytes());
         field(&self.durable_copies.to_be_bytes());
         field(self.degraded.as_str().as_bytes());
-        field(self.primary.as_str().as_bytes());
+        field(self.first.as_str().as_bytes());
         for (site, at) in &self.sites {
+            let role = match at.place {
+                Place::Remote => Role::Remote,
+                _ if *site == self.first => Role::Local,
+                _ => Role::Broadcast,
+            };
             field(site.as_str().as_bytes());
-            field(at.role().as_str().as_bytes());
+            field(role.as_str().as_bytes());
         }
         *hasher.finalize().as_bytes()
     }

@@ -101,13 +101,15 @@ impl<'t> Reader<'t> {
         if let Some(copies) = &copies {
             self.copies_enough(copies, &sites);
         }
-        let primary = sites.primaries.first()?.it.parse().ok()?;
+        let primary: SiteId = sites.primaries.first()?.it.parse().ok()?;
         Some(Share {
             name: name?,
             consistency: consistency.map_or(Consistency::Strict, |consistency| consistency.it),
             durable_copies: copies.map_or(1, |copies| copies.it),
             degraded: degraded.map_or(Degraded::Wait, |degraded| degraded.it),
+            first: primary.clone(),
             primary,
+            epoch: 1,
             sites: sites.sites,
         })
     }

@@ -1,16 +1,18 @@
 //! The journal and the snapshot as streams to one copy.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::supply::content;
 use super::tail::Missed;
 use super::{IN_FORCE_MAX, Notice, Origin, blocking, lock};
 use crate::body::Body;
-use crate::catalog::{self, Change, Head, PeerRow};
+use crate::catalog::{self, Change, Head, PeerRow, Shelf};
 use crate::id::{Epoch, Hash, Position, Seq, SiteId};
 use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{
@@ -57,7 +59,7 @@ impl<T: Tree> Notice<T> {
         match what {
             "journal" => self.journal(from.site, request).await,
             "snapshot" => self.snapshot(from.site),
-            "content" => self.content(request),
+            "content" => content(&self.shelf, &self.tree, request),
             "lease" => self.lease(from.site, request).await,
             "barrier" => match self.barrier(&from).await {
                 Ok(head) => {
@@ -183,6 +185,9 @@ impl<T: Tree> Notice<T> {
                 feeds.send(&pledge).await.map_err(|_| FeedError::Closed)?;
             }
             loop {
+                if self.stop.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
                 match self.tail.get(cursor.next) {
                     Ok(Some(feed)) => {
                         cursor.next += 1;
@@ -310,6 +315,42 @@ impl<T: Tree> Notice<T> {
         put(snap::Kind::Entries(SnapEntries { entries }))?;
         put(snap::Kind::End(SnapEnd { entries: count }))
     }
+}
+
+/// What this site has of a journal behind a position, once: for a copy that is to become the primary
+/// (R35). 409 if the position is not in it.
+pub async fn records(shelf: Arc<Shelf>, request: Request<Incoming>) -> Response<Body> {
+    let mut asked = FrameReader::new(request.into_body());
+    let Ok(Some(ask)) = asked.next::<Follow>(ASK_MAX).await else {
+        return answer(StatusCode::BAD_REQUEST, "the request must begin with a position");
+    };
+    let at = Position { epoch: Epoch(ask.epoch), seq: Seq(ask.seq) };
+    match shelf.chain_at(at) {
+        Ok(Some(chain))
+            if ask.chain == chain.0[..] && ask.incarnation == shelf.head().incarnation.0[..] => {}
+        Ok(_) => return answer(StatusCode::CONFLICT, "the position is not in this journal"),
+        Err(error) => return answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+    let (feeds, body) = sender(MESSAGE_MAX);
+    tokio::spawn(async move {
+        let mut done = at.seq;
+        loop {
+            let from = shelf.clone();
+            let some = blocking(move || Ok(from.records_after(done, READ_RECORDS, READ_BYTES)?)).await;
+            let Ok(some) = some else { return };
+            let Some(last) = some.last() else { break };
+            done = last.at.seq;
+            for record in &some {
+                let sent = Sent { record: catalog::encode_record(record), inline: Vec::new() };
+                if feeds.send(&sent).await.is_err() {
+                    return;
+                }
+            }
+        }
+        // Nobody listens any more: nobody to tell.
+        let _ = feeds.finish().await;
+    });
+    Response::new(body)
 }
 
 async fn send(feeds: &FrameSender, kind: feed::Kind) -> Result<(), FeedError> {

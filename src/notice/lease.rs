@@ -2,6 +2,7 @@
 //! decided is `hold`'s; here are the connections.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response, StatusCode};
@@ -185,7 +186,7 @@ impl<T: Tree> Notice<T> {
     }
 
     fn renew(&self, site: &SiteId, stream: Stream, renew: Renew) {
-        if !self.is_strict() {
+        if !self.is_strict() || self.stop.load(Ordering::SeqCst) {
             return;
         }
         let now = self.clock.boot();

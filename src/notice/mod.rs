@@ -19,6 +19,7 @@ mod locks;
 mod minter;
 mod pass;
 mod pledge;
+mod resign;
 mod scan;
 mod supply;
 mod table;
@@ -26,6 +27,10 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod worker;
+
+pub use feed::records;
+pub use resign::Resigning;
+pub use supply::content;
 
 use std::collections::HashMap;
 use std::io;
@@ -67,6 +72,10 @@ pub enum NoticeError {
     TooFewSites { needed: usize, alive: usize },
     #[error("{many} changes are not yet on the disks of as many sites as the map asks for")]
     NotDurable { many: usize },
+    #[error("the primary copy is no longer here, or is about to move")]
+    Moved,
+    #[error("{0}")]
+    NotNow(&'static str),
     #[error("a task of the share ended early; see the log")]
     Task,
 }
@@ -143,6 +152,8 @@ pub struct Notice<T: Tree> {
     terms: Mutex<Terms>,
     leases: lease::Leases,
     pledges: Arc<pledge::Pledges>,
+    /// Held by every change from its begin to its end, and by whoever lets none begin.
+    gate: Arc<tokio::sync::RwLock<()>>,
     stop: AtomicBool,
     worker: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -182,6 +193,7 @@ impl<T: Tree> Notice<T> {
             terms: Mutex::new(terms),
             leases,
             pledges: Arc::default(),
+            gate: Arc::default(),
             stop: AtomicBool::new(false),
             worker: Mutex::default(),
             shelf,
@@ -277,6 +289,10 @@ impl<T: Tree> Notice<T> {
     /// Before the server hears of a change: what it touches is found on the disk, changes of the same
     /// entries are waited for, and the marks are made durable.
     pub async fn begin(self: &Arc<Self>, change: &Change, origin: Option<Origin>) -> Result<Ticket<T>> {
+        let open = self.gate.clone().read_owned().await;
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(NoticeError::Moved);
+        }
         if let Some(why) = lock(&self.standing).stopped.clone() {
             return Err(NoticeError::Stopped { why });
         }
@@ -308,6 +324,7 @@ impl<T: Tree> Notice<T> {
             pledged,
             stage: Stage::Unsent,
             _guard: guard,
+            _open: open,
         };
         if let Some(origin) = &ticket.origin {
             *lock(&self.flying).entry(origin.clone()).or_default() += 1;
@@ -518,6 +535,7 @@ pub struct Ticket<T: Tree> {
     pledged: bool,
     stage: Stage,
     _guard: locks::EntryGuard,
+    _open: tokio::sync::OwnedRwLockReadGuard<()>,
 }
 
 /// How far a change has come, for when its ticket is dropped.

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::{Notice, Result};
+use super::Result;
 use crate::body::Body;
+use crate::catalog::Shelf;
 use crate::id::{ObjectId, Version};
 use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
@@ -21,8 +22,22 @@ const WANTS_MAX: usize = 64 << 10;
 /// One read of a file.
 const PIECE: usize = 256 * 1024;
 
-impl<T: Tree> Notice<T> {
-    pub(super) fn content(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+/// Answers a request for contents from this disk, at the primary or (for one that is to become it) at a copy.
+pub fn content<T: Tree>(
+    shelf: &Arc<Shelf>,
+    tree: &Arc<T>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    Arc::new(Supplier { shelf: shelf.clone(), tree: tree.clone() }).content(request)
+}
+
+struct Supplier<T> {
+    shelf: Arc<Shelf>,
+    tree: Arc<T>,
+}
+
+impl<T: Tree> Supplier<T> {
+    fn content(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (answers, body) = sender(WANTS_MAX);
         let answers = Arc::new(answers);
         let mut asked = FrameReader::new(request.into_body());
@@ -33,12 +48,12 @@ impl<T: Tree> Notice<T> {
                     Ok(None) => break,
                     Err(_) => return,
                 };
-                let notice = self.clone();
+                let supplier = self.clone();
                 let answers = answers.clone();
                 let runtime = tokio::runtime::Handle::current();
                 let sent = tokio::task::spawn_blocking(move || {
                     for want in &wants {
-                        notice.supply(want, &runtime, &answers)?;
+                        supplier.supply(want, &runtime, &answers)?;
                     }
                     Ok::<(), Stopped>(())
                 });
@@ -79,7 +94,7 @@ impl<T: Tree> Notice<T> {
                 return runtime.block_on(answers.send(&none(Supply::Later))).map_err(|_| Stopped);
             }
             Err(error) => {
-                tracing::warn!(share = %self.config.share, %id, %error, "content cannot be read");
+                tracing::warn!(share = %self.shelf.share(), %id, %error, "content cannot be read");
                 return runtime.block_on(answers.send(&none(Supply::Later))).map_err(|_| Stopped);
             }
         };
@@ -123,9 +138,9 @@ impl<T: Tree> Notice<T> {
         let dir = if parent == ObjectId::ROOT {
             self.tree.root()?
         } else {
-            let Some(handle) = self.handle_of(parent)? else { return Ok(Opened::Later) };
+            let Some(local) = self.shelf.local(parent)? else { return Ok(Opened::Later) };
             let path = || self.shelf.path_of(parent).ok().flatten();
-            match self.tree.open_dir(&Place { handle: &handle, path: &path })? {
+            match self.tree.open_dir(&Place { handle: &local.handle, path: &path })? {
                 Some(dir) => dir,
                 None => return Ok(Opened::Later),
             }

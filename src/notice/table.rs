@@ -270,6 +270,11 @@ impl Table {
         marks.chain(untold).take(most).collect()
     }
 
+    /// What every mark is about is in the journal.
+    pub fn is_looked_over(&self) -> bool {
+        self.marks.values().all(|mark| mark.in_flight == 0 && mark.looked == Some(mark.begun))
+    }
+
     pub fn is_marked(&self, touch: &Touch) -> bool {
         self.marks.contains_key(touch)
     }

@@ -117,6 +117,7 @@ pub fn home_error(share: &ShareId, error: &HomeError) -> Response<Body> {
             StatusCode::INSUFFICIENT_STORAGE,
             format!("no room for the change of {share} at the primary's site; nothing was changed"),
         ),
+        HomeError::Moved(why) => retry(format!("{share}: {why}; nothing was changed")),
         HomeError::NotDurable(why) => retry(format!("{share}: {why}; nothing was changed")),
         HomeError::Disk(_) | HomeError::Catalog(_) => {
             retry(format!("the change of {share} could not be prepared; nothing was changed"))

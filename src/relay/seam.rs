@@ -64,6 +64,9 @@ pub enum HomeError {
     Full(String),
     #[error("this site's catalog: {0}")]
     Catalog(String),
+    /// The primary copy goes to another site. Nothing was done.
+    #[error("{0}")]
+    Moved(String),
     /// Before a change: nothing was done. After it: it was done, and is not on disks enough.
     #[error("{0}")]
     NotDurable(String),

@@ -1,13 +1,14 @@
 //! What other sites ask of this one, handed to the room that answers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, FutureExt};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::Site;
 use crate::body::Body;
 use crate::id::ShareId;
 use crate::link::{self, Inbound, Links};
@@ -28,7 +29,21 @@ pub struct Rooms {
 
 /// Empty until the rooms are built: the links listen before.
 #[derive(Clone, Default)]
-pub struct Dispatch(pub Arc<ArcSwap<Rooms>>);
+pub struct Dispatch {
+    rooms: Arc<ArcSwap<Rooms>>,
+    site: Arc<OnceLock<Weak<Site>>>,
+}
+
+impl Dispatch {
+    pub fn set(&self, rooms: Rooms) {
+        self.rooms.store(Arc::new(rooms));
+    }
+
+    /// The site is whole. Once.
+    pub fn open(&self, site: &Arc<Site>) {
+        let _once = self.site.set(Arc::downgrade(site));
+    }
+}
 
 fn refuse(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::text(text));
@@ -42,7 +57,8 @@ impl Inbound for Dispatch {
         from: link::Caller,
         request: Request<Incoming>,
     ) -> BoxFuture<'static, Response<Body>> {
-        let rooms = self.0.load_full();
+        let rooms = self.rooms.load_full();
+        let site = self.site.get().and_then(Weak::upgrade);
         async move {
             let path = request.uri().path().to_owned();
             let Some((share, what)) =
@@ -53,9 +69,9 @@ impl Inbound for Dispatch {
             let Ok(share) = share.parse::<ShareId>() else {
                 return refuse(StatusCode::BAD_REQUEST, "no share has such a name".into());
             };
-            if !rooms.open {
+            let Some(site) = site.filter(|_| rooms.open) else {
                 return refuse(StatusCode::SERVICE_UNAVAILABLE, "this site is starting".into());
-            }
+            };
             if what == "http" || what.starts_with("http/") {
                 let Some(relay) = &rooms.relay else {
                     return refuse(
@@ -69,6 +85,9 @@ impl Inbound for Dispatch {
                 };
                 let caller = Caller { site: from.site, class, session: from.session };
                 return relay.serve_peer(&caller, &share, request.map(Body::from)).await;
+            }
+            if Site::knows(what) && (what != "content" || !rooms.homes.contains_key(&share)) {
+                return site.inbound(&from.site, &share, what, request).await;
             }
             let Some(home) = rooms.homes.get(&share) else {
                 return refuse(

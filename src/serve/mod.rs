@@ -4,6 +4,7 @@ mod adapt;
 mod anew;
 mod clock;
 mod inbound;
+mod lead;
 mod share;
 mod status;
 
@@ -68,6 +69,11 @@ pub enum ServeError {
     Door(#[from] door::ListenError),
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
+    #[error(
+        "the primary copy of {share} is at {site}, where it was promoted to, and by the map {site} has no \
+         copy: give it one, or promote another site first"
+    )]
+    NoCopy { share: ShareId, site: SiteId },
     #[error("share {share}: its URL cannot be served: {source}")]
     Url { share: ShareId, source: PathError },
     #[error("{what} cannot change while running; restart nearshare at this site to take it")]
@@ -96,12 +102,18 @@ pub struct Site {
     catalog: Arc<Catalog>,
     links: Arc<Links>,
     dispatch: Dispatch,
+    /// As it was read.
+    text: ArcSwap<Map>,
+    /// The same, with the primaries where the catalog knows them to be (R33).
     map: ArcSwap<Map>,
     shares: Mutex<BTreeMap<ShareId, Running>>,
     relay: Option<Arc<HttpRelay>>,
     upstream: Option<Arc<Upstream>>,
     metrics: Option<PrometheusHandle>,
     reloading: tokio::sync::Mutex<()>,
+    promoting: tokio::sync::Mutex<()>,
+    /// Shares that are about to be led from elsewhere.
+    pauses: Mutex<BTreeMap<ShareId, lead::Pause>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -111,14 +123,15 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 impl Site {
     /// Starts a site on the current runtime: catalog, links, shares, door, control socket.
-    pub async fn start(map: Map, options: Options) -> Result<Arc<Self>, ServeError> {
+    pub async fn start(text: Map, options: Options) -> Result<Arc<Self>, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(KernelClock);
         let me = options.site.clone();
-        let row = map.sites.get(&me).cloned().ok_or_else(|| ServeError::NoSuchSite(me.clone()))?;
+        let row = text.sites.get(&me).cloned().ok_or_else(|| ServeError::NoSuchSite(me.clone()))?;
         let secret = read_secret(&row.cluster.secret)?;
         let identity = read_identity(&row.cluster.ca, &row.cluster.certificate, &row.cluster.key)?;
         let state = row.cluster.state.clone();
         let catalog = blocking(move || open_catalog(&state)).await?;
+        let map = lead::led(&catalog, &me, &text)?;
         let metrics = metrics_handle();
         let dispatch = Dispatch::default();
         let config = LinkConfig {
@@ -139,12 +152,15 @@ impl Site {
             catalog,
             links,
             dispatch,
+            text: ArcSwap::from_pointee(text),
             map: ArcSwap::from_pointee(map.clone()),
             shares: Mutex::default(),
             relay: None,
             upstream: None,
             metrics,
             reloading: tokio::sync::Mutex::default(),
+            promoting: tokio::sync::Mutex::default(),
+            pauses: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -154,6 +170,8 @@ impl Site {
         }
         site.publish();
         let site = Arc::new(site);
+        site.dispatch.open(&site);
+        site.tasks.spawn(site.clone().tell_others());
         let socket = row.cluster.state.join("control.sock");
         let steer: Arc<dyn admin::Steer> = site.clone();
         let control = admin::bind(&socket)?;
@@ -280,12 +298,12 @@ impl Site {
             Part::Copy(_) => None,
         });
         let links = Arc::downgrade(&self.links);
-        self.dispatch.0.store(Arc::new(Rooms {
+        self.dispatch.set(Rooms {
             open: true,
             homes: homes.collect(),
             relay: self.relay.clone(),
             links,
-        }));
+        });
     }
 
     pub fn http_addr(&self) -> Option<SocketAddr> {
@@ -314,10 +332,25 @@ impl Site {
     }
 
     fn take(&self, new: Map) -> Result<String, ServeError> {
+        let old = self.text.load_full();
+        let me = &self.options.site;
+        if !new.sites.contains_key(me) {
+            return Err(ServeError::NoSuchSite(me.clone()));
+        }
+        refuse_unchangeable(&old, &new, me)?;
+        let map = lead::led(&self.catalog, me, &new)?;
+        self.text.store(Arc::new(new));
+        self.install(map)?;
+        let what = format!("serial {} replaces {}", self.text.load().serial, old.serial);
+        tracing::info!(site = %me, "{what}");
+        Ok(what)
+    }
+
+    /// Makes everything as the map says: shares, links, doors.
+    fn install(&self, new: Map) -> Result<(), ServeError> {
         let old = self.map.load_full();
         let me = &self.options.site;
         let row = new.sites.get(me).ok_or_else(|| ServeError::NoSuchSite(me.clone()))?;
-        refuse_unchangeable(&old, &new, me)?;
         let gone: Vec<ShareId> = {
             let shares = self.shares();
             let gone = shares.keys().filter(|share| !holds(&new, share, me));
@@ -357,11 +390,9 @@ impl Site {
             };
             relay.reload(self.http_site(&new, http, upstream)?);
         }
-        let what = format!("serial {} replaces {}", new.serial, old.serial);
         self.map.store(Arc::new(new));
         self.publish();
-        tracing::info!(site = %me, "{what}");
-        Ok(what)
+        Ok(())
     }
 
     /// Lets requests end, stops every share, and closes the catalog as a clean stop.
@@ -423,12 +454,17 @@ fn refuse_unchangeable(old: &Map, new: &Map, me: &SiteId) -> Result<(), ServeErr
     Ok(())
 }
 
-/// What the map says of links. A site dials the sites that hold the primaries of its shares.
+/// What the map says of links. A site dials the sites that hold the primaries of its shares, and those
+/// that it must tell that it is one.
 fn terms(map: &Map, options: &Options) -> Terms {
     let me = &options.site;
     let mine = || map.shares_at(me).map(|(share, _)| share);
-    let dial: BTreeSet<SiteId> =
-        mine().map(|share| share.primary().clone()).filter(|primary| primary != me).collect();
+    let mut dial: BTreeSet<SiteId> = mine().map(|share| share.primary().clone()).collect();
+    // Whoever became the primary later tells the others: those that were away know only the one before.
+    for share in mine().filter(|share| share.primary() == me && share.epoch() > 1) {
+        dial.extend(share.sites().map(|(site, _)| site.clone()));
+    }
+    dial.remove(me);
     Terms {
         serial: map.serial,
         hash: map.hash,

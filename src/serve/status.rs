@@ -9,7 +9,7 @@ use super::{ServeError, Site};
 use crate::admin::{CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus, Status, Steer};
 use crate::catalog::{CatalogError, Change, Shelf};
 use crate::follow::Progress;
-use crate::id::{Epoch, ObjectId, Seq, ShareId};
+use crate::id::{Epoch, ObjectId, Seq, ShareId, SiteId};
 use crate::map::{self, HttpServer};
 use crate::object::Kind;
 use crate::tree::Tree;
@@ -66,6 +66,7 @@ fn remote(share: &map::Share, at: &map::AtSite) -> ShareStatus {
         share: share.name.clone(),
         role: at.role().as_str(),
         primary: share.primary().clone(),
+        map_primary: Some(share.first_primary()).filter(|first| *first != share.primary()).cloned(),
         epoch: Epoch::default(),
         position: Seq::default(),
         objects: 0,
@@ -198,6 +199,15 @@ fn bytes_behind(shelf: &Shelf, acked: Seq) -> Result<u64, CatalogError> {
 impl Steer for Site {
     fn status(&self) -> Status {
         status(self)
+    }
+
+    fn promote<'a>(
+        &'a self,
+        share: &'a ShareId,
+        to: &'a SiteId,
+        accept_loss: bool,
+    ) -> BoxFuture<'a, Result<String, String>> {
+        Site::promote(self, share, to, accept_loss).boxed()
     }
 
     fn metrics(&self) -> String {

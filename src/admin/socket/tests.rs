@@ -35,6 +35,15 @@ impl Steer for Fake {
         self.scans.lock().unwrap().push(share.clone());
         Ok(())
     }
+    fn promote<'a>(
+        &'a self,
+        share: &'a ShareId,
+        to: &'a SiteId,
+        accept_loss: bool,
+    ) -> BoxFuture<'a, Result<String, String>> {
+        let told = format!("{share} to {to}");
+        Box::pin(async move { if accept_loss { Ok(told) } else { Err(told) } })
+    }
 }
 
 fn link(up: bool) -> PeerState {
@@ -74,6 +83,7 @@ fn status() -> Status {
             share: "docs".parse().unwrap(),
             role: "local",
             primary: "hq".parse().unwrap(),
+            map_primary: None,
             epoch: Epoch(1),
             position: Seq(42),
             objects: 12_000,
@@ -195,6 +205,21 @@ async fn what_is_wrong_comes_first_with_what_to_do() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["wrong"].as_array().unwrap().len(), 2);
     assert_eq!(json["ok"], false);
+}
+
+#[tokio::test]
+async fn a_promotion_names_its_site() {
+    let site = Running::start(status()).await;
+    let (answer, text) = site.send("POST", "/shares/docs/promote?to=osaka&accept-loss", None).await;
+    assert_eq!((answer.status(), text.as_str()), (StatusCode::OK, "docs to osaka\n"));
+    let (answer, _) = site.send("POST", "/shares/docs/promote?to=osaka", None).await;
+    assert_eq!(answer.status(), StatusCode::CONFLICT);
+    for query in ["", "?to=", "?to=OSAKA", "?site=osaka", "?to=osaka&force"] {
+        let (answer, text) = site.send("POST", &format!("/shares/docs/promote{query}"), None).await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{query}: {text}");
+    }
+    let (answer, _) = site.send("GET", "/shares/docs/promote?to=osaka", None).await;
+    assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ fn peers_and_meta_survive_a_restart() {
                     boot_id: "0b9e".to_owned(),
                     alive_wall: -7,
                     gen_reserved: Gen(0),
-                    first_primary: Some("hq".parse().unwrap()),
+                    lead: Some(lead()),
                     leased: true,
                 }
             });
@@ -151,7 +151,12 @@ fn peers_and_meta_survive_a_restart() {
     let meta = shelf.meta();
     assert_eq!((meta.marker, meta.epoch, meta.boot_id.as_str()), (Some([1; 16]), Epoch(4), "0b9e"));
     assert!(meta.scanned && meta.confirmed && meta.clean);
-    assert_eq!(meta.first_primary, Some("hq".parse().unwrap()));
+    assert_eq!(meta.lead, Some(lead()));
+}
+
+fn lead() -> Lead {
+    let base = Position { epoch: Epoch(3), seq: Seq(70) };
+    Lead { epoch: Epoch(4), site: "osaka".parse().unwrap(), base, chain: Hash([5; 32]) }
 }
 
 #[test]

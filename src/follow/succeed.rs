@@ -1,0 +1,140 @@
+//! A copy that is to become the primary: whether it has everything, and what others have that it lacks
+//! (R35). Not here: who is asked to step down, and what follows from it (`serve`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use tokio::sync::oneshot;
+
+use super::applier::Job;
+use super::pull::read_sent;
+use super::{Follow, FollowError, Result, lock};
+use crate::body::Body;
+use crate::catalog::Head;
+use crate::id::SiteId;
+use crate::link::frames::{FrameReader, sender};
+use crate::link::share::{Follow as Ask, MESSAGE_MAX, Report, Sent};
+use crate::link::{Class, Links, Peer};
+use crate::tree::Tree;
+
+/// Between two looks at how far the copy is.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Contents that another site gives none of for so long are not to be had there.
+const STALLED: Duration = Duration::from_secs(10);
+
+impl<T: Tree> Follow<T> {
+    pub fn head(&self) -> Head {
+        self.shelf.head()
+    }
+
+    /// What another site is told that may become the primary.
+    pub fn report(&self) -> Report {
+        let head = self.shelf.head();
+        let progress = self.progress();
+        Report {
+            epoch: head.at.epoch.0,
+            seq: head.at.seq.0,
+            incarnation: Bytes::copy_from_slice(&head.incarnation.0),
+            confirmed: progress.confirmed,
+            ahead: progress.ahead as u64,
+            held: progress.held as u64,
+            debts: progress.debts,
+        }
+    }
+
+    /// Why this copy cannot be the primary at once; `None` if it can.
+    pub fn lacks(&self, head: Option<&Head>) -> Option<String> {
+        let progress = self.progress();
+        if let Some(stopped) = progress.stopped {
+            return Some(format!("the copy here stands still: {stopped}"));
+        }
+        if !progress.confirmed || progress.comparing {
+            return Some("the copy here has not been compared and filled yet".to_owned());
+        }
+        if progress.debts > 0 {
+            return Some(format!("the copy here still awaits the contents of {} files", progress.debts));
+        }
+        let (here, Some(head)) = (self.shelf.head(), head) else { return None };
+        let (seq, wanted) = (here.at.seq.0, head.at.seq.0);
+        if here.at != head.at || here.chain != head.chain || !self.has_applied(head.at.seq) {
+            return Some(format!("the copy here is at record {seq}, and the primary at {wanted}"));
+        }
+        None
+    }
+
+    /// Waits until nothing is lacking, at most `limit`; says what is.
+    pub async fn level(&self, head: Option<&Head>, limit: Duration) -> Option<String> {
+        let begun = self.clock.boot();
+        loop {
+            let lacks = self.lacks(head)?;
+            if self.clock.boot().since(begun) > limit {
+                return Some(lacks);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Takes what another copy has behind this one's position: its records, then the contents that are
+    /// awaited here. Says how many of those it could not give.
+    pub async fn take_from(self: &Arc<Self>, links: &Links, site: &SiteId) -> Result<u64> {
+        let Some(peer) = links.peer(site).filter(|peer| peer.up()) else {
+            return Err(self.not_told(site, "the link is down".to_owned()));
+        };
+        self.take_records(&peer, site).await?;
+        *lock(&self.source) = site.clone();
+        let (mut owed, mut since) = (u64::MAX, self.clock.boot());
+        loop {
+            self.owing.notify_waiters();
+            let now = self.progress().debts;
+            if now < owed {
+                (owed, since) = (now, self.clock.boot());
+            }
+            if owed == 0 || self.clock.boot().since(since) > STALLED {
+                return Ok(owed);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn take_records(self: &Arc<Self>, peer: &Peer, site: &SiteId) -> Result<()> {
+        let head = self.shelf.head();
+        let ask = Ask {
+            epoch: head.at.epoch.0,
+            seq: head.at.seq.0,
+            chain: Bytes::copy_from_slice(&head.chain.0),
+            incarnation: Bytes::copy_from_slice(&head.incarnation.0),
+        };
+        let failed = |why: String| self.not_told(site, why);
+        let (asks, body) = sender(MESSAGE_MAX);
+        asks.send(&ask).await.map_err(|_| failed("the link is down".to_owned()))?;
+        asks.finish().await.map_err(|_| failed("the link is down".to_owned()))?;
+        let path = format!("/v1/share/{}/records", self.config.share);
+        let request = Request::builder().method(Method::POST).uri(path).body(body);
+        let request: Request<Body> = request.map_err(|error| failed(error.to_string()))?;
+        let sent = peer.send(Class::Bulk, request).await;
+        let response = sent.map_err(|error| failed(error.to_string()))?;
+        match response.status() {
+            StatusCode::OK => {}
+            // Further, but on another way: the tree comparison afterwards keeps what only it has.
+            StatusCode::CONFLICT => return Ok(()),
+            status => return Err(failed(format!("it answers {status}"))),
+        }
+        let mut frames = FrameReader::new(response.into_body());
+        while let Some(sent) =
+            frames.next::<Sent>(MESSAGE_MAX).await.map_err(|error| failed(error.to_string()))?
+        {
+            let record = read_sent(&sent).map_err(|error| failed(error.to_string()))?;
+            let (done, durable) = oneshot::channel();
+            let job = Job::Records(vec![record], done);
+            self.jobs.send(job).await.map_err(|_| FollowError::Task)?;
+            durable.await.map_err(|_| FollowError::Task)?;
+        }
+        Ok(())
+    }
+
+    fn not_told(&self, site: &SiteId, why: String) -> FollowError {
+        FollowError::Peer { site: site.clone(), what: "what it has of the share", why }
+    }
+}

@@ -1,0 +1,50 @@
+//! The primary copy leaves this site: no change begins, what has begun ends, and all of it is in the
+//! journal (R34). Not here: where it goes, and who asks for it (`serve`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedRwLockWriteGuard;
+
+use super::{Notice, NoticeError, Result, lock};
+use crate::catalog::Head;
+use crate::tree::Tree;
+
+/// What has begun must have ended after this, or the copy stays here.
+const ENDS: Duration = Duration::from_secs(8);
+/// Between two looks at what is still changing.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// As long as it is kept no change begins; those that come wait.
+pub struct Resigning {
+    /// Everything is in the journal up to here.
+    pub head: Head,
+    _closed: OwnedRwLockWriteGuard<()>,
+}
+
+impl<T: Tree> Notice<T> {
+    /// Lets no change begin any more and waits for those that have begun.
+    pub async fn resign(self: &Arc<Self>) -> Result<Resigning> {
+        let not_now = |why| Err(NoticeError::NotNow(why));
+        if !self.shelf.meta().scanned {
+            return not_now("the primary copy is being scanned for the first time");
+        }
+        if lock(&self.table).suspects() > 0 {
+            return not_now("changes are in doubt at the primary's server: see its `status`");
+        }
+        let ended = async {
+            let closed = self.gate.clone().write_owned().await;
+            loop {
+                let head = self.flush().await?;
+                if lock(&self.table).is_looked_over() {
+                    return Ok(Resigning { head, _closed: closed });
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        match tokio::time::timeout(ENDS, ended).await {
+            Ok(resigning) => resigning,
+            Err(_) => not_now("changes at the primary do not come to an end: try again"),
+        }
+    }
+}

@@ -1,0 +1,687 @@
+//! Which site has the primary copy of a share, and how that changes (R33 to R35).
+//!
+//! ```text
+//!  the copy that is promoted                         the primary until now
+//!    step-down ------------------------------------>  no change begins; all is in the journal
+//!    level: every record and content is here  <-----  where the journal ends
+//!    hand-over ------------------------------------>  (1) notes the new epoch, is a copy
+//!    (2) notes it too, is the primary        <------
+//!    lead: to every other site, again and again until each has heard of it
+//! ```
+//!
+//! Killed before (1): nothing has changed, changes begin again. Between (1) and (2): nobody is the primary,
+//! nothing can be changed, and nothing is lost: the command is given again. After (2): who was away hears of
+//! it when it is back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use prost::Message as _;
+
+use super::share::Part;
+use super::{ServeError, Site, blocking, terms};
+use crate::body::{Body, collect};
+use crate::catalog::{Batch, Catalog, Change, Head, Lead, Shelf, Touch};
+use crate::follow::Follow;
+use crate::id::{Epoch, Gen, Hash, ObjectId, Position, Seq, ShareId, SiteId};
+use crate::link::share as said;
+use crate::link::{Class, Links};
+use crate::map::{Map, Place};
+use crate::notice::{Notice, NoticeError, Resigning};
+use crate::object::{Kind, Stamp};
+use crate::tree::Disk;
+
+/// The primary lets no change begin for at most so long.
+const PAUSE: Duration = Duration::from_secs(15);
+/// The copy that is promoted must have everything after so much of that.
+const LEVEL: Duration = Duration::from_secs(10);
+/// What is on its way before the pause begins may take so long.
+const CATCH_UP: Duration = Duration::from_secs(20);
+/// Sites that are dialled to be asked must be there after this.
+const DIAL: Duration = Duration::from_secs(4);
+/// Sites that have not heard are told this often.
+const TELL: Duration = Duration::from_millis(250);
+/// Longest answer between sites here.
+const ANSWER_MAX: usize = 4096;
+/// Generations of one epoch: a later primary hands out greater ones than any before.
+const GENS_BITS: u32 = 40;
+/// Rows read from the catalog at once.
+const DEBTS: usize = 1000;
+const RECORDS: usize = 64;
+const RECORD_BYTES: usize = 1 << 20;
+
+/// A pause of one share, which ends by itself.
+pub(super) struct Pause {
+    token: u64,
+    resigning: Resigning,
+}
+
+/// The map, with each primary where this site's catalog knows it to be.
+pub(super) fn led(catalog: &Arc<Catalog>, me: &SiteId, text: &Map) -> Result<Map, ServeError> {
+    let mut map = text.clone();
+    for (share, _) in text.shares_at(me) {
+        let shelf = catalog.share(&share.name)?;
+        let lead = lead_of(&shelf, share.first_primary())?;
+        if !map.led_by(&share.name, &lead.site, lead.epoch.0) {
+            return Err(ServeError::NoCopy { share: share.name.clone(), site: lead.site });
+        }
+    }
+    Ok(map)
+}
+
+/// Who leads as far as is known here. What the map says counts once.
+fn lead_of(shelf: &Arc<Shelf>, first: &SiteId) -> Result<Lead, ServeError> {
+    if let Some(lead) = shelf.meta().lead {
+        return Ok(lead);
+    }
+    let (base, chain) = (Position::default(), Hash::default());
+    let lead = Lead { epoch: Epoch(1), site: first.clone(), base, chain };
+    let mut batch = shelf.batch();
+    let noted = lead.clone();
+    batch.set_meta(move |meta| meta.lead = Some(noted));
+    shelf.commit(batch, true).wait()?;
+    Ok(lead)
+}
+
+/// At the site that leads from now on.
+fn succeed(shelf: &Arc<Shelf>, lead: &Lead, wall: i64) -> Result<u64, ServeError> {
+    shelf.raise_gens(Gen(u64::from(lead.epoch.0) << GENS_BITS))?;
+    let mut batch = shelf.batch();
+    for (id, _) in shelf.ahead_notes()? {
+        batch.drop_ahead(id);
+    }
+    // The disk is right from here on, also where a content never came: it is read again.
+    let mut lost = 0;
+    let mut after = None;
+    loop {
+        let debts = shelf.debts(after, DEBTS)?;
+        let Some(last) = debts.last() else { break };
+        after = Some(last.id);
+        for debt in debts {
+            lost += 1;
+            distrust(shelf, debt.id, &mut batch)?;
+            let generation = shelf.next_gen();
+            batch.mark(Touch::Object(debt.id), generation);
+            for (dir, name) in shelf.links(debt.id)? {
+                batch.mark(Touch::Entry(dir, name), generation);
+            }
+            batch.paid(debt.id, debt.version);
+        }
+    }
+    let noted = lead.clone();
+    batch.set_meta(move |meta| {
+        meta.epoch = noted.epoch;
+        meta.lead = Some(noted);
+        meta.scanned = true;
+        // The primary before gave leases.
+        meta.leased = true;
+    });
+    // An epoch begins with a record, so that every position tells which history it is of.
+    batch.publish(wall, Vec::new(), Vec::new());
+    shelf.commit(batch, true).wait()?;
+    Ok(lost)
+}
+
+/// What this disk has of an object is taken for changed behind our back: it is read again, or kept aside.
+fn distrust(shelf: &Arc<Shelf>, id: ObjectId, batch: &mut Batch) -> Result<(), ServeError> {
+    if let Some(mut local) = shelf.local(id)? {
+        local.stamp = Stamp::default();
+        local.settled = false;
+        batch.set_local(id, Some(local));
+    }
+    Ok(())
+}
+
+/// Contents that records after `base` put are in nobody's history any more.
+fn distrust_behind(shelf: &Arc<Shelf>, base: Seq, batch: &mut Batch) -> Result<(), ServeError> {
+    let mut after = base;
+    loop {
+        let records = shelf.records_after(after, RECORDS, RECORD_BYTES)?;
+        let Some(last) = records.last() else { return Ok(()) };
+        after = last.at.seq;
+        for change in records.iter().flat_map(|record| &record.changes) {
+            if let Change::Put(object) = change
+                && object.kind == Kind::File
+            {
+                distrust(shelf, object.id, batch)?;
+            }
+        }
+    }
+}
+
+/// At every other site. `true`: what is here goes beyond what the new history took over, and is kept
+/// aside.
+fn follow_on(shelf: &Arc<Shelf>, lead: &Lead, was_primary: bool) -> Result<bool, ServeError> {
+    let head = shelf.head();
+    let diverged = head.at.epoch < lead.epoch && head.at.seq > lead.base.seq;
+    let mut batch = shelf.batch();
+    if diverged {
+        distrust_behind(shelf, lead.base.seq, &mut batch)?;
+    }
+    if was_primary {
+        // At a copy the catalog is right, and marks have no generations.
+        for (touch, generation) in shelf.marks()? {
+            batch.clear_mark(&touch, generation);
+            batch.mark(touch, Gen(0));
+        }
+    }
+    let noted = lead.clone();
+    batch.set_meta(move |meta| {
+        meta.epoch = noted.epoch;
+        meta.lead = Some(noted);
+        meta.confirmed = !diverged && (was_primary || meta.confirmed);
+    });
+    shelf.commit(batch, true).wait()?;
+    Ok(diverged)
+}
+
+fn to_wire(lead: &Lead) -> said::Lead {
+    said::Lead {
+        epoch: lead.epoch.0,
+        site: lead.site.as_str().to_owned(),
+        base_epoch: lead.base.epoch.0,
+        base_seq: lead.base.seq.0,
+        chain: bytes::Bytes::copy_from_slice(&lead.chain.0),
+    }
+}
+
+fn from_wire(lead: &said::Lead) -> Option<Lead> {
+    Some(Lead {
+        epoch: Epoch(lead.epoch),
+        site: lead.site.parse().ok()?,
+        base: Position { epoch: Epoch(lead.base_epoch), seq: Seq(lead.base_seq) },
+        chain: Hash::try_from(&lead.chain[..]).ok()?,
+    })
+}
+
+/// Asks another site one thing of a share.
+async fn ask<M: prost::Message + Default>(
+    links: &Links,
+    site: &SiteId,
+    share: &ShareId,
+    what: &str,
+    message: &impl prost::Message,
+) -> Result<M, String> {
+    let peer = links.peer(site).filter(|peer| peer.up());
+    let peer = peer.ok_or_else(|| format!("{site} cannot be reached"))?;
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/v1/share/{share}/{what}"))
+        .body(Body::Full(message.encode_to_vec().into()))
+        .map_err(|error| error.to_string())?;
+    let response =
+        peer.send(Class::Control, request).await.map_err(|error| format!("{site}: {error}"))?;
+    let status = response.status();
+    let body = collect(response.into_body(), ANSWER_MAX).await;
+    let body = body.map_err(|error| format!("{site}: {error}"))?;
+    if status != StatusCode::OK {
+        return Err(format!("{site} says: {}", String::from_utf8_lossy(&body).trim_end()));
+    }
+    M::decode(body).map_err(|error| format!("{site}: {error}"))
+}
+
+fn refuse(status: StatusCode, why: impl Into<String>) -> http::Response<Body> {
+    let mut response = http::Response::new(Body::text(why));
+    *response.status_mut() = status;
+    response
+}
+
+fn reply(message: &impl prost::Message) -> http::Response<Body> {
+    http::Response::new(Body::Full(message.encode_to_vec().into()))
+}
+
+impl Site {
+    fn shelf(&self, share: &ShareId) -> Result<Arc<Shelf>, ServeError> {
+        Ok(self.catalog.share(share)?)
+    }
+
+    fn home(&self, share: &ShareId) -> Option<Arc<Notice<Disk>>> {
+        match &self.shares().get(share)?.part {
+            Part::Home(notice) => Some(notice.clone()),
+            Part::Copy(_) => None,
+        }
+    }
+
+    fn copy(&self, share: &ShareId) -> Option<Arc<Follow<Disk>>> {
+        match &self.shares().get(share)?.part {
+            Part::Copy(follow) => Some(follow.clone()),
+            Part::Home(_) => None,
+        }
+    }
+
+    /// Moves the primary copy of a share to this site. Says what was done, a line each.
+    pub async fn promote(
+        &self,
+        share: &ShareId,
+        to: &SiteId,
+        accept_loss: bool,
+    ) -> Result<String, String> {
+        let _one_at_a_time = self.promoting.lock().await;
+        let map = self.map.load_full();
+        let row = map.shares.get(share).ok_or_else(|| format!("there is no share {share}"))?;
+        if !row.at(to).is_some_and(|at| !matches!(at.place, Place::Remote)) {
+            return Err(format!("{to} has no copy of {share} that could be the primary one"));
+        }
+        if row.primary() == to {
+            return Err(format!("{to} has the primary copy of {share} already"));
+        }
+        if *to != self.options.site {
+            return Err(format!(
+                "give the command at {to}, which must see for itself that it has everything: \
+                 `nearshare promote {share} --to {to}`"
+            ));
+        }
+        let Some(follow) = self.copy(share) else {
+            return Err(format!("the copy of {share} is not running here"));
+        };
+        let primary = row.primary().clone();
+        let reached = self.links.peer(&primary).is_some_and(|peer| peer.up());
+        match (reached, accept_loss) {
+            (true, _) => self.promote_planned(share, &primary, &follow).await,
+            (false, true) => self.promote_forced(share, &primary, &follow).await,
+            (false, false) => Err(format!(
+                "{primary} cannot be reached, so it cannot step down: what it has and nobody else would \
+                 be lost, and it may go on serving its own side until it hears of the change.\n{}If it \
+                 will not come back, or that may be: add --accept-loss",
+                self.what_is_known(share, &follow, &[])
+            )),
+        }
+    }
+
+    async fn promote_planned(
+        &self,
+        share: &ShareId,
+        primary: &SiteId,
+        follow: &Follow<Disk>,
+    ) -> Result<String, String> {
+        if let Some(lacks) = follow.level(None, CATCH_UP).await {
+            return Err(format!(
+                "{lacks}; nothing has changed, try again when `nearshare status` shows no lag"
+            ));
+        }
+        if let Some(done) = self.finish(share, primary, follow).await? {
+            return Ok(done);
+        }
+        let pause: said::Stepping = ask(&self.links, primary, share, "step-down", &()).await?;
+        let chain = Hash::try_from(&pause.chain[..]).map_err(|error| error.to_string())?;
+        let at = Position { epoch: Epoch(pause.epoch), seq: Seq(pause.seq) };
+        let incarnation = follow.head().incarnation;
+        let head = Head { at, chain, incarnation };
+        if let Some(lacks) = follow.level(Some(&head), LEVEL).await {
+            return Err(format!("{lacks}; {primary} goes on as the primary, nothing has changed"));
+        }
+        let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
+        let epoch = Epoch(known.epoch.max(at.epoch).0 + 1);
+        let lead = Lead { epoch, site: self.options.site.clone(), base: at, chain };
+        let hand_over = said::HandOver { token: pause.token, lead: to_wire(&lead) };
+        let handed: Result<said::Lead, String> =
+            ask(&self.links, primary, share, "hand-over", &hand_over).await;
+        if let Err(error) = handed {
+            return Err(format!(
+                "{error}\nit is not known whether {primary} has stepped down; give the command again"
+            ));
+        }
+        self.assume(share, lead).await.map_err(text)?;
+        Ok(format!(
+            "{} has the primary copy of {share} since record {} (epoch {epoch}); {primary} follows it, \
+             nothing was lost",
+            self.options.site, at.seq.0
+        ))
+    }
+
+    /// Takes up what an earlier command began: the old primary has stepped down already.
+    async fn finish(
+        &self,
+        share: &ShareId,
+        primary: &SiteId,
+        follow: &Follow<Disk>,
+    ) -> Result<Option<String>, String> {
+        let theirs: said::Lead = ask(&self.links, primary, share, "who", &()).await?;
+        let theirs = from_wire(&theirs).ok_or_else(|| format!("{primary} tells of no primary"))?;
+        let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
+        if theirs.epoch <= known.epoch {
+            return Ok(None);
+        }
+        let me = &self.options.site;
+        if theirs.site == *me {
+            let head = Head { at: theirs.base, chain: theirs.chain, ..follow.head() };
+            if let Some(lacks) = follow.level(Some(&head), LEVEL).await {
+                return Err(format!(
+                    "{lacks}, which has stepped down: see why this copy lags, and try again"
+                ));
+            }
+        }
+        let site = theirs.site.clone();
+        self.assume(share, theirs).await.map_err(text)?;
+        Ok(Some(format!("{site} has the primary copy of {share}: {primary} had stepped down before")))
+    }
+
+    async fn promote_forced(
+        &self,
+        share: &ShareId,
+        primary: &SiteId,
+        follow: &Arc<Follow<Disk>>,
+    ) -> Result<String, String> {
+        let reports = self.ask_others(share, primary).await;
+        let newest = reports.iter().map(|(_, report)| report.epoch).max().unwrap_or(0);
+        if let Some((site, report)) = furthest(&follow.head(), &reports) {
+            tracing::warn!(%share, %site, record = report.seq, "taking what this copy lacks");
+            follow.take_from(&self.links, site).await.map_err(text)?;
+        }
+        let holders = reports.iter().filter(|(_, report)| report.confirmed).map(|(site, _)| site);
+        for site in holders {
+            if follow.progress().debts > 0 {
+                follow.take_from(&self.links, site).await.map_err(text)?;
+            }
+        }
+        if let Some(stopped) = follow.progress().stopped {
+            return Err(format!("the copy here stands still: {stopped}"));
+        }
+        let mut told = self.what_is_known(share, follow, &reports);
+        let head = follow.head();
+        let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
+        let epoch = Epoch(known.epoch.max(head.at.epoch).0.max(newest) + 1);
+        let lead = Lead { epoch, site: self.options.site.clone(), base: head.at, chain: head.chain };
+        let lost = self.assume(share, lead).await.map_err(text)?;
+        if lost > 0 {
+            told += &format!("{lost} files whose newest contents no site had are as they were before\n");
+        }
+        Ok(format!(
+            "{told}{} has the primary copy of {share} since record {} (epoch {epoch}); what only \
+             {primary} has will be kept aside there when it returns",
+            self.options.site, head.at.seq.0
+        ))
+    }
+
+    /// What the other copies say of themselves, as far as they can be reached within a moment.
+    async fn ask_others(&self, share: &ShareId, primary: &SiteId) -> Vec<(SiteId, said::Report)> {
+        let map = self.map.load_full();
+        let others: BTreeSet<SiteId> = map.shares[share]
+            .sites()
+            .filter(|(site, at)| {
+                **site != self.options.site && *site != primary && !matches!(at.place, Place::Remote)
+            })
+            .map(|(site, _)| site.clone())
+            .collect();
+        let mut wider = terms(&map, &self.options);
+        wider.dial.extend(others.iter().cloned());
+        self.links.set_terms(Arc::new(wider));
+        let asked = others.into_iter().map(|site| async move {
+            let report = tokio::time::timeout(DIAL, async {
+                loop {
+                    match ask::<said::Report>(&self.links, &site, share, "report", &()).await {
+                        Ok(report) => return report,
+                        Err(_) => tokio::time::sleep(TELL).await,
+                    }
+                }
+            });
+            report.await.ok().map(|report| (site, report))
+        });
+        futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// What is lost, or may be, when the primary's site does not take part (R34).
+    fn what_is_known(
+        &self,
+        share: &ShareId,
+        follow: &Follow<Disk>,
+        reports: &[(SiteId, said::Report)],
+    ) -> String {
+        let primary = follow.primary().clone();
+        let here = follow.report();
+        let mut text = String::new();
+        let peer = self.links.peer(&primary).map(|peer| peer.state());
+        let since = peer.map_or(0, |state| state.since_unix_ms);
+        let ago = (self.clock.wall().0 / 1_000_000).saturating_sub(since).max(0) / 1000;
+        text += &format!("last contact with {primary}: {ago} s ago\n");
+        let mine = (self.options.site.clone(), here);
+        for (site, report) in std::iter::once(&mine).chain(reports) {
+            text += &format!(
+                "{site} has {share} up to record {}, {} of its own changes under way, {} places held for \
+                 changes at {primary}, {} contents awaited\n",
+                report.seq, report.ahead, report.held, report.debts
+            );
+        }
+        text
+    }
+
+    /// Takes a newer epoch: becomes the primary, or follows it. Says how many contents are lost.
+    async fn assume(&self, share: &ShareId, lead: Lead) -> Result<u64, ServeError> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let shelf = self.shelf(share)?;
+        if shelf.meta().lead.is_some_and(|known| known.epoch >= lead.epoch) {
+            return Ok(0);
+        }
+        let running = self.shares().remove(share);
+        let mine = lead.site == self.options.site;
+        let wall = self.clock.wall().0;
+        let (noted, held) = (lead.clone(), shelf.clone());
+        let lost = blocking(move || {
+            let was_primary = running.as_ref().is_some_and(|it| matches!(it.part, Part::Home(_)));
+            if let Some(running) = &running {
+                running.stop();
+                running.end()?;
+            }
+            if mine {
+                return succeed(&held, &noted, wall);
+            }
+            if follow_on(&held, &noted, was_primary)? {
+                tracing::warn!(
+                    share = %held.share(), primary = %noted.site, from = noted.base.seq.0 + 1,
+                    "what is here and in nobody's history is kept in .nearshare/kept"
+                );
+            }
+            Ok(0)
+        })
+        .await?;
+        tracing::warn!(%share, primary = %lead.site, epoch = lead.epoch.0, "the primary copy has moved");
+        let map = led(&self.catalog, &self.options.site, &self.text.load())?;
+        self.install(map)?;
+        self.pauses().remove(share);
+        Ok(lost)
+    }
+
+    fn pauses(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShareId, Pause>> {
+        self.pauses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whether it is asked about the lead of a share, or of a copy.
+    pub(super) fn knows(what: &str) -> bool {
+        ["lead", "who", "step-down", "hand-over", "report", "records", "content"].contains(&what)
+    }
+
+    /// What another site asks of that kind.
+    pub(super) async fn inbound(
+        self: Arc<Self>,
+        from: &SiteId,
+        share: &ShareId,
+        what: &str,
+        request: Request<hyper::body::Incoming>,
+    ) -> http::Response<Body> {
+        let part = self.map.load().shares.get(share).and_then(|row| row.at(from)).is_some();
+        if !part {
+            return refuse(StatusCode::FORBIDDEN, format!("{from} has no part in {share}"));
+        }
+        match what {
+            "who" => self.who(share),
+            "lead" | "hand-over" | "step-down" => {
+                let body = collect(request.into_body(), ANSWER_MAX).await;
+                let Ok(body) = body else { return refuse(StatusCode::BAD_REQUEST, "no message") };
+                match what {
+                    "lead" => self.told(from, share, &body).await,
+                    "step-down" => self.step_down(from, share).await,
+                    _ => self.hand_over(from, share, &body).await,
+                }
+            }
+            _ => {
+                let Some(follow) = self.copy(share) else {
+                    return refuse(StatusCode::MISDIRECTED_REQUEST, "there is no copy here");
+                };
+                let here = self.shares().get(share).map(|it| (it.shelf.clone(), it.disk.clone()));
+                match (what, here) {
+                    ("report", _) => reply(&follow.report()),
+                    ("records", Some((shelf, _))) => crate::notice::records(shelf, request).await,
+                    (_, Some((shelf, disk))) => crate::notice::content(&shelf, &disk, request),
+                    (_, None) => refuse(StatusCode::MISDIRECTED_REQUEST, "there is no copy here"),
+                }
+            }
+        }
+    }
+
+    /// Another site says that it leads.
+    async fn told(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> http::Response<Body> {
+        let lead = said::Lead::decode(body).ok().and_then(|lead| from_wire(&lead));
+        let Some(lead) = lead.filter(|lead| lead.site == *from) else {
+            return refuse(StatusCode::BAD_REQUEST, "a site tells of its own lead only");
+        };
+        if !self.may_lead(share, from) {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                format!("by this site's map {from} has no copy of {share}"),
+            );
+        }
+        if let Err(error) = self.assume(share, lead).await {
+            tracing::error!(%share, primary = %from, %error, "the new primary cannot be followed");
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        }
+        self.who(share)
+    }
+
+    fn who(&self, share: &ShareId) -> http::Response<Body> {
+        match self.shelf(share).map(|shelf| shelf.meta().lead) {
+            Ok(Some(lead)) => reply(&to_wire(&lead)),
+            _ => refuse(StatusCode::SERVICE_UNAVAILABLE, "the catalog cannot be read"),
+        }
+    }
+
+    fn may_lead(&self, share: &ShareId, site: &SiteId) -> bool {
+        let map = self.map.load();
+        let at = map.shares.get(share).and_then(|row| row.at(site));
+        at.is_some_and(|at| !matches!(at.place, Place::Remote))
+    }
+
+    /// The primary lets no change begin until it is asked to hand over, or the pause is over.
+    async fn step_down(self: &Arc<Self>, from: &SiteId, share: &ShareId) -> http::Response<Body> {
+        let Some(notice) = self.home(share) else {
+            return refuse(StatusCode::MISDIRECTED_REQUEST, "the primary copy is not here");
+        };
+        if !self.may_lead(share, from) {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                format!("by this site's map {from} has no copy of {share}"),
+            );
+        }
+        let resigning = match notice.resign().await {
+            Ok(resigning) => resigning,
+            Err(error @ NoticeError::NotNow(_)) => {
+                return refuse(StatusCode::CONFLICT, error.to_string());
+            }
+            Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        };
+        let (head, token) = (resigning.head, rand::random());
+        tracing::info!(%share, to = %from, record = head.at.seq.0, "no change begins: the primary copy is to move");
+        self.pauses().insert(share.clone(), Pause { token, resigning });
+        let (site, share) = (self.clone(), share.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            let mut pauses = site.pauses();
+            if pauses.get(&share).is_some_and(|pause| pause.token == token) {
+                pauses.remove(&share);
+                tracing::warn!(%share, "the primary copy stays here: nobody took it over");
+            }
+        });
+        reply(&said::Stepping {
+            epoch: head.at.epoch.0,
+            seq: head.at.seq.0,
+            chain: bytes::Bytes::copy_from_slice(&head.chain.0),
+            token,
+            pause_ms: u32::try_from(PAUSE.as_millis()).unwrap_or(u32::MAX),
+        })
+    }
+
+    async fn hand_over(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> http::Response<Body> {
+        let Ok(message) = said::HandOver::decode(body) else {
+            return refuse(StatusCode::BAD_REQUEST, "no message");
+        };
+        let Some(lead) = from_wire(&message.lead).filter(|lead| lead.site == *from) else {
+            return refuse(StatusCode::BAD_REQUEST, "a site takes over for itself only");
+        };
+        // Out of the map: nobody else ends the pause from here on.
+        let Some(pause) = self.pauses().remove(share).filter(|pause| pause.token == message.token)
+        else {
+            return refuse(StatusCode::CONFLICT, "the pause is over: begin again");
+        };
+        if pause.resigning.head.at != lead.base {
+            return refuse(StatusCode::CONFLICT, "that is not where the journal ends");
+        }
+        if let Err(error) = self.assume(share, lead.clone()).await {
+            tracing::error!(%share, primary = %from, %error, "the primary copy cannot be handed over");
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        }
+        reply(&to_wire(&lead))
+    }
+
+    /// Tells every other site of the shares that this one leads in a later epoch than the first, until
+    /// each has heard of it; again when it comes back.
+    pub(super) async fn tell_others(self: Arc<Self>) {
+        let mut told: BTreeMap<(ShareId, SiteId), u32> = BTreeMap::new();
+        while !self.stop.is_cancelled() {
+            let map = self.map.load_full();
+            let me = &self.options.site;
+            for share in map.shares.values().filter(|it| it.primary() == me && it.epoch() > 1) {
+                for (site, _) in share.sites().filter(|(site, _)| *site != me) {
+                    let key = (share.name.clone(), site.clone());
+                    if !self.links.peer(site).is_some_and(|peer| peer.up()) {
+                        told.remove(&key);
+                    } else if told.get(&key) != Some(&share.epoch())
+                        && self.tell(&share.name, site).await
+                    {
+                        told.insert(key, share.epoch());
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TELL) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn tell(&self, share: &ShareId, site: &SiteId) -> bool {
+        let lead = self.shelf(share).ok().and_then(|shelf| shelf.meta().lead);
+        let Some(lead) = lead.filter(|lead| lead.site == self.options.site) else { return false };
+        match ask::<said::Lead>(&self.links, site, share, "lead", &to_wire(&lead)).await {
+            Ok(theirs) => {
+                // Another was promoted meanwhile, and this site was not there.
+                if let Some(newer) = from_wire(&theirs).filter(|theirs| theirs.epoch > lead.epoch)
+                    && let Err(error) = self.assume(share, newer).await
+                {
+                    tracing::error!(%share, %error, "the newer primary cannot be followed");
+                }
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%share, %site, error, "has not heard of this primary yet");
+                false
+            }
+        }
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// The copy of the same history that has most, if it has more than this one.
+fn furthest<'a>(
+    here: &Head,
+    reports: &'a [(SiteId, said::Report)],
+) -> Option<&'a (SiteId, said::Report)> {
+    let same = reports.iter().filter(|(_, report)| {
+        report.incarnation == here.incarnation.0[..] && report.epoch >= here.at.epoch.0
+    });
+    same.max_by_key(|(_, report)| (report.epoch, report.seq))
+        .filter(|(_, report)| report.seq > here.at.seq.0)
+}
