@@ -2,12 +2,12 @@
 //! carried out by `apply`, whole or not at all.
 
 use bytes::Bytes;
-use rand::RngCore;
 
 use super::model::{Change, Debt, Head, Meta, PeerRow, Record, Release, Touch};
 use super::proto;
 use crate::id::{Epoch, Gen, Hash, ObjectId, Seq, SiteId, Version};
 use crate::object::Local;
+use crate::work;
 
 /// Steps of one commit of one share, in the order in which they were called.
 #[must_use = "a batch does nothing until it is committed"]
@@ -155,7 +155,7 @@ impl Batch {
     /// they are; peers' acknowledgements were of another journal and go back to nothing.
     pub fn new_incarnation(&mut self, epoch: Epoch) {
         let mut incarnation = [0; 32];
-        rand::rng().fill_bytes(&mut incarnation);
+        work::random(&mut incarnation);
         self.step(1, Step::NewIncarnation(epoch, Hash(incarnation)));
     }
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::error::{CatalogError, Result};
 use super::model::Record;
+use crate::work;
 
 /// A commit under way. It is carried out whether anyone waits for it or not.
 #[must_use = "whether it was committed is known only from its outcome"]
@@ -39,6 +40,9 @@ impl From<CommitRecords> for Commit {
 impl CommitRecords {
     /// Blocks this thread until the outcome is known.
     pub fn wait(self) -> Result<Vec<Record>> {
+        if !work::may_block() {
+            return work::block_on(self);
+        }
         let mut state = self.0.lock();
         loop {
             if let Some(outcome) = state.outcome.take() {

@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::apply::{self, Outcome, Place};
 use super::batch::Batch;
@@ -26,6 +26,7 @@ use super::model::Record;
 use super::rows::{self, DatabaseRow};
 use super::shelf::Core;
 use super::store::{Space, Store, Write};
+use crate::work::Bell;
 
 /// Commits that may be queued; one more waits for room.
 const QUEUE_MAX: usize = 1024;
@@ -40,8 +41,8 @@ pub struct Shared {
     pub store: Box<dyn Store>,
     engine: Mutex<Engine>,
     queue: Mutex<Queue>,
-    arrived: Condvar,
-    left: Condvar,
+    arrived: Bell,
+    left: Bell,
     broken: OnceLock<String>,
     commits: AtomicU64,
     syncs: AtomicU64,
@@ -88,8 +89,8 @@ impl Shared {
             store,
             engine: Mutex::new(Engine { database, sweeps, unsynced: Vec::new() }),
             queue: Mutex::default(),
-            arrived: Condvar::new(),
-            left: Condvar::new(),
+            arrived: Bell::default(),
+            left: Bell::default(),
             broken: OnceLock::new(),
             commits: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
@@ -136,7 +137,7 @@ impl Shared {
             queue.jobs.len() >= QUEUE_MAX || heavy
         };
         while full(&queue) && !queue.closed {
-            queue = self.left.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.left.wait(&self.queue, queue);
         }
         if queue.closed {
             promise.resolve(self.check().and(Err(CatalogError::Closed)));
@@ -145,15 +146,15 @@ impl Shared {
         queue.weight += weight;
         queue.jobs.push_back(Job { core, batch, durable, promise });
         drop(queue);
-        self.arrived.notify_one();
+        self.arrived.ring();
         commit
     }
 
     /// No more commits are taken; those that are queued are still carried out.
     pub fn close(&self) {
         self.lock_queue().closed = true;
-        self.arrived.notify_all();
-        self.left.notify_all();
+        self.arrived.ring();
+        self.left.ring();
     }
 
     /// The thread: returns when the queue was closed and is empty and everything is synced.
@@ -183,7 +184,7 @@ impl Shared {
                 queue.weight = 0;
                 let jobs = queue.jobs.drain(..).collect();
                 drop(queue);
-                self.left.notify_all();
+                self.left.ring();
                 return Next::Jobs(jobs);
             }
             if queue.closed {
@@ -192,7 +193,7 @@ impl Shared {
             if sweeping {
                 return Next::Sweep;
             }
-            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.arrived.wait(&self.queue, queue);
         }
     }
 

@@ -21,11 +21,10 @@ mod shelf;
 mod snapshot;
 mod store;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 pub use apply::TRIM_MAX;
 pub use batch::Batch;
@@ -44,7 +43,9 @@ pub use snapshot::{Entries, Snapshot};
 pub use store::Options;
 use store::{Disk, Space, Store, Write};
 
+use crate::hash::HashMap;
 use crate::id::ShareId;
+use crate::work::{self, Thread};
 
 /// Entries that [`Shelf::links`] returns at most: ext4 allows 65,000 links to a file.
 pub const LINKS_MAX: usize = 65_536;
@@ -59,7 +60,7 @@ pub struct Catalog {
     shared: Arc<Shared>,
     /// The shares that were opened. Held while one is opened.
     shares: Mutex<HashMap<ShareId, Arc<Core>>>,
-    thread: Mutex<Option<JoinHandle<Result<()>>>>,
+    thread: Mutex<Option<Thread>>,
 }
 
 impl Catalog {
@@ -99,9 +100,12 @@ impl Catalog {
             sweeps.push_back(Sweep::new(space, index));
         }
         let shared = Arc::new(Shared::new(store, database, sweeps));
-        let thread = std::thread::Builder::new().name("catalog".to_owned());
         let run = shared.clone();
-        let thread = thread.spawn(move || run.run()).map_err(|source| CatalogError::Dir {
+        let run = move || {
+            // What went wrong is told to whoever commits or closes.
+            let _ = run.run();
+        };
+        let thread = work::thread("catalog".to_owned(), run).map_err(|source| CatalogError::Dir {
             what: "start the committer's thread",
             dir: dir.to_owned(),
             source: Arc::new(source),
@@ -176,12 +180,11 @@ impl Catalog {
     pub fn close(&self) -> Result<()> {
         self.shared.close();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match thread {
-            // The last owner may be a closure that the committer itself drops.
-            Some(thread) if thread.thread().id() == std::thread::current().id() => Ok(()),
-            Some(thread) => thread.join().unwrap_or_else(|_| self.shared.check()),
-            None => self.shared.check(),
+        if let Some(thread) = thread {
+            // The last owner may be a closure that the committer itself drops. A panic is in `check`.
+            let _ = thread.join();
         }
+        self.shared.check()
     }
 }
 

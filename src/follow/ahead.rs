@@ -1,9 +1,10 @@
 //! What this site has sent home and not yet got back (R9), and what the primary asked it to hold: its
 //! own copy must not answer for it. Pure: notes, answers, holds, releases.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use crate::catalog::Touch;
+use crate::hash::{HashMap, HashSet};
 use crate::id::{Gen, Name, ObjectId};
 
 /// Numbers of notes that are holds: they are not of this site's requests, and in no catalog.
@@ -74,12 +75,12 @@ impl Ahead {
             }
             let id = HOLDS | self.next_hold;
             self.next_hold += 1;
-            let awaits = Awaits::Releases(HashMap::from([(touch.clone(), generation)]));
+            let awaits = Awaits::Releases(HashMap::from_iter([(touch.clone(), generation)]));
             self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
             self.awaited.entry(touch.clone()).or_default().insert(id);
             self.held.insert(touch.clone(), id);
             self.adrift.insert(id);
-            self.extend(id, vec![touch], HashSet::new());
+            self.extend(id, vec![touch], HashSet::default());
         }
     }
 
@@ -346,12 +347,12 @@ mod tests {
     }
     fn noted(id: u64, n: u8) -> Ahead {
         let mut ahead = Ahead::default();
-        ahead.note(id, vec![touch(n)], HashSet::from([ObjectId::ROOT]));
+        ahead.note(id, vec![touch(n)], HashSet::from_iter([ObjectId::ROOT]));
         ahead
     }
 
     fn none() -> HashSet<ObjectId> {
-        HashSet::new()
+        HashSet::default()
     }
 
     #[test]
@@ -401,7 +402,7 @@ mod tests {
     fn a_new_stream_releases_what_is_not_in_force_but_no_doubt() {
         let mut ahead = noted(1, 7);
         ahead.answered(1, vec![(touch(7), Gen(5))], none());
-        ahead.note(2, vec![touch(8)], HashSet::new());
+        ahead.note(2, vec![touch(8)], HashSet::default());
         ahead.doubt(2);
         assert!(ahead.in_force(vec![(touch(7), Gen(9))], Gen(9)).is_empty());
         let released = ahead.in_force(vec![], Gen(4));
@@ -431,7 +432,7 @@ mod tests {
         assert!(ahead.below(ObjectId::from_bytes([1; 16])));
         let (id, touches) = ahead.adrift().pop().unwrap();
         assert_eq!(touches, vec![touch(7)]);
-        ahead.place(id, HashSet::from([ObjectId::from_bytes([2; 16])]));
+        ahead.place(id, HashSet::from_iter([ObjectId::from_bytes([2; 16])]));
         assert!(!ahead.below(ObjectId::from_bytes([1; 16])));
         assert!(ahead.below(ObjectId::from_bytes([2; 16])));
         ahead.set_adrift();
@@ -456,7 +457,7 @@ mod tests {
     fn what_the_primary_names_is_ahead_too() {
         let mut ahead = noted(1, 7);
         let entry = Touch::Entry(ObjectId::from_bytes([3; 16]), Name::new(b"n").unwrap());
-        ahead.answered(1, vec![(entry, Gen(5))], HashSet::from([ObjectId::from_bytes([3; 16])]));
+        ahead.answered(1, vec![(entry, Gen(5))], HashSet::from_iter([ObjectId::from_bytes([3; 16])]));
         assert!(ahead.entry(ObjectId::from_bytes([3; 16]), &Name::new(b"n").unwrap()));
         assert!(ahead.object(ObjectId::from_bytes([3; 16])), "the directory's own times");
         ahead.remove(1);

@@ -1,13 +1,12 @@
 //! The share's one writer at a copy: spools records, settles the disk, lets releases take effect.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compare::Compare;
@@ -16,11 +15,13 @@ use super::settle::{Settler, Stock};
 use super::{Follow, FollowError, RETRY, RETRY_MAX, Result, lock};
 use crate::catalog::{Change, Debt, Head, Inline, Record, Touch};
 use crate::clock::BootTime;
+use crate::hash::{HashMap, HashSet};
 use crate::id::{Gen, Hash, ObjectId, Position, Seq, Version};
 use crate::link::share::SnapEntry;
 use crate::object::{Kind, Object};
 use crate::tree::content::hash_bytes;
 use crate::tree::{Spot, Tree};
+use crate::work;
 
 /// Marks are cleared together: one sync of the file system for all of a second.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -112,7 +113,7 @@ pub(super) struct Applier<T: Tree> {
     fill_to: Option<Seq>,
 }
 
-pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, runtime: &Handle, mut inbox: mpsc::Receiver<Job>) {
+pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, mut inbox: mpsc::Receiver<Job>) {
     let mut applier = Applier::new(follow.clone());
     let mut wait = RETRY;
     while let Err(error) = applier.take_up() {
@@ -123,7 +124,7 @@ pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, runtime: &Handle, mut inbox:
     }
     loop {
         applier.follow.note(|progress| progress.stopped = None);
-        let mut job = next(runtime, &mut inbox);
+        let mut job = next(&mut inbox);
         if follow.stopped() {
             break;
         }
@@ -141,8 +142,8 @@ pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, runtime: &Handle, mut inbox:
 }
 
 /// The next job; `Idle` after a while without one, for the sweep.
-fn next(runtime: &Handle, inbox: &mut mpsc::Receiver<Job>) -> Step {
-    match runtime.block_on(async { tokio::time::timeout(SWEEP, inbox.recv()).await }) {
+fn next(inbox: &mut mpsc::Receiver<Job>) -> Step {
+    match work::block_on(async { tokio::time::timeout(SWEEP, inbox.recv()).await }) {
         Ok(Some(job)) => Step::Job(job),
         Ok(None) | Err(_) => Step::Idle,
     }
@@ -163,7 +164,7 @@ impl<T: Tree> Applier<T> {
             follow,
             stock: Stock::default(),
             dirty: VecDeque::new(),
-            settled: HashSet::new(),
+            settled: HashSet::default(),
             waiting: Vec::new(),
             barriers: Vec::new(),
             pledges: Vec::new(),
@@ -323,7 +324,7 @@ impl<T: Tree> Applier<T> {
         let mut batch = follow.shelf.batch();
         batch.keep_locals(true);
         let mut touches = Vec::new();
-        let mut debts: HashMap<ObjectId, Debt> = HashMap::new();
+        let mut debts: HashMap<ObjectId, Debt> = HashMap::default();
         let mut gone = Vec::new();
         // A job that failed halfway comes again: its records are here, its releases are not.
         let releases = records.iter().flat_map(|(record, _)| &record.releases);
@@ -499,7 +500,7 @@ impl<T: Tree> Applier<T> {
         }
         while !self.dirty.is_empty() {
             let many = self.dirty.len().min(SETTLE_MAX);
-            let mut seen = HashSet::new();
+            let mut seen = HashSet::default();
             let touches: Vec<Touch> =
                 self.dirty.range(..many).filter(|touch| seen.insert(*touch)).cloned().collect();
             let mut settler = Settler::new(&*follow.tree, &follow.shelf, &mut self.stock);
@@ -688,7 +689,7 @@ impl<T: Tree> Applier<T> {
         });
         let until = BootTime(self.follow.clock.boot().0 + *wait);
         while self.follow.clock.boot() < until && !self.follow.stopped() {
-            std::thread::park_timeout(Duration::from_millis(100));
+            work::pause(Duration::from_millis(100));
         }
         *wait = (*wait * 2).min(RETRY_MAX);
     }

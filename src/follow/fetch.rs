@@ -15,9 +15,10 @@ use super::{Follow, FollowError, lock};
 use crate::id::{Hash, ObjectId, Version};
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
-use crate::link::{Class, Links};
+use crate::link::{Class, Net};
 use crate::tree::content::Hasher;
 use crate::tree::{Spot, Tree};
+use crate::work;
 
 /// Contents asked for at once in the small lane, and their bytes together.
 const MANY: usize = 256;
@@ -47,7 +48,7 @@ enum FetchError {
     Stopped,
 }
 
-pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>, lane: Lane) {
+pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>, lane: Lane) {
     let mut rested = follow.clock.boot();
     while !follow.stopped() {
         let now = follow.clock.boot();
@@ -68,12 +69,13 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>, lane
         };
         if wants.is_empty() {
             tokio::select! {
+                biased;
                 () = owing => {}
                 () = tokio::time::sleep(REST) => {}
             }
             continue;
         }
-        let fetched = fetch(&follow, &links, &wants).await;
+        let fetched = fetch(&follow, &*links, &wants).await;
         let again = match &fetched {
             Ok(again) => again.clone(),
             Err(_) => wants.iter().map(|(id, _)| *id).collect(),
@@ -99,7 +101,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>, lane
 /// Asks for some contents and hands over what comes. Says what is to be asked for again.
 async fn fetch<T: Tree>(
     follow: &Arc<Follow<T>>,
-    links: &Links,
+    links: &dyn Net,
     wants: &[(ObjectId, Version)],
 ) -> Result<Vec<ObjectId>, FetchError> {
     let source = lock(&follow.source).clone();
@@ -206,7 +208,7 @@ async fn take_large<T: Tree>(
     let (pieces, mut inbox) = mpsc::channel::<Bytes>(PIECES);
     let writer = {
         let follow = follow.clone();
-        tokio::task::spawn_blocking(move || -> Result<Hash, FollowError> {
+        work::blocking(move || -> Result<Hash, FollowError> {
             let done = write_large(&*follow.tree, id, &mut inbox);
             if let Err(error) = &done {
                 // A part of it is in nobody's use, and in the way of others.
@@ -254,7 +256,7 @@ fn write_large<T: Tree>(
     let failed = |source| FollowError::Write { what: id.to_string(), source };
     let mut stage = tree.stage(id)?;
     let mut hasher = Hasher::new();
-    while let Some(bytes) = inbox.blocking_recv() {
+    while let Some(bytes) = work::block_on(inbox.recv()) {
         stage.write_all(&bytes).map_err(failed)?;
         hasher.update(&bytes);
     }

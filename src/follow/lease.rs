@@ -14,9 +14,10 @@ use crate::hold::{LEASE, Moment, Taker};
 use crate::id::{Gen, Seq};
 use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{Grant, LeaseAsk, LeaseSay, MESSAGE_MAX, Renew, lease_ask, lease_say};
-use crate::link::{Class, Links, Peer};
+use crate::link::{Class, Net, Remote};
 use crate::route::Certainty;
 use crate::tree::Tree;
+use crate::work;
 
 /// A lease is asked for again after so long.
 const RENEW: Duration = Duration::from_millis(1500);
@@ -169,13 +170,14 @@ impl<T: Tree> Follow<T> {
     }
 }
 
-pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
+pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
     while !follow.stopped() {
         // Also if nobody reads: a primary that has just started hears that there is no old lease (R11).
         let wanted = lock(&follow.terms).strict && follow.lease.following.load(Ordering::Acquire);
         let peer = links.peer(&follow.config.primary).filter(|peer| wanted && peer.up());
         let Some(peer) = peer else {
             tokio::select! {
+                biased;
                 () = follow.lease.wanted.notified() => {}
                 () = follow.stopping.notified() => {}
             }
@@ -184,7 +186,8 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
             continue;
         };
         let ended = tokio::select! {
-            ended = session(&follow, &peer) => ended,
+            biased;
+            ended = session(&follow, &*peer) => ended,
             () = follow.stopping.notified() => Ok(()),
         };
         if let Err(error) = ended {
@@ -195,7 +198,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
 }
 
 /// One connection's worth of leases.
-async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
+async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &dyn Remote) -> Result<(), PullError> {
     // Opening the stream says so (R11).
     lock(&follow.lease.taker).drop_lease();
     let (asks, body) = sender(ASK_MAX);
@@ -251,7 +254,7 @@ fn place<T: Tree>(follow: &Arc<Follow<T>>) {
         return;
     }
     let follow = follow.clone();
-    tokio::task::spawn_blocking(move || {
+    work::aside(move || {
         if let Err(error) = follow.place_holds() {
             tracing::warn!(share = %follow.config.share, %error, "listings are forwarded");
         }

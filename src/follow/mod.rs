@@ -25,7 +25,6 @@ mod succeed;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,11 +38,13 @@ use tokio::sync::{Notify, mpsc};
 use crate::catalog::{CatalogError, Shelf, Touch};
 use crate::clock::{BootTime, Clock};
 use crate::effect::{Change, Depth, Read};
+use crate::hash::HashSet;
 use crate::id::{Gen, ObjectId, RelPath, ShareId, SiteId};
-use crate::link::Links;
+use crate::link::Net;
 use crate::object::Kind;
 use crate::route::Standing;
 use crate::tree::{Tree, TreeError};
+use crate::work::{self, Thread};
 
 /// Symbolic links followed on one walk, as the kernel does.
 const LINKS_MAX: usize = 40;
@@ -187,7 +188,7 @@ pub struct Follow<T: Tree> {
     keeping: Notify,
     stop: AtomicBool,
     stopping: Notify,
-    applier: Mutex<Option<std::thread::JoinHandle<()>>>,
+    applier: Mutex<Option<Thread>>,
 }
 
 /// Contents are not fetched before `until`.
@@ -208,25 +209,21 @@ impl<T: Tree> Follow<T> {
         terms: Terms,
         shelf: Arc<Shelf>,
         tree: Arc<T>,
-        links: Arc<Links>,
+        links: Arc<dyn Net>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
         let (follow, inbox) = Self::take_up(config, shelf, tree, clock)?;
         follow.reconfigure(terms);
         let applier = follow.clone();
-        let runtime = tokio::runtime::Handle::current();
-        let handle = std::thread::Builder::new()
-            .name(format!("follow {}", follow.config.share))
-            .spawn(move || applier::run(&applier, &runtime, inbox))
-            .map_err(|source| FollowError::Read {
-                what: "starting the share's thread".into(),
-                source,
-            })?;
+        let name = format!("follow {}", follow.config.share);
+        let handle = work::thread(name, move || applier::run(&applier, inbox)).map_err(|source| {
+            FollowError::Read { what: "starting the share's thread".into(), source }
+        })?;
         *lock(&follow.applier) = Some(handle);
-        tokio::spawn(pull::run(follow.clone(), links.clone()));
-        tokio::spawn(lease::run(follow.clone(), links.clone()));
-        tokio::spawn(fetch::run(follow.clone(), links.clone(), Lane::Small));
-        tokio::spawn(fetch::run(follow.clone(), links, Lane::Large));
+        work::spawn(pull::run(follow.clone(), links.clone()));
+        work::spawn(lease::run(follow.clone(), links.clone()));
+        work::spawn(fetch::run(follow.clone(), links.clone(), Lane::Small));
+        work::spawn(fetch::run(follow.clone(), links, Lane::Large));
         Ok(follow)
     }
 
@@ -549,7 +546,7 @@ fn follow_link(target: &[u8], names: &mut Vec<crate::id::Name>, above: &mut Vec<
 
 /// Every directory above some touches, for reads that list.
 fn above(shelf: &Shelf, touches: &[Touch]) -> Result<HashSet<ObjectId>> {
-    let mut above = HashSet::new();
+    let mut above = HashSet::default();
     let mut next: Vec<ObjectId> = Vec::new();
     for touch in touches {
         match touch {

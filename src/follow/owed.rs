@@ -1,8 +1,9 @@
 //! The contents this copy awaits (R25), in the order in which they became due.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use crate::catalog::{CatalogError, Debt, Shelf};
+use crate::hash::HashMap;
 use crate::id::{ObjectId, Seq, Version};
 
 /// Contents up to this size travel in the small lane and are held in memory till they are written.

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use rand::Rng;
 use tokio::sync::oneshot;
 
 use super::applier::Job;
@@ -21,9 +19,10 @@ use crate::link::share::{
     Ack, Barrier, Beat, Feed, Follow as Ask, KEPT_MAX, MESSAGE_MAX, Pledge, Sent, Snap, SnapStart, feed,
     snap,
 };
-use crate::link::{Class, Links, Peer};
+use crate::link::{Class, Net, Remote};
 use crate::object::Object;
 use crate::tree::Tree;
+use crate::work;
 
 /// A site without a lease or a link for this long is cut off (R13).
 const CUT_OFF: Duration = Duration::from_secs(5);
@@ -62,15 +61,16 @@ impl PullError {
     }
 }
 
-pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
+pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
     let begun = follow.clock.boot();
     let mut wait = RETRY;
     while !follow.stopped() {
-        let error = match connect(&follow, &links, begun).await {
+        let error = match connect(&follow, &*links, begun).await {
             Ok(peer) => {
                 let tried = follow.clock.boot();
                 let ended = tokio::select! {
-                    ended = session(&follow, &links, &peer) => ended,
+                    biased;
+                    ended = session(&follow, &*links, &*peer) => ended,
                     () = follow.stopping.notified() => Err(PullError::Stopped),
                 };
                 follow.lease.may_be_asked_for(false);
@@ -96,8 +96,9 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
                 progress.last_error = Some(error.to_string());
             }
         });
-        let jitter = rand::rng().random_range(0.5..1.0);
+        let jitter = 0.5 + work::random_part() / 2.0;
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait.mul_f64(jitter)) => {}
             () = follow.stopping.notified() => {}
         }
@@ -109,9 +110,9 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<Links>) {
 /// what is here is served as it is (R9, R13).
 async fn connect<T: Tree>(
     follow: &Follow<T>,
-    links: &Links,
+    links: &dyn Net,
     begun: BootTime,
-) -> Result<Arc<Peer>, PullError> {
+) -> Result<Arc<dyn Remote>, PullError> {
     let Some(peer) = links.peer(&follow.config.primary) else { return Err(PullError::Down) };
     follow.lease.set_link(peer.up(), follow.clock.boot());
     if peer.up() {
@@ -126,11 +127,11 @@ async fn connect<T: Tree>(
 }
 
 pub(super) async fn ask(
-    peer: &Peer,
+    peer: &dyn Remote,
     class: Class,
     path: String,
     body: Body,
-) -> Result<Response<Incoming>, PullError> {
+) -> Result<Response<Body>, PullError> {
     let request = Request::builder().method(Method::POST).uri(path).body(body);
     let request = request.map_err(|error| PullError::Peer { what: "asking", why: error.to_string() })?;
     let response = peer
@@ -146,7 +147,11 @@ pub(super) async fn ask(
 }
 
 /// One connection's worth of following.
-async fn session<T: Tree>(follow: &Arc<Follow<T>>, links: &Links, peer: &Peer) -> Result<(), PullError> {
+async fn session<T: Tree>(
+    follow: &Arc<Follow<T>>,
+    links: &dyn Net,
+    peer: &dyn Remote,
+) -> Result<(), PullError> {
     compare_maps(follow, links);
     let head = follow.shelf.head();
     let (asks, body) = sender(ANSWER_MAX);
@@ -170,7 +175,7 @@ async fn session<T: Tree>(follow: &Arc<Follow<T>>, links: &Links, peer: &Peer) -
 }
 
 /// Ends what this site knows no outcome of.
-async fn barrier<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
+async fn barrier<T: Tree>(follow: &Arc<Follow<T>>, peer: &dyn Remote) -> Result<(), PullError> {
     let doubts = lock(&follow.ahead).in_doubt();
     if doubts.is_empty() {
         return Ok(());
@@ -192,16 +197,16 @@ async fn put<T: Tree>(follow: &Follow<T>, job: Job) -> Result<(), PullError> {
 }
 
 /// A primary whose map promises something else keeps none of our promises (R10).
-fn compare_maps<T: Tree>(follow: &Follow<T>, links: &Links) {
+fn compare_maps<T: Tree>(follow: &Follow<T>, links: &dyn Net) {
     let Config { share, primary } = &follow.config;
     follow.lease.set_at_odds(links.disagrees(primary, share));
 }
 
 async fn journal<T: Tree>(
     follow: &Arc<Follow<T>>,
-    links: &Links,
-    peer: &Peer,
-    response: Response<Incoming>,
+    links: &dyn Net,
+    peer: &dyn Remote,
+    response: Response<Body>,
     asks: FrameSender,
 ) -> Result<(), PullError> {
     follow.note(|progress| {
@@ -350,7 +355,7 @@ pub(super) fn read_sent(sent: &Sent) -> Result<(Record, Vec<Inline>), PullError>
 }
 
 /// Compares trees, and goes on from there.
-async fn compare<T: Tree>(follow: &Arc<Follow<T>>, peer: &Peer) -> Result<(), PullError> {
+async fn compare<T: Tree>(follow: &Arc<Follow<T>>, peer: &dyn Remote) -> Result<(), PullError> {
     follow.note(|progress| progress.doing = "comparing with the primary copy");
     let path = format!("/v1/share/{}/snapshot", follow.config.share);
     let response = ask(peer, Class::Bulk, path, Body::Empty).await?;

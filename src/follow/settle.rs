@@ -6,12 +6,13 @@
 
 mod park;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use super::FollowError;
 use crate::catalog::{Batch, Debt, Shelf, Touch};
+use crate::hash::{HashMap, HashSet};
 use crate::id::{Hash, Name, ObjectId, RelPath, Version};
 use crate::object::{Found, Kind, Local, LocalHandle, Object};
 use crate::tree::content::hash_reader;
@@ -99,10 +100,10 @@ impl<'a, T: Tree> Settler<'a, T> {
             tree,
             shelf,
             stock,
-            locals: HashMap::new(),
-            handles: HashMap::new(),
-            dirs: HashMap::new(),
-            placing: HashSet::new(),
+            locals: HashMap::default(),
+            handles: HashMap::default(),
+            dirs: HashMap::default(),
+            placing: HashSet::default(),
             buffer: Vec::new(),
             out: Outcome::default(),
             adopt: false,

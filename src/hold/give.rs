@@ -10,11 +10,12 @@
 //!          to who has caught up (R6); or join: it has dropped its lease
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::counted;
 use crate::clock::BootTime;
+use crate::hash::HashMap;
 use crate::id::SiteId;
 
 /// One thing that was asked of every peer that had a lease.
@@ -75,7 +76,7 @@ impl Giver {
         Self {
             lease,
             peers: BTreeMap::new(),
-            open: HashMap::new(),
+            open: HashMap::default(),
             next: 1,
             old: given.then(|| BootTime(now.0 + counted(lease))),
             unheard: copies.iter().cloned().collect(),

@@ -313,6 +313,7 @@ impl Connection {
             return self.gone();
         }
         let (site, class, addr) = (self.site.clone(), self.class, self.address);
+        let request = request.map(Body::from);
         self.acceptor.inbound.call(Caller { site, class, session, addr }, request).await
     }
     async fn hello(&self, request: Request<Incoming>) -> Response<Body> {

@@ -24,7 +24,7 @@ use super::refuse::{Reason, Refusal};
 use super::status::{Direction, PeerFault, PeerState};
 use super::stream::{Fault, FaultCell, Tcp, Watched, prepare};
 use super::{Class, Core, Session, Terms, lock};
-use crate::body::{Body, collect};
+use crate::body::{Body, BoxError, collect};
 use crate::clock::BootTime;
 use crate::id::SiteId;
 
@@ -62,7 +62,7 @@ pub enum SendError {
     NotSent { site: SiteId, class: Class, why: &'static str },
     /// It may have arrived and may have been done.
     #[error("the {} link to {site} broke before the answer came: {source}", .class.as_str())]
-    Lost { site: SiteId, class: Class, source: hyper::Error },
+    Lost { site: SiteId, class: Class, source: BoxError },
 }
 
 impl SendError {
@@ -160,7 +160,7 @@ impl Peer {
                     if refused_stream(&source) {
                         return Err(not_sent("takes no more requests"));
                     }
-                    Err(SendError::Lost { site: site(), class, source })
+                    Err(SendError::Lost { site: site(), class, source: source.into() })
                 }
             },
         }

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use crate::body::{Body, BoxError};
@@ -131,7 +130,7 @@ impl http_body::Body for FrameBody {
 }
 
 /// Reads frames from a body, no further ahead than the frame asked for.
-pub struct FrameReader<B = Incoming> {
+pub struct FrameReader<B = Body> {
     body: B,
     frames: Deframer,
     /// Bytes of payload that were announced and not read yet.

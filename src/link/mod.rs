@@ -35,7 +35,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -115,8 +114,56 @@ pub trait Inbound: Send + Sync + 'static {
     fn call(
         &self,
         from: Caller,
-        request: http::Request<Incoming>,
+        request: http::Request<Body>,
     ) -> BoxFuture<'static, http::Response<Body>>;
+}
+
+/// The sites that can be asked from here, as the rooms above see them: [`Links`], or a model.
+pub trait Net: Send + Sync + 'static {
+    /// A site that this one dials.
+    fn peer(&self, site: &SiteId) -> Option<Arc<dyn Remote>>;
+    /// Whether a site's map describes a share otherwise than ours, as far as its last hello tells.
+    fn disagrees(&self, site: &SiteId, share: &ShareId) -> bool;
+}
+
+/// One of them.
+pub trait Remote: Send + Sync {
+    /// Whether the control connection is there.
+    fn up(&self) -> bool;
+    fn watch(&self) -> watch::Receiver<Up>;
+    /// Sends a request and waits for the head of its answer. Fails at once if the connection is not
+    /// there. The URI needs a path only.
+    fn send(
+        &self,
+        class: Class,
+        request: http::Request<Body>,
+    ) -> BoxFuture<'_, Result<http::Response<Body>, SendError>>;
+}
+
+impl Net for Links {
+    fn peer(&self, site: &SiteId) -> Option<Arc<dyn Remote>> {
+        Self::peer(self, site).map(|peer| peer as Arc<dyn Remote>)
+    }
+    fn disagrees(&self, site: &SiteId, share: &ShareId) -> bool {
+        Self::disagrees(self, site, share)
+    }
+}
+
+impl Remote for Peer {
+    fn up(&self) -> bool {
+        Self::up(self)
+    }
+    fn watch(&self) -> watch::Receiver<Up> {
+        Self::watch(self)
+    }
+    fn send(
+        &self,
+        class: Class,
+        request: http::Request<Body>,
+    ) -> BoxFuture<'_, Result<http::Response<Body>, SendError>> {
+        let sent = Self::send(self, class, request);
+        Box::pin(async move { Ok(sent.await?.map(Body::from)) })
+    }
 }
 
 /// Links cannot start.

@@ -1,9 +1,10 @@
 //! What one pass is about to write to the journal, over the catalog as it is: later looks of the same
 //! pass see what earlier ones found.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::{Batch, CatalogError, Change, Inline, Release, Shelf};
+use crate::hash::{HashMap, HashSet};
 use crate::id::{Name, ObjectId, RelPath};
 use crate::object::{Local, LocalHandle, Object};
 
@@ -37,13 +38,13 @@ impl<'a> Draft<'a> {
             shelf,
             changes: Vec::new(),
             inline: Vec::new(),
-            names: HashMap::new(),
-            objects: HashMap::new(),
-            links: HashMap::new(),
-            handles: HashMap::new(),
-            locals: HashMap::new(),
-            fresh: HashSet::new(),
-            recorded: HashSet::from([ObjectId::ROOT]),
+            names: HashMap::default(),
+            objects: HashMap::default(),
+            links: HashMap::default(),
+            handles: HashMap::default(),
+            locals: HashMap::default(),
+            fresh: HashSet::default(),
+            recorded: HashSet::from_iter([ObjectId::ROOT]),
         }
     }
 

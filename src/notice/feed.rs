@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::supply::content;
 use super::tail::Missed;
@@ -20,6 +19,7 @@ use crate::link::share::{
     SnapStart, Start, feed, snap,
 };
 use crate::tree::Tree;
+use crate::work;
 
 /// A copy hears where the journal ends at least this often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ impl<T: Tree> Notice<T> {
         self: Arc<Self>,
         from: Origin,
         what: &str,
-        request: Request<Incoming>,
+        request: Request<Body>,
     ) -> Response<Body> {
         match what {
             "journal" => self.journal(from.site, request).await,
@@ -72,7 +72,7 @@ impl<T: Tree> Notice<T> {
         }
     }
 
-    async fn journal(self: Arc<Self>, site: SiteId, request: Request<Incoming>) -> Response<Body> {
+    async fn journal(self: Arc<Self>, site: SiteId, request: Request<Body>) -> Response<Body> {
         let mut asked = FrameReader::new(request.into_body());
         let follow = match asked.next::<Follow>(ASK_MAX).await {
             Ok(Some(follow)) => follow,
@@ -105,8 +105,8 @@ impl<T: Tree> Notice<T> {
         }
         let (feeds, body) = sender(MESSAGE_MAX);
         let acked = Arc::new(std::sync::Mutex::new(at));
-        tokio::spawn(self.clone().take_acks(site.clone(), asked, acked.clone()));
-        tokio::spawn(async move {
+        work::spawn(self.clone().take_acks(site.clone(), asked, acked.clone()));
+        work::spawn(async move {
             match self.stream(at, &feeds, &acked).await {
                 Err(FeedError::Closed) | Ok(()) => {}
                 Err(error) => {
@@ -252,12 +252,11 @@ impl<T: Tree> Notice<T> {
             );
         }
         let (feeds, body) = sender(MESSAGE_MAX);
-        let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || {
-            match self.send_snapshot(&site, &runtime, &feeds) {
+        work::aside(move || {
+            match self.send_snapshot(&site, &feeds) {
                 // The reader has gone: nobody to tell.
                 Ok(()) => {
-                    let _ = runtime.block_on(feeds.finish());
+                    let _ = work::block_on(feeds.finish());
                 }
                 Err(error) => {
                     tracing::warn!(share = %self.config.share, peer = %site, %error, "a snapshot broke off");
@@ -267,12 +266,7 @@ impl<T: Tree> Notice<T> {
         Response::new(body)
     }
 
-    fn send_snapshot(
-        &self,
-        site: &SiteId,
-        runtime: &tokio::runtime::Handle,
-        feeds: &FrameSender,
-    ) -> Result<(), FeedError> {
+    fn send_snapshot(&self, site: &SiteId, feeds: &FrameSender) -> Result<(), FeedError> {
         let snapshot = self.shelf.snapshot()?;
         let head: Head = snapshot.head();
         // Pins the records after the snapshot until the copy says more (R29).
@@ -284,7 +278,7 @@ impl<T: Tree> Notice<T> {
         let totals = self.shelf.totals();
         let put = |kind| {
             let snap = Snap { kind: Some(kind) };
-            runtime.block_on(feeds.send(&snap)).map_err(|_| FeedError::Closed)
+            work::block_on(feeds.send(&snap)).map_err(|_| FeedError::Closed)
         };
         put(snap::Kind::Start(SnapStart {
             epoch: head.at.epoch.0,
@@ -319,7 +313,7 @@ impl<T: Tree> Notice<T> {
 
 /// What this site has of a journal behind a position, once: for a copy that is to become the primary
 /// (R35). 409 if the position is not in it.
-pub async fn records(shelf: Arc<Shelf>, request: Request<Incoming>) -> Response<Body> {
+pub async fn records(shelf: Arc<Shelf>, request: Request<Body>) -> Response<Body> {
     let mut asked = FrameReader::new(request.into_body());
     let Ok(Some(ask)) = asked.next::<Follow>(ASK_MAX).await else {
         return answer(StatusCode::BAD_REQUEST, "the request must begin with a position");
@@ -332,7 +326,7 @@ pub async fn records(shelf: Arc<Shelf>, request: Request<Incoming>) -> Response<
         Err(error) => return answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     }
     let (feeds, body) = sender(MESSAGE_MAX);
-    tokio::spawn(async move {
+    work::spawn(async move {
         let mut done = at.seq;
         loop {
             let from = shelf.clone();

@@ -1,12 +1,10 @@
 //! Leases of a strict share's copies, and what they are asked to hold (R5, R6, R10, R11). What is
 //! decided is `hold`'s; here are the connections.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::sync::{Notify, mpsc};
 
 use super::feed::answer;
@@ -15,6 +13,7 @@ use super::{IN_FORCE_MAX, Notice, Result, lock};
 use crate::body::Body;
 use crate::catalog;
 use crate::clock::BootTime;
+use crate::hash::HashMap;
 use crate::hold::{Giver, LEASE, Question, Renewal, Stream};
 use crate::id::SiteId;
 use crate::link::frames::{FrameReader, sender};
@@ -22,6 +21,7 @@ use crate::link::share::{
     Fresh, Grant, HoldAsk, LeaseAsk, LeaseSay, MESSAGE_MAX, Renew, lease_ask, lease_say,
 };
 use crate::tree::Tree;
+use crate::work;
 
 /// Messages that wait for a copy to take them; one that is further behind is cut off and loses its lease.
 const QUEUE: usize = 1024;
@@ -107,6 +107,7 @@ impl<T: Tree> Notice<T> {
             };
             let Some(due) = due else { return };
             tokio::select! {
+                biased;
                 () = stirred => {}
                 () = tokio::time::sleep(due.since(now)) => {}
             }
@@ -122,6 +123,7 @@ impl<T: Tree> Notice<T> {
             let now = self.clock.boot();
             let Some(until) = lock(&self.leases.giver).quiet_until(now) else { return };
             tokio::select! {
+                biased;
                 () = stirred => {}
                 () = tokio::time::sleep(until.since(now)) => {}
             }
@@ -129,11 +131,7 @@ impl<T: Tree> Notice<T> {
     }
 
     /// A copy's connection for leases.
-    pub(super) async fn lease(
-        self: Arc<Self>,
-        site: SiteId,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+    pub(super) async fn lease(self: Arc<Self>, site: SiteId, request: Request<Body>) -> Response<Body> {
         if !self.is_strict() {
             return answer(StatusCode::CONFLICT, "the share is relaxed: nobody needs a lease");
         }
@@ -148,9 +146,9 @@ impl<T: Tree> Notice<T> {
             stream
         };
         self.leases.stirred.notify_waiters();
-        tokio::spawn(self.hear(site, stream, FrameReader::new(request.into_body())));
+        work::spawn(self.hear(site, stream, FrameReader::new(request.into_body())));
         let (says, body) = sender(MESSAGE_MAX);
-        tokio::spawn(async move {
+        work::spawn(async move {
             while let Some(say) = waiting.recv().await {
                 if says.send(&say).await.is_err() {
                     return;

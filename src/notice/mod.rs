@@ -32,10 +32,9 @@ pub use feed::records;
 pub use resign::Resigning;
 pub use supply::content;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use minter::Minter;
 use table::{Above, Held, Table};
@@ -44,10 +43,12 @@ use tail::Tail;
 use crate::catalog::{CatalogError, Shelf, Touch};
 use crate::clock::Clock;
 use crate::effect::{Change, Reach, Target};
+use crate::hash::HashMap;
 use crate::id::{Gen, Name, ObjectId, RelPath, ShareId, SiteId};
 use crate::link::Session;
 use crate::object::{Found, Kind};
 use crate::tree::{Place, Resolved, Tree, TreeError};
+use crate::work::{self, Bell, Thread};
 
 /// Most marks told at the start of a journal stream; beyond it the copy waits for releases.
 const IN_FORCE_MAX: usize = 10_000;
@@ -141,7 +142,7 @@ pub struct Notice<T: Tree> {
     minter: Minter,
     locks: Arc<locks::EntryLocks>,
     table: Mutex<Table>,
-    wake: Condvar,
+    wake: Bell,
     tail: Tail,
     flushes: Mutex<HashMap<u64, tokio::sync::oneshot::Sender<()>>>,
     next_flush: AtomicU64,
@@ -155,7 +156,7 @@ pub struct Notice<T: Tree> {
     /// Held by every change from its begin to its end, and by whoever lets none begin.
     gate: Arc<tokio::sync::RwLock<()>>,
     stop: AtomicBool,
-    worker: Mutex<Option<std::thread::JoinHandle<()>>>,
+    worker: Mutex<Option<Thread>>,
 }
 
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
@@ -182,7 +183,7 @@ impl<T: Tree> Notice<T> {
             minter,
             locks: Arc::default(),
             table: Mutex::default(),
-            wake: Condvar::new(),
+            wake: Bell::default(),
             tail: Tail::new(head.at.seq),
             flushes: Mutex::default(),
             next_flush: AtomicU64::new(1),
@@ -208,13 +209,11 @@ impl<T: Tree> Notice<T> {
             }
         }
         let worker = notice.clone();
-        let handle = std::thread::Builder::new()
-            .name(format!("notice {}", notice.config.share))
-            .spawn(move || worker.run())
-            .map_err(|source| NoticeError::Read {
-                what: "starting the share's thread".into(),
-                source,
-            })?;
+        let name = format!("notice {}", notice.config.share);
+        let handle = work::thread(name, move || worker.run()).map_err(|source| NoticeError::Read {
+            what: "starting the share's thread".into(),
+            source,
+        })?;
         *lock(&notice.worker) = Some(handle);
         notice.pledge_marks();
         Ok(notice)
@@ -263,7 +262,7 @@ impl<T: Tree> Notice<T> {
     /// Ends the worker after what it is doing now.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        self.wake.notify_all();
+        self.wake.ring();
     }
 
     pub fn share(&self) -> &ShareId {
@@ -283,7 +282,7 @@ impl<T: Tree> Notice<T> {
     /// Looks over the whole share again, in the background.
     pub fn rescan(&self) {
         self.scan_wanted.store(true, Ordering::SeqCst);
-        self.wake.notify_all();
+        self.wake.ring();
     }
 
     /// Before the server hears of a change: what it touches is found on the disk, changes of the same
@@ -481,7 +480,7 @@ impl<T: Tree> Notice<T> {
             return Err(NoticeError::Task);
         }
         lock(&self.table).flush(ticket);
-        self.wake.notify_all();
+        self.wake.ring();
         wait.await.map_err(|_| NoticeError::Task)?;
         Ok(self.shelf.head())
     }
@@ -515,12 +514,12 @@ impl<T: Tree> Notice<T> {
             drop(flying);
             self.landed.notify_waiters();
         }
-        self.wake.notify_all();
+        self.wake.ring();
     }
 }
 
-async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| NoticeError::Task)?
+async fn blocking<R: Send + 'static>(run: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    work::blocking(run).await.map_err(|_| NoticeError::Task)?
 }
 
 /// One change between its mark and its outcome. Dropped without a word, its outcome is unknown (R18).
@@ -582,7 +581,7 @@ impl<T: Tree> Ticket<T> {
         let awaits = self.land();
         match kept {
             Some(kept) if sync => self.wait_for(kept).await?,
-            kept => drop(kept.map(tokio::spawn)),
+            kept => drop(kept.map(work::spawn)),
         }
         Ok(awaits)
     }
@@ -593,7 +592,7 @@ impl<T: Tree> Ticket<T> {
     }
 
     async fn wait_for(&self, kept: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let kept = tokio::spawn(kept);
+        let kept = work::spawn(kept);
         match tokio::time::timeout(pledge::WAIT, kept).await {
             Ok(done) => done.map_err(|_| NoticeError::Task),
             Err(_) => Err(NoticeError::NotDurable { many: 1 }),
@@ -619,7 +618,7 @@ impl<T: Tree> Ticket<T> {
             return;
         }
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(self.keep())),
+            Ok(_) => drop(work::spawn(self.keep())),
             Err(_) => self.notice.unpledge(self.generation),
         }
     }

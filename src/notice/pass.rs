@@ -2,7 +2,7 @@
 //! A hint only says where to look; what is so is found out here, and finding nothing is an answer
 //! too, so a doubled hint costs time and never correctness.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use super::draft::{DEPTH_MAX, Draft, Entry};
 use super::{Minter, NoticeError};
 use crate::catalog::{Inline, Shelf, Touch};
 use crate::clock::{Clock, WallTime};
+use crate::hash::{HashMap, HashSet};
 use crate::id::{Epoch, Hash, Name, ObjectId, RelPath, Seq, Version};
 use crate::object::{Found, Kind, Local, Object, Stamp};
 use crate::tree::content::Hasher;
@@ -89,18 +90,18 @@ impl<'a, T: Tree> Pass<'a, T> {
             clock,
             epoch: shelf.meta().epoch,
             draft: Draft::new(shelf),
-            vacated: HashMap::new(),
-            visited: HashMap::new(),
-            shaky: HashMap::new(),
+            vacated: HashMap::default(),
+            visited: HashMap::default(),
+            shaky: HashMap::default(),
             named: Vec::new(),
             deferred: Vec::new(),
-            dirs: HashMap::new(),
+            dirs: HashMap::default(),
             stirred: BTreeSet::new(),
             expand: Vec::new(),
             unsettled: Vec::new(),
             thorough: false,
             unscanned: false,
-            lost: HashSet::new(),
+            lost: HashSet::default(),
             distrust: None,
             read: Tally::default(),
             buffer: Vec::new(),

@@ -10,7 +10,7 @@
 //! A change that is in here is not shown at the primary: reads that depend on it wait. At the copies it is
 //! held. Not here: what a copy does before it says so (`follow`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::id::{Gen, ObjectId, SiteId};
 use crate::link::share::{Feed, Pledge, feed};
 use crate::object::Kind;
 use crate::tree::{Resolved, Tree};
+use crate::work;
 
 /// A client waits no longer than this for copies that are not there; what it asked for stays in here.
 pub(super) const WAIT: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ pub(super) struct Pledges {
 struct Open {
     changes: BTreeMap<Gen, Waiting>,
     /// How many streams of the journal each copy reads.
-    following: HashMap<SiteId, usize>,
+    following: BTreeMap<SiteId, usize>,
     /// Changes were answered that too few sites have.
     degraded: bool,
 }
@@ -53,9 +54,9 @@ struct Open {
 /// A change that is not durable at enough sites, as far as is known.
 #[derive(Default)]
 struct Waiting {
-    touches: HashSet<Touch>,
+    touches: BTreeSet<Touch>,
     /// The directories it is somewhere below.
-    within: HashSet<ObjectId>,
+    within: BTreeSet<ObjectId>,
     /// It may be anywhere.
     anywhere: bool,
     /// What the copies were asked; not before it is in the journal.
@@ -240,7 +241,7 @@ impl<T: Tree> Notice<T> {
         let waiting = Waiting { anywhere: true, ..Waiting::default() };
         lock(&self.pledges.open).changes.insert(generation, waiting);
         let notice = self.clone();
-        tokio::spawn(async move { notice.keep(generation, Vec::new(), true).await });
+        work::spawn(async move { notice.keep(generation, Vec::new(), true).await });
     }
 
     /// Sees to it that a change which the server has dealt with is durable at enough sites, however

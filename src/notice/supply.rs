@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::Result;
 use crate::body::Body;
@@ -16,6 +15,7 @@ use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
 use crate::object::Object;
 use crate::tree::{Place, Spot, Tree};
+use crate::work;
 
 /// Longest message of wants.
 const WANTS_MAX: usize = 64 << 10;
@@ -23,11 +23,7 @@ const WANTS_MAX: usize = 64 << 10;
 const PIECE: usize = 256 * 1024;
 
 /// Answers a request for contents from this disk, at the primary or (for one that is to become it) at a copy.
-pub fn content<T: Tree>(
-    shelf: &Arc<Shelf>,
-    tree: &Arc<T>,
-    request: Request<Incoming>,
-) -> Response<Body> {
+pub fn content<T: Tree>(shelf: &Arc<Shelf>, tree: &Arc<T>, request: Request<Body>) -> Response<Body> {
     Arc::new(Supplier { shelf: shelf.clone(), tree: tree.clone() }).content(request)
 }
 
@@ -37,11 +33,11 @@ struct Supplier<T> {
 }
 
 impl<T: Tree> Supplier<T> {
-    fn content(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    fn content(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
         let (answers, body) = sender(WANTS_MAX);
         let answers = Arc::new(answers);
         let mut asked = FrameReader::new(request.into_body());
-        tokio::spawn(async move {
+        work::spawn(async move {
             loop {
                 let wants = match asked.next::<Wants>(WANTS_MAX).await {
                     Ok(Some(Wants { wants })) => wants,
@@ -50,10 +46,9 @@ impl<T: Tree> Supplier<T> {
                 };
                 let supplier = self.clone();
                 let answers = answers.clone();
-                let runtime = tokio::runtime::Handle::current();
-                let sent = tokio::task::spawn_blocking(move || {
+                let sent = work::blocking(move || {
                     for want in &wants {
-                        supplier.supply(want, &runtime, &answers)?;
+                        supplier.supply(want, &answers)?;
                     }
                     Ok::<(), Stopped>(())
                 });
@@ -69,12 +64,7 @@ impl<T: Tree> Supplier<T> {
         Response::new(body)
     }
 
-    fn supply(
-        &self,
-        want: &Want,
-        runtime: &tokio::runtime::Handle,
-        answers: &FrameSender,
-    ) -> Result<(), Stopped> {
+    fn supply(&self, want: &Want, answers: &FrameSender) -> Result<(), Stopped> {
         let none = |supply: Supply| Content {
             id: want.id.clone(),
             version: want.version,
@@ -82,20 +72,20 @@ impl<T: Tree> Supplier<T> {
             supply: supply as i32,
         };
         let Ok(id) = ObjectId::try_from(&want.id[..]) else {
-            return runtime.block_on(answers.send(&none(Supply::Gone))).map_err(|_| Stopped);
+            return work::block_on(answers.send(&none(Supply::Gone))).map_err(|_| Stopped);
         };
         let opened = self.open_recorded(id);
         let (object, mut file) = match opened {
             Ok(Opened::File(object, file)) => (object, file),
             Ok(Opened::Gone) => {
-                return runtime.block_on(answers.send(&none(Supply::Gone))).map_err(|_| Stopped);
+                return work::block_on(answers.send(&none(Supply::Gone))).map_err(|_| Stopped);
             }
             Ok(Opened::Later) => {
-                return runtime.block_on(answers.send(&none(Supply::Later))).map_err(|_| Stopped);
+                return work::block_on(answers.send(&none(Supply::Later))).map_err(|_| Stopped);
             }
             Err(error) => {
                 tracing::warn!(share = %self.shelf.share(), %id, %error, "content cannot be read");
-                return runtime.block_on(answers.send(&none(Supply::Later))).map_err(|_| Stopped);
+                return work::block_on(answers.send(&none(Supply::Later))).map_err(|_| Stopped);
             }
         };
         let head = Content { version: object.version.0, size: object.size, ..none(Supply::Whole) };
@@ -114,17 +104,16 @@ impl<T: Tree> Supplier<T> {
             }
             left -= len as u64;
             // What was promised is sent in full, so that the stream stays in step; `whole` tells.
-            runtime
-                .block_on(async {
-                    if let Some(head) = head.take() {
-                        answers.send(&head).await?;
-                    }
-                    if len > 0 { answers.send_bytes(Bytes::from(piece)).await } else { Ok(()) }
-                })
-                .map_err(|_| Stopped)?;
+            work::block_on(async {
+                if let Some(head) = head.take() {
+                    answers.send(&head).await?;
+                }
+                if len > 0 { answers.send_bytes(Bytes::from(piece)).await } else { Ok(()) }
+            })
+            .map_err(|_| Stopped)?;
         }
         let whole = !broken && self.unchanged(&object, &file);
-        runtime.block_on(answers.send(&ContentEnd { whole })).map_err(|_| Stopped)
+        work::block_on(answers.send(&ContentEnd { whole })).map_err(|_| Stopped)
     }
 
     /// Opens an object's file where the catalog has it, if the disk still agrees.

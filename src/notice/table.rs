@@ -17,12 +17,13 @@
 
 mod hold;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub(super) use self::hold::{Above, Ask, Held};
 use crate::catalog::Touch;
 use crate::clock::BootTime;
+use crate::hash::HashMap;
 use crate::hold::Question;
 use crate::id::{Gen, ObjectId};
 
@@ -339,7 +340,7 @@ mod tests {
             let mut table = Table::default();
             let mut generation = Gen(0);
             let mut flying: Vec<u8> = Vec::new();
-            let mut last_change: HashMap<u8, Gen> = HashMap::new();
+            let mut last_change: HashMap<u8, Gen> = HashMap::default();
             let mut looks: Vec<(Closing, Gen)> = Vec::new();
             for (step, n) in steps {
                 match step {

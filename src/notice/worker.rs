@@ -1,17 +1,17 @@
 //! The share's one writer: takes hints in the order in which their changes were answered (R20), makes
 //! passes, commits, publishes, and clears marks once the disk is synced (R23).
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::pass::Pass;
 use super::scan::Scan;
-use super::table::{Closing, Hint, Job, Table};
+use super::table::{Closing, Hint, Job};
 use super::{Notice, NoticeError, Result, lock};
 use crate::catalog::{self, Inline, Record, Release, Touch};
 use crate::clock::BootTime;
+use crate::hash::{HashMap, HashSet};
 use crate::id::{Gen, ObjectId, Version};
 use crate::link::share::{Feed, Sent, Small, feed};
 use crate::tree::{Tree, TreeError};
@@ -61,8 +61,8 @@ impl<T: Tree> Notice<T> {
             paused: false,
             scans: 0,
             scanned: 0,
-            unplaced: HashMap::new(),
-            closed: HashMap::new(),
+            unplaced: HashMap::default(),
+            closed: HashMap::default(),
             swept: now,
             trimmed: now,
         };
@@ -96,12 +96,10 @@ impl<T: Tree> Worker<T> {
             }
             let sweep = if self.closed.is_empty() { TRIM } else { SWEEP };
             let due = table.next_due().map_or(sweep, |due| due.since(now).min(sweep));
-            let (guard, timeout) = notice
-                .wake
-                .wait_timeout(table, due.max(Duration::from_millis(1)))
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let most = due.max(Duration::from_millis(1));
+            let (guard, over) = notice.wake.wait_timeout(&notice.table, table, most);
             table = guard;
-            if timeout.timed_out() && due >= sweep {
+            if over && due >= sweep {
                 return Vec::new();
             }
         }
@@ -144,9 +142,15 @@ impl<T: Tree> Worker<T> {
         if self.scan.take().is_some() || away {
             notice.scan_wanted.store(true, Ordering::SeqCst);
         }
-        let table = lock(&notice.table);
-        let stopped = |_: &mut Table| !notice.stop.load(Ordering::SeqCst);
-        drop(notice.wake.wait_timeout_while(table, RETRY, stopped));
+        let until = BootTime(notice.clock.boot().0 + RETRY);
+        let mut table = lock(&notice.table);
+        loop {
+            let left = until.since(notice.clock.boot());
+            if left.is_zero() || notice.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            table = notice.wake.wait_timeout(&notice.table, table, left).0;
+        }
     }
 
     /// Looks at what hints name and journals what differs.
@@ -182,7 +186,7 @@ impl<T: Tree> Worker<T> {
         pass.lost = self.lost()?;
         pass.unscanned = self.scan.is_some() || notice.scan_wanted.load(Ordering::SeqCst);
         let mut closings = Vec::new();
-        let mut again: HashMap<Touch, Hint> = HashMap::new();
+        let mut again: HashMap<Touch, Hint> = HashMap::default();
         // All before the first read: what one hint has read answers for the others as well.
         let open: Vec<Option<Closing>> = {
             let table = lock(&notice.table);
@@ -220,7 +224,7 @@ impl<T: Tree> Worker<T> {
 
     /// Objects that still have no name after a scan that would have found them.
     fn lost(&mut self) -> Result<HashSet<ObjectId>> {
-        let mut lost = HashSet::new();
+        let mut lost = HashSet::default();
         for (id, scan) in std::mem::take(&mut self.unplaced) {
             let shelf = &self.notice.shelf;
             if shelf.object(id)?.is_none() || !shelf.links(id)?.is_empty() {

@@ -19,6 +19,7 @@ use super::{Away, HttpSite, Part, Taken};
 use crate::body::{Body, collect};
 use crate::effect::{Change, Depth, Effect};
 use crate::wire::http::{encode_into, strip_hop_by_hop};
+use crate::work;
 
 /// Request bodies up to this, and answers up to [`SMALL_ANSWER`], may take the control connection.
 pub const SMALL_BODY: u64 = 8 * 1024;
@@ -49,7 +50,7 @@ pub async fn forward(taken: Taken) -> Response<Body> {
         None => read(taken, away).await,
         Some(change) => {
             // Once it may have been sent it is seen through even if the client goes away.
-            match tokio::spawn(changed(taken, near, change)).await {
+            match work::spawn(changed(taken, near, change)).await {
                 Ok(response) => response,
                 Err(error) => {
                     tracing::error!(share = %share.share, "forwarded change: {error}");

@@ -9,6 +9,7 @@ use super::seam::{Awaits, Home, HomeTicket, Outcome};
 use super::{Caller, HttpSite, Part, Taken, answer, near};
 use crate::body::Body;
 use crate::effect::Change;
+use crate::work;
 
 /// How a change ended, for who asked for it.
 pub struct Ended {
@@ -48,7 +49,7 @@ pub async fn change(taken: Taken) -> Ended {
         Ok(request) => request,
         Err(early) => return not_begun(*early),
     };
-    let seen_through = tokio::spawn(carry(site.clone(), slot, home, change, from, request));
+    let seen_through = work::spawn(carry(site.clone(), slot, home, change, from, request));
     match seen_through.await {
         Ok(ended) => ended,
         Err(error) => {

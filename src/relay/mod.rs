@@ -26,7 +26,7 @@ use crate::body::Body;
 use crate::effect::{Change, Effect, Read};
 use crate::id::{ShareId, SiteId};
 use crate::route::{Access, Certainty, Clients, Facts, Role, Route, Standing, route};
-use crate::server::Upstream;
+use crate::server::Serves;
 use crate::wire::http::{Classified, Conditions, Move, Refusal, SiteShares, classify, conditions};
 
 pub use self::peer::Caller;
@@ -37,7 +37,7 @@ pub struct HttpSite {
     pub shares: SiteShares,
     /// In the order of `shares`.
     pub slots: Vec<ShareHttp>,
-    pub upstream: Arc<Upstream>,
+    pub upstream: Arc<dyn Serves>,
     /// What the server is told as its Host, instead of what the client said.
     pub host: Option<HeaderValue>,
     pub codec: Codec,

@@ -18,6 +18,7 @@ use crate::server::{ServerError, Target};
 use crate::wire::http::{
     Classified, Place, ShareUrl, Touches, drop_conditions, encode_into, strip_hop_by_hop,
 };
+use crate::work;
 
 /// What is in no share.
 pub async fn pass(site: &HttpSite, changes: bool, mut parts: Parts, body: Body) -> Response<Body> {
@@ -27,7 +28,7 @@ pub async fn pass(site: &HttpSite, changes: bool, mut parts: Parts, body: Body) 
         let path = parts.uri.path_and_query().cloned();
         parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
-    match site.upstream.send(Request::from_parts(parts, body)).await {
+    match site.upstream.clone().serve(Request::from_parts(parts, body)).await {
         Ok(mut response) => {
             strip_hop_by_hop(response.headers_mut());
             *response.version_mut() = Version::HTTP_11;
@@ -74,7 +75,7 @@ pub async fn ask(
     request: Request<Body>,
 ) -> Result<Response<Body>, ServerError> {
     let host = request.headers().get(header::HOST).cloned();
-    let response = site.upstream.send(request).await?;
+    let response = site.upstream.clone().serve(request).await?;
     let known = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
     let server = match site.upstream.target() {
         Target::Tcp { host, .. } => host.as_str(),
@@ -153,7 +154,7 @@ pub async fn fence(
         let mut fenced = fence.cached(path, follow);
         if fenced == Fenced::Unknown {
             let (fence, path) = (fence.clone(), path.clone());
-            let looked = tokio::task::spawn_blocking(move || fence.look(&path, follow)).await;
+            let looked = work::blocking(move || fence.look(&path, follow)).await;
             // Only a panic or the end of the runtime makes no answer.
             fenced = looked.unwrap_or(Fenced::Gone);
         }

@@ -21,7 +21,7 @@ use crate::catalog::Touch;
 use crate::clock::{BootTime, Clock, WallTime};
 use crate::id::{Gen, Name, ObjectId, RelPath};
 use crate::link::Session;
-use crate::server::{Limits, Target};
+use crate::server::{Limits, Target, Upstream};
 use crate::wire::http::ShareUrl;
 
 struct Still;

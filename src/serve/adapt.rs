@@ -13,7 +13,7 @@ use crate::effect::{Change, Read};
 use crate::embedded::{Embedded, Tags};
 use crate::follow::{AheadTicket, Follow, FollowError};
 use crate::id::{ObjectId, RelPath, ShareId, SiteId, Version};
-use crate::link::{self, Links};
+use crate::link::{self, Net};
 use crate::notice::{Notice, NoticeError, Origin, Ticket};
 use crate::object::Found;
 use crate::relay::Caller;
@@ -22,12 +22,12 @@ use crate::relay::seam::{
     Outcome, Standing, Wire, WireError,
 };
 use crate::server::Connect;
-use crate::tree::{Contains, Disk, Tree, TreeError};
+use crate::tree::{Contains, Tree, TreeError};
 
 /// The primary's side of a share, for `relay`.
-pub struct AtHome(pub Arc<Notice<Disk>>);
+pub struct AtHome<T: Tree>(pub Arc<Notice<T>>);
 
-impl Home for AtHome {
+impl<T: Tree> Home for AtHome<T> {
     fn begin<'a>(
         &'a self,
         change: &'a Change,
@@ -48,9 +48,9 @@ impl Home for AtHome {
     }
 }
 
-struct HomeChange(Ticket<Disk>);
+struct HomeChange<T: Tree>(Ticket<T>);
 
-impl HomeTicket for HomeChange {
+impl<T: Tree> HomeTicket for HomeChange<T> {
     fn answered(self: Box<Self>, outcome: Outcome) -> BoxFuture<'static, Result<Awaits, HomeError>> {
         async move { self.0.answered(outcome == Outcome::Done).await.map_err(home_error) }.boxed()
     }
@@ -101,9 +101,9 @@ fn full(error: &CatalogError) -> bool {
 }
 
 /// A copy's side of a share, for `relay`.
-pub struct AtCopy(pub Arc<Follow<Disk>>);
+pub struct AtCopy<T: Tree>(pub Arc<Follow<T>>);
 
-impl Near for AtCopy {
+impl<T: Tree> Near for AtCopy<T> {
     fn standing(&self, read: &Read) -> Standing {
         self.0.standing(read)
     }
@@ -120,9 +120,9 @@ impl Near for AtCopy {
     }
 }
 
-struct NearChange(AheadTicket<Disk>);
+struct NearChange<T: Tree>(AheadTicket<T>);
 
-impl NearTicket for NearChange {
+impl<T: Tree> NearTicket for NearChange<T> {
     fn answered(self: Box<Self>, awaits: Awaits) {
         self.0.answered(awaits);
     }
@@ -133,7 +133,7 @@ impl NearTicket for NearChange {
 
 /// The link to one site, for `relay`.
 pub struct ToSite {
-    pub links: Arc<Links>,
+    pub links: Arc<dyn Net>,
     pub site: SiteId,
 }
 
@@ -165,9 +165,9 @@ impl Wire for ToSite {
 }
 
 /// A share's directory, for what clients may reach.
-pub struct Fenceline(pub Arc<Disk>);
+pub struct Fenceline<T: Tree>(pub Arc<T>);
 
-impl Fenceline {
+impl<T: Tree> Fenceline<T> {
     fn ask(&self, path: &RelPath, follow: bool, cached: bool) -> Fenced {
         let asked = if follow {
             self.0.contains(path, cached)
@@ -192,7 +192,7 @@ impl Fenceline {
     }
 }
 
-impl Fence for Fenceline {
+impl<T: Tree> Fence for Fenceline<T> {
     fn cached(&self, path: &RelPath, follow: bool) -> Fenced {
         self.ask(path, follow, true)
     }

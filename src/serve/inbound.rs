@@ -6,42 +6,68 @@ use std::sync::{Arc, OnceLock, Weak};
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, FutureExt};
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
-use super::Site;
 use crate::body::Body;
-use crate::id::ShareId;
-use crate::link::{self, Inbound, Links};
+use crate::id::{ShareId, SiteId};
+use crate::link::{self, Inbound, Net};
 use crate::notice::{Notice, Origin};
 use crate::relay::{Caller, HttpRelay, seam};
-use crate::tree::Disk;
+use crate::tree::Tree;
 
 /// What there is to ask; replaced as a whole at a reload.
-#[derive(Default)]
-pub struct Rooms {
+pub struct Rooms<T: Tree> {
     /// The rooms are built: what is not among them is not at this site.
     pub open: bool,
-    pub homes: BTreeMap<ShareId, Arc<Notice<Disk>>>,
+    pub homes: BTreeMap<ShareId, Arc<Notice<T>>>,
     pub relay: Option<Arc<HttpRelay>>,
     /// They own whoever has this.
-    pub links: Weak<Links>,
+    pub links: Weak<dyn Net>,
+}
+
+impl<T: Tree> Default for Rooms<T> {
+    fn default() -> Self {
+        let links: Weak<crate::link::Links> = Weak::new();
+        Self { open: false, homes: BTreeMap::new(), relay: None, links }
+    }
 }
 
 /// Empty until the rooms are built: the links listen before.
-#[derive(Clone, Default)]
-pub struct Dispatch {
-    rooms: Arc<ArcSwap<Rooms>>,
-    site: Arc<OnceLock<Weak<Site>>>,
+pub struct Dispatch<T: Tree> {
+    rooms: Arc<ArcSwap<Rooms<T>>>,
+    leader: Arc<OnceLock<Weak<dyn Leader>>>,
 }
 
-impl Dispatch {
-    pub fn set(&self, rooms: Rooms) {
+/// Answers what sites ask each other about who leads a share, and about copies.
+pub trait Leader: Send + Sync {
+    fn knows(&self, what: &str) -> bool;
+    fn inbound(
+        self: Arc<Self>,
+        from: SiteId,
+        share: ShareId,
+        what: String,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Response<Body>>;
+}
+
+impl<T: Tree> Dispatch<T> {
+    pub fn set(&self, rooms: Rooms<T>) {
         self.rooms.store(Arc::new(rooms));
     }
 
     /// The site is whole. Once.
-    pub fn open(&self, site: &Arc<Site>) {
-        let _once = self.site.set(Arc::downgrade(site));
+    pub fn open(&self, leader: Weak<dyn Leader>) {
+        let _once = self.leader.set(leader);
+    }
+}
+
+impl<T: Tree> Default for Dispatch<T> {
+    fn default() -> Self {
+        Self { rooms: Arc::default(), leader: Arc::default() }
+    }
+}
+impl<T: Tree> Clone for Dispatch<T> {
+    fn clone(&self) -> Self {
+        Self { rooms: self.rooms.clone(), leader: self.leader.clone() }
     }
 }
 
@@ -51,14 +77,10 @@ fn refuse(status: StatusCode, text: String) -> Response<Body> {
     response
 }
 
-impl Inbound for Dispatch {
-    fn call(
-        &self,
-        from: link::Caller,
-        request: Request<Incoming>,
-    ) -> BoxFuture<'static, Response<Body>> {
+impl<T: Tree> Inbound for Dispatch<T> {
+    fn call(&self, from: link::Caller, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
         let rooms = self.rooms.load_full();
-        let site = self.site.get().and_then(Weak::upgrade);
+        let leader = self.leader.get().and_then(Weak::upgrade);
         async move {
             let path = request.uri().path().to_owned();
             let Some((share, what)) =
@@ -69,9 +91,9 @@ impl Inbound for Dispatch {
             let Ok(share) = share.parse::<ShareId>() else {
                 return refuse(StatusCode::BAD_REQUEST, "no share has such a name".into());
             };
-            let Some(site) = site.filter(|_| rooms.open) else {
+            if !rooms.open {
                 return refuse(StatusCode::SERVICE_UNAVAILABLE, "this site is starting".into());
-            };
+            }
             if what == "http" || what.starts_with("http/") {
                 let Some(relay) = &rooms.relay else {
                     return refuse(
@@ -84,10 +106,14 @@ impl Inbound for Dispatch {
                     link::Class::Bulk => seam::Class::Bulk,
                 };
                 let caller = Caller { site: from.site, class, session: from.session };
-                return relay.serve_peer(&caller, &share, request.map(Body::from)).await;
+                return relay.serve_peer(&caller, &share, request).await;
             }
-            if Site::knows(what) && (what != "content" || !rooms.homes.contains_key(&share)) {
-                return site.inbound(&from.site, &share, what, request).await;
+            let leader = leader.filter(|leader| leader.knows(what));
+            if let Some(leader) =
+                leader.filter(|_| what != "content" || !rooms.homes.contains_key(&share))
+            {
+                let what = what.to_owned();
+                return leader.inbound(from.site, share, what, request).await;
             }
             let Some(home) = rooms.homes.get(&share) else {
                 return refuse(
@@ -101,7 +127,7 @@ impl Inbound for Dispatch {
                     format!("{} holds no copy of {share} by this site's map", from.site),
                 );
             }
-            let at_odds = |links: Arc<Links>| links.disagrees(&from.site, &share);
+            let at_odds = |links: Arc<dyn Net>| links.disagrees(&from.site, &share);
             if what == "lease" && rooms.links.upgrade().is_some_and(at_odds) {
                 return refuse(
                     StatusCode::CONFLICT,

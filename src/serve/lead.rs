@@ -17,9 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt};
 use http::{Method, Request, StatusCode};
 use prost::Message as _;
 
+use super::inbound::Leader;
 use super::share::Part;
 use super::{ServeError, Site, blocking, terms};
 use crate::body::{Body, collect};
@@ -487,18 +489,13 @@ impl Site {
         self.pauses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Whether it is asked about the lead of a share, or of a copy.
-    pub(super) fn knows(what: &str) -> bool {
-        ["lead", "who", "step-down", "hand-over", "report", "records", "content"].contains(&what)
-    }
-
-    /// What another site asks of that kind.
-    pub(super) async fn inbound(
+    /// What another site asks about the lead of a share, or of a copy.
+    async fn answer(
         self: Arc<Self>,
         from: &SiteId,
         share: &ShareId,
         what: &str,
-        request: Request<hyper::body::Incoming>,
+        request: Request<Body>,
     ) -> http::Response<Body> {
         let part = self.map.load().shares.get(share).and_then(|row| row.at(from)).is_some();
         if !part {
@@ -667,6 +664,22 @@ impl Site {
                 false
             }
         }
+    }
+}
+
+impl Leader for Site {
+    fn knows(&self, what: &str) -> bool {
+        ["lead", "who", "step-down", "hand-over", "report", "records", "content"].contains(&what)
+    }
+
+    fn inbound(
+        self: Arc<Self>,
+        from: SiteId,
+        share: ShareId,
+        what: String,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, http::Response<Body>> {
+        async move { self.answer(&from, &share, &what, request).await }.boxed()
     }
 }
 

@@ -40,7 +40,7 @@ use crate::notice::NoticeError;
 use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, ShareHttp};
 use crate::route::{self, Clients};
 use crate::server::{Limits, Target, Upstream};
-use crate::tree::TreeError;
+use crate::tree::{Disk, TreeError};
 use crate::wire::http::{Move, PathError, ShareUrl, SiteShares};
 use crate::{admin, door};
 
@@ -101,7 +101,7 @@ pub struct Site {
     secret: Secret,
     catalog: Arc<Catalog>,
     links: Arc<Links>,
-    dispatch: Dispatch,
+    dispatch: Dispatch<Disk>,
     /// As it was read.
     text: ArcSwap<Map>,
     /// The same, with the primaries where the catalog knows them to be (R33).
@@ -170,7 +170,8 @@ impl Site {
         }
         site.publish();
         let site = Arc::new(site);
-        site.dispatch.open(&site);
+        let leader: std::sync::Weak<dyn inbound::Leader> = Arc::downgrade(&(site.clone() as Arc<_>));
+        site.dispatch.open(leader);
         site.tasks.spawn(site.clone().tell_others());
         let socket = row.cluster.state.join("control.sock");
         let steer: Arc<dyn admin::Steer> = site.clone();

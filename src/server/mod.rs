@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -85,6 +86,28 @@ impl ServerError {
     /// Whether the server is to blame.
     fn of_the_server(&self) -> bool {
         !matches!(self, Self::Busy { .. } | Self::Client { .. } | Self::ClientSilent { .. })
+    }
+}
+
+/// What answers requests at this site: [`Upstream`], or a model.
+pub trait Serves: Send + Sync + 'static {
+    /// Sends a request, whose URI must be in origin form, and waits for the head of the answer.
+    fn serve(
+        self: Arc<Self>,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, ServerError>>;
+    fn target(&self) -> &Target;
+}
+
+impl Serves for Upstream {
+    fn serve(
+        self: Arc<Self>,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, ServerError>> {
+        Box::pin(async move { Self::send(&self, request).await })
+    }
+    fn target(&self) -> &Target {
+        Self::target(self)
     }
 }
 

@@ -150,14 +150,14 @@ struct Answers {
 }
 
 impl Inbound for Answers {
-    fn call(&self, from: Caller, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    fn call(&self, from: Caller, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
         self.callers.lock().unwrap().push(from.clone());
         let flooded = self.flooded.clone();
         async move {
             let path = request.uri().path().to_owned();
             Response::new(match path.split('/').collect::<Vec<_>>()[..] {
                 ["", "who"] => Body::text(format!("{} {}", from.site, from.class.as_str())),
-                ["", "echo"] => request.into_body().into(),
+                ["", "echo"] => request.into_body(),
                 ["", "never"] => std::future::pending().await,
                 ["", "flood", mib] => flood(mib.parse().unwrap(), flooded),
                 _ => Body::Empty,
