@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod compare;
 pub mod daemon;
 pub mod disk;
+pub mod history;
 pub mod http;
 pub mod lab;
 pub mod load;
