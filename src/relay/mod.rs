@@ -31,6 +31,9 @@ use crate::wire::http::{Classified, Conditions, Move, Refusal, SiteShares, class
 
 pub use self::peer::Caller;
 
+/// On an answer of a copy that cannot know whether it is what the primary has (R13).
+const CUT_OFF: HeaderValue = HeaderValue::from_static("nearshare;hit;detail=\"cut off\"");
+
 /// What a site does over HTTP: one value a map, replaced as a whole at a reload.
 pub struct HttpSite {
     pub site: SiteId,
@@ -166,7 +169,8 @@ impl HttpRelay {
         let facts = share.facts(&classified.effect, &parts);
         let route = route(&classified.effect, &facts);
         let diverted = matches!(route, Route::Divert | Route::DivertPlain);
-        if diverted && facts.certainty == Certainty::CutOffServe {
+        let cut_off = diverted && facts.certainty == Certainty::CutOffServe;
+        if cut_off {
             metrics::counter!("nearshare_reads_cut_off_total", "share" => share.share.to_string())
                 .increment(1);
         }
@@ -175,13 +179,17 @@ impl HttpRelay {
             path = %classified.path(), ?route, "request"
         );
         let taken = Taken { site: site.clone(), slot, client, classified, parts, body, from: None };
-        let response = match route {
+        let mut response = match route {
             Route::Pass | Route::Divert => near::divert(taken, false).await,
             Route::DivertPlain => near::divert(taken, true).await,
             Route::Home => home::client(taken).await,
             Route::Forward => forward::forward(taken).await,
             Route::Refuse(why) => answer::away(share, why),
         };
+        if cut_off {
+            // RFC 9211: who asked can tell that this may be old.
+            response.headers_mut().append("cache-status", CUT_OFF);
+        }
         (Some((route, changes)), response)
     }
 }

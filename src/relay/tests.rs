@@ -187,14 +187,14 @@ impl Drop for FakeTicket {
     }
 }
 
-struct FakeNear(Log, Mutex<Standing>);
+struct FakeNear(Log, Mutex<Standing>, Mutex<Certainty>);
 
 impl Near for FakeNear {
     fn standing(&self, _: &Read) -> Standing {
         *self.1.lock().unwrap()
     }
     fn certainty(&self) -> Certainty {
-        Certainty::Relaxed
+        *self.2.lock().unwrap()
     }
     fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>> {
         Box::pin(async move {

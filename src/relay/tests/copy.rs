@@ -18,7 +18,8 @@ where
 {
     let log = Log::default();
     let hq = site("hq", "/srv/eng", origin(log.clone(), answer).await, home(&log), &log);
-    let near = Arc::new(FakeNear(log.clone(), Mutex::new(Standing::Current)));
+    let near =
+        Arc::new(FakeNear(log.clone(), Mutex::new(Standing::Current), Mutex::new(Certainty::Relaxed)));
     let wire = Arc::new(FakeWire {
         log: log.clone(),
         up: Mutex::new(true),
@@ -76,6 +77,25 @@ async fn reads_are_near_while_the_copy_is_current() {
     }
     *two.near.1.lock().unwrap() = Standing::Current;
     assert_eq!(ask(&two.lyon, "GET", "/e/f").await.0, 200);
+}
+
+/// R13: who reads at a site that is cut off can tell.
+#[tokio::test]
+async fn what_a_copy_answers_while_it_is_cut_off_is_marked() {
+    let two = two(true, ok).await;
+    let marked = async || {
+        let response = two.lyon.serve(client(), request("GET", "/e/f", Body::Empty)).await;
+        response.headers().get("cache-status").map(|field| field.to_str().unwrap().to_owned())
+    };
+    *two.near.2.lock().unwrap() = Certainty::CutOffServe;
+    assert_eq!(marked().await, None, "forwarded: the link is up again");
+    *two.wire.up.lock().unwrap() = false;
+    assert_eq!(marked().await.as_deref(), Some("nearshare;hit;detail=\"cut off\""));
+    *two.near.1.lock().unwrap() = Standing::Ahead;
+    assert_eq!(marked().await, None, "refused");
+    *two.near.1.lock().unwrap() = Standing::Current;
+    *two.near.2.lock().unwrap() = Certainty::Sure;
+    assert_eq!(marked().await, None);
 }
 
 #[tokio::test]
