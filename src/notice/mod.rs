@@ -379,23 +379,32 @@ impl<T: Tree> Notice<T> {
             true => self.above(parent, path)?,
             false => Vec::new(),
         };
-        let mut object = None;
-        if let Some(found) = found {
-            let known = self.shelf.by_handle(&found.handle)?;
-            if let Some(id) = known {
-                let one_way = found.kind == Kind::Directory || self.shelf.links(id)?.len() <= 1;
-                let above = if one_way { above.clone() } else { Vec::new() };
-                held.push(Held { touch: Touch::Object(id), above, object: None });
-            }
-            if found.kind == Kind::Symlink {
-                self.touch_target(path, held)?;
-            }
-            if found.kind == Kind::Directory {
-                let mint = || self.minter.mint(self.shelf.meta().epoch, &found.handle);
-                object = Some(known.unwrap_or_else(mint));
-            }
+        let entry = Touch::Entry(parent, name);
+        let Some(found) = found else {
+            held.push(Held { touch: entry, above, object: None });
+            return Ok(deep);
+        };
+        let known = self.shelf.by_handle(&found.handle)?;
+        let directory = found.kind == Kind::Directory;
+        let mint = || self.minter.mint(self.shelf.meta().epoch, &found.handle);
+        let object = directory.then(|| known.unwrap_or_else(mint));
+        if let Some(id) = known {
+            let above = match directory {
+                true => above.clone(),
+                false if above.is_empty() || self.shelf.links(id)?.len() > 1 => Vec::new(),
+                // What is read of it is read through its entry: a burst on one file asks once, although
+                // every change may make another object of it.
+                false => {
+                    let own = Above { dir: id, entry: Some(entry.clone()) };
+                    std::iter::once(own).chain(above.iter().cloned()).collect()
+                }
+            };
+            held.push(Held { touch: Touch::Object(id), above, object: None });
         }
-        held.push(Held { touch: Touch::Entry(parent, name), above, object });
+        if found.kind == Kind::Symlink {
+            self.touch_target(path, held)?;
+        }
+        held.push(Held { touch: entry, above, object });
         Ok(deep)
     }
 

@@ -61,12 +61,17 @@ impl Table {
     ) -> (Vec<Question>, Option<Ask>) {
         let mut waits = Vec::new();
         let mut wanted: Vec<Touch> = Vec::new();
-        for Held { touch, above, object } in held {
+        // Entries first, for objects to lean on.
+        let (entries, objects): (Vec<_>, Vec<_>) =
+            held.iter().partition(|held| matches!(held.touch, Touch::Entry(..)));
+        for Held { touch, above, object } in entries.into_iter().chain(objects) {
             let Some(mark) = self.marks.get_mut(touch) else { continue };
             mark.stirred = now;
-            let (alone, members) = (mark.question.is_none() && mark.cover.is_none(), mark.members);
+            // What may be reached on other ways as well leans on none of them.
+            let alone = mark.question.is_none() && (mark.cover.is_none() || above.is_empty());
+            let members = mark.members;
             if alone && !wanted.contains(touch) {
-                let wide = self.asked_above(above);
+                let wide = self.asked_above(above, &wanted);
                 match wide.or_else(|| self.widen(touch, above, &mut wanted, now)) {
                     Some(wide) => self.lean(touch, wide),
                     None => wanted.push(touch.clone()),
@@ -87,9 +92,10 @@ impl Table {
 
     /// The nearest hold that covers everything below one of these directories. An entry's covers what is
     /// below it only while nothing else comes there: see [`Self::take_along`].
-    fn asked_above(&self, above: &[Above]) -> Option<Touch> {
+    fn asked_above(&self, above: &[Above], wanted: &[Touch]) -> Option<Touch> {
         let both = |above: &Above| [Some(Touch::Object(above.dir)), above.entry.clone()];
-        above.iter().flat_map(both).flatten().find(|wide| self.is_asked(wide))
+        let asked = |wide: &Touch| self.is_asked(wide) || wanted.contains(wide);
+        above.iter().flat_map(both).flatten().find(asked)
     }
 
     /// The directory at an entry may be somewhere else after this change: what leans on the entry's hold
@@ -130,9 +136,10 @@ impl Table {
 
     fn waits_for(&self, touch: &Touch) -> Option<Question> {
         let mark = self.marks.get(touch)?;
-        let asked = match &mark.cover {
-            Some(wide) => self.marks.get(wide)?.question?,
-            None => mark.question?,
+        let asked = match (mark.question, &mark.cover) {
+            (Some(asked), _) => asked,
+            (None, Some(wide)) => self.marks.get(wide)?.question?,
+            (None, None) => return None,
         };
         match asked {
             Asked::Of(question) => Some(question),
@@ -250,7 +257,9 @@ impl Table {
             }
             let Some(mark) = self.marks.remove(&touch) else { continue };
             if let Some(wide) = mark.cover {
-                self.left(wide, now);
+                // A file leans on its own entry, which was stirred whenever it was.
+                let own = matches!((&touch, &wide), (Touch::Object(_), Touch::Entry(..)));
+                self.left(wide, if own { now } else { BootTime(now.0 + LINGER) });
             }
             self.untold.insert(touch.clone(), mark.generation);
             released.push((touch, mark.generation));
@@ -258,18 +267,19 @@ impl Table {
         released
     }
 
-    /// One that leaned on `wide` is gone.
-    fn left(&mut self, wide: Touch, now: BootTime) {
+    /// One that leaned on `wide` is gone. If it was the last, `wide` may go at `due`.
+    fn left(&mut self, wide: Touch, due: BootTime) {
         let Some(mark) = self.marks.get_mut(&wide) else { return };
         mark.members = mark.members.saturating_sub(1);
         if mark.members == 0 && mark.in_flight == 0 && mark.looked == Some(mark.begun) {
-            self.linger(wide, BootTime(now.0 + LINGER));
+            self.linger(wide, due);
         }
     }
 
     /// What peers that get a lease now must hold, at most `most`; `None` if it is more.
     pub fn to_hold(&self, most: usize) -> Option<Vec<(Touch, Gen)>> {
-        let marks = self.marks.iter().filter(|(_, mark)| mark.cover.is_none());
+        let apart = |mark: &super::Mark| mark.cover.is_none() || mark.question.is_some();
+        let marks = self.marks.iter().filter(|(_, mark)| apart(mark));
         let marks = marks.map(|(touch, mark)| (touch.clone(), mark.generation));
         let untold = self.untold.iter().map(|(touch, generation)| (touch.clone(), *generation));
         let all: Vec<_> = marks.chain(untold).take(most + 1).collect();
@@ -412,6 +422,52 @@ mod tests {
         land(&mut table, &below(1, "f"), 1000);
         assert_eq!(table.ripe(at(1100), |_| false).len(), 1);
         assert_eq!(table.ripe(at(1200), |_| false), vec![(own, Gen(3))]);
+    }
+
+    /// Servers that replace a file make another object of it each time.
+    #[test]
+    fn a_file_that_is_replaced_again_and_again_is_asked_about_once() {
+        let (mut table, (mut giver, ..)) = (Table::default(), giver());
+        let replaced = |n: u8| {
+            let held = below(1, "f");
+            let own = Above { dir: dir(n), entry: Some(held.touch.clone()) };
+            let above = std::iter::once(own).chain(held.above.clone()).collect();
+            [Held { touch: Touch::Object(dir(n)), above, object: None }, held]
+        };
+        let mut asked = Vec::new();
+        for n in 0..20 {
+            let held = replaced(100 + n);
+            let touches: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
+            table.begin(&touches, Gen(u64::from(n) + 1), false);
+            let ask = table.hold(&held, &mut giver, at(u64::from(n) * 20)).1;
+            asked.extend(ask.into_iter().flat_map(|ask| ask.touches));
+            held.iter().for_each(|held| land(&mut table, held, u64::from(n) * 20 + 1));
+            table.ripe(at(u64::from(n) * 20 + 2), |_| false);
+        }
+        assert_eq!(asked, vec![(below(1, "f").touch, Gen(1))]);
+        // All go together, 100 ms after the last.
+        assert!(table.ripe(at(480), |_| false).iter().all(|(touch, _)| *touch != below(1, "f").touch));
+        assert!(table.ripe(at(481), |_| false).contains(&(below(1, "f").touch, Gen(20))));
+        assert_eq!(table.len(), 0);
+    }
+
+    /// A file that has got another name meanwhile is asked about by itself.
+    #[test]
+    fn an_object_that_leans_on_its_entry_stands_alone_once_it_has_two() {
+        let (mut table, (mut giver, ..)) = (Table::default(), giver());
+        let entry = below(1, "f");
+        let own = Above { dir: dir(9), entry: Some(entry.touch.clone()) };
+        let object = Touch::Object(dir(9));
+        let leaning = Held { touch: object.clone(), above: vec![own], object: None };
+        table.begin(&[entry.touch.clone(), object.clone()], Gen(1), false);
+        let ask = table.hold(&[leaning, entry.clone()], &mut giver, at(0)).1.unwrap();
+        assert_eq!(ask.touches, vec![(entry.touch, Gen(1))]);
+        table.begin(std::slice::from_ref(&object), Gen(2), false);
+        let ask = table.hold(&[Held::alone(object.clone())], &mut giver, at(1)).1.unwrap();
+        assert_eq!(ask.touches, vec![(object.clone(), Gen(2))]);
+        assert!(table.to_hold(9).unwrap().contains(&(object.clone(), Gen(2))));
+        let (waits, none) = table.hold(&[Held::alone(object)], &mut giver, at(2));
+        assert_eq!((waits, none), (vec![ask.question], None));
     }
 
     proptest! {
