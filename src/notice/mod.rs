@@ -613,6 +613,15 @@ impl<T: Tree> Ticket<T> {
         self.land()
     }
 
+    /// The client broke off, and the connection to the server is closed: without all of the change it cannot
+    /// carry it out, but what it has begun it may still be tidying away.
+    pub fn broke_off(mut self) {
+        self.stage = Stage::Landed;
+        self.let_keep();
+        lock(&self.notice.table).broke_off(&self.touches);
+        self.notice.land(self.origin.as_ref());
+    }
+
     fn land(&mut self) -> Vec<(Touch, Gen)> {
         self.stage = Stage::Landed;
         self.let_keep();

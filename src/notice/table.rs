@@ -36,8 +36,9 @@ struct Mark {
     /// Counts the changes begun, so that a look can tell whether one began meanwhile.
     begun: u64,
     deep: bool,
-    /// Changes whose outcome nobody told (R18): looked at with back-off.
-    doubt: bool,
+    /// Of a change whose outcome nobody told (R18): looked at with back-off, and the look after so many is
+    /// believed.
+    doubt: Option<u32>,
     looks: u32,
     /// Looks in a row that found it unsettled.
     unsettled: u32,
@@ -94,6 +95,8 @@ impl Closing {
 /// A change in doubt is looked at again after 1, 2, 4 ... 60 s.
 const DOUBT_FIRST: Duration = Duration::from_secs(1);
 const DOUBT_MAX: Duration = Duration::from_secs(60);
+/// A server that was not sent all of a change can only be tidying up: after 1 + 2 + 4 s it has.
+const TIDYING_LOOKS: u32 = 3;
 /// What is unsettled is looked at again after 25, 50 ... 3200 ms: the first above the time stamps'
 /// granularity (R17), the others for a file that somebody keeps writing.
 const SETTLE: Duration = Duration::from_millis(25);
@@ -136,21 +139,28 @@ impl Table {
     /// The outcome is known: what the change touched is looked at, in this order. Says the
     /// generation up to which each touch will be released.
     pub fn answered(&mut self, touches: &[Touch]) -> Vec<(Touch, Gen)> {
-        touches.iter().filter_map(|touch| self.landed(touch, false)).collect()
+        touches.iter().filter_map(|touch| self.landed(touch, None)).collect()
     }
 
     /// The outcome is not known (R18).
     pub fn doubt(&mut self, touches: &[Touch]) {
         for touch in touches {
-            self.landed(touch, true);
+            self.landed(touch, Some(u32::MAX));
         }
     }
 
-    fn landed(&mut self, touch: &Touch, doubt: bool) -> Option<(Touch, Gen)> {
+    /// The server was not sent all of it.
+    pub fn broke_off(&mut self, touches: &[Touch]) {
+        for touch in touches {
+            self.landed(touch, Some(TIDYING_LOOKS));
+        }
+    }
+
+    fn landed(&mut self, touch: &Touch, doubt: Option<u32>) -> Option<(Touch, Gen)> {
         let mark = self.marks.get_mut(touch)?;
         mark.in_flight = mark.in_flight.saturating_sub(1);
         mark.unsettled = 0;
-        mark.doubt |= doubt;
+        mark.doubt = mark.doubt.max(doubt.map(|looks| looks.saturating_add(mark.looks)));
         let hint = Hint { touch: touch.clone(), deep: mark.deep };
         let generation = mark.generation;
         self.queue.push_back(Job::Look(hint));
@@ -235,7 +245,7 @@ impl Table {
         if mark.begun != closing.begun || mark.in_flight > 0 {
             return false;
         }
-        if mark.doubt {
+        if mark.doubt.is_some_and(|believed| mark.looks < believed) {
             let wait = DOUBT_FIRST.saturating_mul(1 << mark.looks.min(6)).min(DOUBT_MAX);
             mark.looks = mark.looks.saturating_add(1);
             let hint = Hint { touch: closing.touch.clone(), deep: mark.deep };
@@ -287,7 +297,7 @@ impl Table {
     }
     /// Changes in doubt that have been looked at and found without effect so far.
     pub fn suspects(&self) -> usize {
-        self.marks.values().filter(|mark| mark.doubt && mark.looks > 0).count()
+        self.marks.values().filter(|mark| mark.doubt.is_some() && mark.looks > 0).count()
     }
 }
 
@@ -330,6 +340,26 @@ mod tests {
         assert_eq!((table.len(), table.suspects()), (1, 1));
         assert!(table.take(at(100), 9).is_empty());
         assert_eq!(table.take(at(2_000), 9).len(), 1);
+    }
+
+    /// An upload that the client breaks off must not be held for ever.
+    #[test]
+    fn a_change_that_the_server_was_not_sent_whole_is_in_doubt_for_seconds() {
+        let mut table = Table::default();
+        table.begin(&[touch(1)], Gen(1), false);
+        table.broke_off(&[touch(1)]);
+        let mut looked_at = Vec::new();
+        for ms in (0..60_000).step_by(500) {
+            for _ in table.take(at(ms), 9) {
+                looked_at.push(ms);
+                let closing = table.closing(&touch(1)).unwrap();
+                if table.close(&closing, at(ms)).is_some() {
+                    assert_eq!(looked_at, [0, 1000, 3000, 7000]);
+                    return;
+                }
+            }
+        }
+        panic!("still in doubt after {looked_at:?}");
     }
 
     proptest! {

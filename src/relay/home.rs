@@ -79,10 +79,13 @@ async fn carry(
         Ok(response) => response,
         Err(error) => {
             let response = answer::no_answer(&error, true);
-            let ahead = match error.nothing_done() {
-                true => Ahead::Awaits(ticket.refused()),
-                false => Ahead::Unknown,
-            };
+            if error.nothing_done() {
+                return Ended { response, ahead: Ahead::Awaits(ticket.refused()) };
+            }
+            if error.of_the_client() {
+                ticket.broke_off();
+            }
+            let ahead = Ahead::Unknown;
             return Ended { response, ahead };
         }
     };

@@ -40,6 +40,9 @@ pub trait HomeTicket: Send {
     /// The server refused it. Reconciled all the same, for a refused DELETE of a tree may have
     /// removed half of it; released at once if nothing differs.
     fn refused(self: Box<Self>) -> Awaits;
+    /// The client broke off before the server had all of it: the server may have begun, but cannot carry
+    /// it out any more.
+    fn broke_off(self: Box<Self>);
 }
 
 /// What the server's answer says of a change.

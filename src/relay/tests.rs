@@ -177,6 +177,9 @@ impl HomeTicket for FakeTicket {
         self.0.take().unwrap().add("refused");
         awaits()
     }
+    fn broke_off(mut self: Box<Self>) {
+        self.0.take().unwrap().add("broke off");
+    }
 }
 
 impl Drop for FakeTicket {

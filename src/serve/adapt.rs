@@ -57,6 +57,9 @@ impl<T: Tree> HomeTicket for HomeChange<T> {
     fn refused(self: Box<Self>) -> Awaits {
         self.0.refused()
     }
+    fn broke_off(self: Box<Self>) {
+        self.0.broke_off();
+    }
 }
 
 fn home_error(error: NoticeError) -> HomeError {

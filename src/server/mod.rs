@@ -83,6 +83,10 @@ impl ServerError {
     pub fn nothing_done(&self) -> bool {
         matches!(self, Self::Busy { .. } | Self::Connect { .. } | Self::ConnectSilent { .. })
     }
+    /// Whether the client broke off before the server had all of the request.
+    pub fn of_the_client(&self) -> bool {
+        matches!(self, Self::Client { .. } | Self::ClientSilent { .. })
+    }
     /// Whether the server is to blame.
     fn of_the_server(&self) -> bool {
         !matches!(self, Self::Busy { .. } | Self::Client { .. } | Self::ClientSilent { .. })

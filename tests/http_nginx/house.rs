@@ -336,6 +336,8 @@ impl HomeTicket for Ticket {
         self.0 = None;
         Vec::new()
     }
+    /// Dropped: what it touched is in doubt.
+    fn broke_off(self: Box<Self>) {}
 }
 
 /// The kernel's own word on whether a path stays below a directory.
