@@ -49,6 +49,9 @@ impl Client {
         Self { address, connection: None, timeout: Duration::from_secs(30) }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
     pub fn get(&mut self, path: &str) -> io::Result<Response> {
         self.send("GET", path, &[], b"")
     }

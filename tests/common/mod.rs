@@ -7,13 +7,16 @@
 pub mod cable;
 pub mod cluster;
 pub mod compare;
+pub mod curl;
 pub mod daemon;
 pub mod disk;
 pub mod history;
 pub mod http;
 pub mod lab;
 pub mod load;
+pub mod mesh;
 pub mod nginx;
+pub mod propfind;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
