@@ -80,9 +80,9 @@ lyon = { role = "broadcast", path = "$work/lyon" }
 MAP
 }
 
-# start_site NAME CPUS: sets $site_pid
+# start_site NAME CPUS [MORE ARGUMENTS]: sets $site_pid
 start_site() {
-  taskset -c "$2" "$nearshare" run --map "$work/map.toml" --site "$1" 2> "$work/log-$1" &
+  taskset -c "$2" "$nearshare" run --map "$work/map.toml" --site "$1" "${@:3}" 2> "$work/log-$1" &
   site_pid=$!
   pids+=("$site_pid")
 }
