@@ -14,7 +14,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 
 /// Whether all work is done on this thread.
 #[cfg(not(test))]
@@ -37,24 +37,14 @@ where
     tokio::spawn(future)
 }
 
-/// Runs what blocks where that holds up nobody. It is carried out even if nobody waits for it.
-pub async fn blocking<R: Send + 'static>(
-    work: impl FnOnce() -> R + Send + 'static,
-) -> Result<R, JoinError> {
+/// Runs what blocks where that holds up nobody. It begins at once, and is carried out even if nobody waits
+/// for it.
+pub fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
     #[cfg(test)]
     if is_single() {
-        return single::blocking(work).await;
+        return single::spawn_blocking(work);
     }
-    tokio::task::spawn_blocking(work).await
-}
-
-/// As [`blocking`], for nobody to wait for.
-pub fn aside(work: impl FnOnce() + Send + 'static) {
-    #[cfg(test)]
-    if is_single() {
-        return drop(single::spawn_blocking(work));
-    }
-    drop(tokio::task::spawn_blocking(work));
+    tokio::task::spawn_blocking(work)
 }
 
 /// Waits for a future, in a [`thread`] that was begun within a runtime, or in [`blocking`].

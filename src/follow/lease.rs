@@ -254,11 +254,11 @@ fn place<T: Tree>(follow: &Arc<Follow<T>>) {
         return;
     }
     let follow = follow.clone();
-    work::aside(move || {
+    drop(work::blocking(move || {
         if let Err(error) = follow.place_holds() {
             tracing::warn!(share = %follow.config.share, %error, "listings are forwarded");
         }
-    });
+    }));
 }
 
 /// Asks for a lease, unless nobody reads: then it is left to run out, and nobody waits for this copy

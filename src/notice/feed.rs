@@ -252,7 +252,7 @@ impl<T: Tree> Notice<T> {
             );
         }
         let (feeds, body) = sender(MESSAGE_MAX);
-        work::aside(move || {
+        drop(work::blocking(move || {
             match self.send_snapshot(&site, &feeds) {
                 // The reader has gone: nobody to tell.
                 Ok(()) => {
@@ -262,7 +262,7 @@ impl<T: Tree> Notice<T> {
                     tracing::warn!(share = %self.config.share, peer = %site, %error, "a snapshot broke off");
                 }
             }
-        });
+        }));
         Response::new(body)
     }
 

@@ -19,7 +19,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinError, JoinHandle};
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// What a stack may hold: debug builds use a lot.
 const STACK: usize = 1 << 20;
@@ -209,10 +209,6 @@ impl<F> Drop for Grouped<F> {
 /// Runs what blocks on a stack of its own.
 pub fn spawn_blocking<R: 'static>(work: impl FnOnce() -> R + 'static) -> JoinHandle<R> {
     spawn(OnStack::new(work))
-}
-
-pub async fn blocking<R: 'static>(work: impl FnOnce() -> R + 'static) -> Result<R, JoinError> {
-    spawn_blocking(work).await
 }
 
 struct OnStack<R> {
