@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nearshare::cli::believe::{BelieveArgs, believe};
 use nearshare::cli::cert::{CertArgs, cert};
 use nearshare::cli::check::{CheckArgs, check};
 use nearshare::cli::demo::{Demo, DemoArgs};
@@ -34,6 +35,7 @@ enum Command {
     Reload(ReloadArgs),
     Scan(ScanArgs),
     Promote(PromoteArgs),
+    Believe(BelieveArgs),
     Demo(DemoArgs),
 }
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Reload(args) => reload(args),
         Command::Scan(args) => scan(args),
         Command::Promote(args) => promote(args),
+        Command::Believe(args) => believe(args),
         Command::Demo(args) => done(Demo::prepare().and_then(|demo| {
             log::to_file(&demo.log_file())?;
             demo.show(args)

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
@@ -186,6 +187,28 @@ fn with_the_link_cut_reads_go_on_and_writes_are_refused() {
         matches!(osaka.put("/docs/late.txt", b"late").unwrap().status, 201 | 204)
     });
     cluster.settle();
+}
+
+/// nginx copies into the file that is there: whoever reads it at that moment gets the old one, or less.
+#[test]
+fn an_answer_never_mixes_two_versions() {
+    let cluster = settled(Server::Nginx);
+    let mut hq = cluster.site("hq").client();
+    let len = 24 << 20;
+    for (name, byte) in [("old.bin", b'a'), ("new.bin", b'b')] {
+        hq.put(&format!("/docs/{name}"), &vec![byte; len]).unwrap().expect(&[201]);
+    }
+    let mut reader = cluster.site("hq").client().connect().unwrap();
+    reader.write_all(b"GET /docs/old.bin HTTP/1.1\r\nHost: hq\r\n\r\n").unwrap();
+    let mut head = [0; 4096];
+    reader.read_exact(&mut head).unwrap();
+    hq.transfer("COPY", "/docs/new.bin", "/docs/old.bin").unwrap().expect(&[201, 204]);
+    let mut rest = Vec::new();
+    // Cut off, in whatever way.
+    let _ended = reader.read_to_end(&mut rest);
+    assert!(rest.len() + head.len() < len, "{} bytes", rest.len());
+    assert!(rest.iter().all(|byte| *byte == b'a'));
+    assert!(hq.get("/docs/old.bin").unwrap().expect(&[200]).body.iter().all(|byte| *byte == b'b'));
 }
 
 #[test]

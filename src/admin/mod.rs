@@ -29,6 +29,8 @@ pub trait Steer: Send + Sync + 'static {
     fn reload(&self) -> BoxFuture<'_, Result<String, String>>;
     /// Looks over the whole share again, in the background. `Err`: why it cannot, and what to do.
     fn rescan(&self, share: &ShareId) -> Result<(), String>;
+    /// What the share's disk has is right, also where changes are in doubt (R18). `Ok`: how many were.
+    fn believe(&self, share: &ShareId) -> Result<usize, String>;
     /// Moves the primary copy of a share to a site. `Ok`: what was done. `Err`: why not, and what to do.
     fn promote<'a>(
         &'a self,

@@ -214,6 +214,7 @@ enum Ask {
     Metrics,
     Reload,
     Scan(ShareId),
+    Believe(ShareId),
     /// The share, where to, and whether what only the old primary has may be lost.
     Promote(ShareId, SiteId, bool),
 }
@@ -222,6 +223,7 @@ enum Ask {
 fn ask(method: &Method, path: &str, query: &str, foreign: bool) -> Result<Ask, Response<Body>> {
     let refuse = |status, why: &str| Err(text(status, format!("{why}\n")));
     let scanned = path.strip_prefix("/shares/").and_then(|rest| rest.strip_suffix("/scan"));
+    let believed = path.strip_prefix("/shares/").and_then(|rest| rest.strip_suffix("/believe"));
     let promoted = path.strip_prefix("/shares/").and_then(|rest| rest.strip_suffix("/promote"));
     let (allowed, ask) = match (path, scanned) {
         ("/", _) => (Method::GET, Ask::Page),
@@ -233,13 +235,17 @@ fn ask(method: &Method, path: &str, query: &str, foreign: bool) -> Result<Ask, R
             Ok(share) => (Method::POST, Ask::Scan(share)),
             Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
         },
+        _ if believed.is_some() => match believed.unwrap_or_default().parse() {
+            Ok(share) => (Method::POST, Ask::Believe(share)),
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, &IdError::to_string(&error)),
+        },
         _ if promoted.is_some() => match promotion(promoted.unwrap_or_default(), query) {
             Ok(ask) => (Method::POST, ask),
             Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
         },
         _ => {
             let there = "there are GET /, /status, /status.txt and /metrics, POST /reload, \
-                         /shares/SHARE/scan and /shares/SHARE/promote?to=SITE";
+                         /shares/SHARE/scan, /shares/SHARE/believe and /shares/SHARE/promote?to=SITE";
             return refuse(StatusCode::NOT_FOUND, there);
         }
     };
@@ -298,6 +304,12 @@ async fn answer(steer: &dyn Steer, request: &Request<Incoming>) -> Response<Body
                 Err(why) => text(StatusCode::CONFLICT, line(why)),
             }
         }
+        Ok(Ask::Believe(share)) => match steer.believe(&share) {
+            Ok(many) => {
+                text(StatusCode::OK, format!("{many} places of {share} are no longer in doubt\n"))
+            }
+            Err(why) => text(StatusCode::CONFLICT, line(why)),
+        },
         Ok(Ask::Scan(share)) => match steer.rescan(&share) {
             Ok(()) => text(
                 StatusCode::ACCEPTED,

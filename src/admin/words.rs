@@ -193,7 +193,11 @@ fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
         more.push(format!("{} changes waiting for other sites", HumanCount(home.undurable as u64)));
     }
     if home.suspects > 0 {
-        more.push(format!("{} changes without the server's answer", HumanCount(home.suspects as u64)));
+        more.push(format!(
+            "{} places in doubt, for lack of the server's answer: {}; `nearshare believe` ends that",
+            HumanCount(home.suspects as u64),
+            home.suspected.join(", ")
+        ));
     }
 }
 

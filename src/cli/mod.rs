@@ -1,6 +1,7 @@
 //! The commands, one file each. Not here: flags that are not a command's own, where logs go, and exit
 //! codes of wrong usage (see `main`).
 
+pub mod believe;
 pub mod cert;
 pub mod check;
 pub mod demo;

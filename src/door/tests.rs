@@ -72,6 +72,7 @@ async fn door(limits: Limits) -> Door {
         upstream: Upstream::new(target, crate::server::Limits::default(), Arc::new(Still)),
         host: None,
         codec: Codec { encode: |_| Vec::new(), decode: |_| None },
+        running: Arc::default(),
     };
     let listener = listen(([127, 0, 0, 1], 0).into(), false).unwrap();
     let address = listener.local_addr().unwrap();

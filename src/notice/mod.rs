@@ -54,6 +54,8 @@ use crate::work::{self, Bell, Thread};
 const IN_FORCE_MAX: usize = 10_000;
 /// Deepest directory whose whole way up is looked for.
 const DEPTH_MAX: usize = 4096;
+/// Places in doubt that `status` names.
+const SUSPECTED_MAX: usize = 20;
 /// Most entries looked at beside those that a failed change named; a scan finds any others.
 const STRAYS_MAX: usize = 1000;
 
@@ -121,8 +123,9 @@ pub struct Standing {
     pub stopped: Option<String>,
     pub scan: Option<scan::Progress>,
     pub marks: usize,
-    /// Changes whose outcome the server never told.
+    /// Changes whose outcome the server never told, and where the first of them are (R18).
     pub suspects: usize,
+    pub suspected: Vec<String>,
     /// Copies of a strict share that may answer for themselves.
     pub leased: Vec<SiteId>,
     /// Changes wait until leases of an earlier process are over (R11).
@@ -272,11 +275,41 @@ impl<T: Tree> Notice<T> {
     pub fn standing(&self) -> Standing {
         let table = lock(&self.table);
         let (marks, suspects) = (table.len(), table.suspects());
+        let suspected = table.doubts(SUSPECTED_MAX);
         drop(table);
+        let suspected = suspected.iter().map(|touch| self.told(touch)).collect();
         let (leased, waits_for_old_leases) = self.leases.standing(self.clock.boot());
         let standing = lock(&self.standing).clone();
         let (undurable, degraded) = self.pledged();
-        Standing { marks, suspects, leased, waits_for_old_leases, undurable, degraded, ..standing }
+        Standing {
+            marks,
+            suspects,
+            suspected,
+            leased,
+            waits_for_old_leases,
+            undurable,
+            degraded,
+            ..standing
+        }
+    }
+
+    /// A touch as people know it.
+    fn told(&self, touch: &Touch) -> String {
+        let path = match touch {
+            Touch::Object(id) => self.shelf.path_of(*id).ok().flatten(),
+            Touch::Entry(dir, name) => {
+                self.shelf.path_of(*dir).ok().flatten().map(|path| path.join(name.clone()))
+            }
+        };
+        path.map_or_else(|| format!("{touch:?}"), |path| path.to_string())
+    }
+
+    /// The operator knows that nothing in doubt will be carried out any more: what is on the disk is right
+    /// (R18). Says how many changes that were.
+    pub fn believe(&self) -> usize {
+        let many = lock(&self.table).believe();
+        self.wake.ring();
+        many
     }
 
     /// Looks over the whole share again, in the background.

@@ -295,6 +295,30 @@ impl Table {
     pub fn len(&self) -> usize {
         self.marks.len()
     }
+    /// What is in doubt, at most `most`.
+    pub fn doubts(&self, most: usize) -> Vec<Touch> {
+        let doubts = self.marks.iter().filter(|(_, mark)| mark.doubt.is_some() && mark.looks > 0);
+        let mut some: Vec<Touch> = doubts.map(|(touch, _)| touch.clone()).collect();
+        some.sort_unstable();
+        some.truncate(most);
+        some
+    }
+
+    /// Somebody knows that the server will not carry out any more what is in doubt: the next look is
+    /// believed. Says how many that were.
+    pub fn believe(&mut self) -> usize {
+        let mut again = Vec::new();
+        for (touch, mark) in &mut self.marks {
+            if mark.doubt.take().is_some() {
+                mark.looks = 0;
+                again.push(Hint { touch: touch.clone(), deep: mark.deep });
+            }
+        }
+        let many = again.len();
+        self.queue.extend(again.into_iter().map(Job::Look));
+        many
+    }
+
     /// Changes in doubt that have been looked at and found without effect so far.
     pub fn suspects(&self) -> usize {
         self.marks.values().filter(|mark| mark.doubt.is_some() && mark.looks > 0).count()
@@ -340,6 +364,24 @@ mod tests {
         assert_eq!((table.len(), table.suspects()), (1, 1));
         assert!(table.take(at(100), 9).is_empty());
         assert_eq!(table.take(at(2_000), 9).len(), 1);
+    }
+
+    /// The operator knows that nothing more comes (R18).
+    #[test]
+    fn what_somebody_believes_is_no_longer_in_doubt() {
+        let mut table = Table::default();
+        table.begin(&[touch(1), touch(2)], Gen(1), false);
+        table.doubt(&[touch(1)]);
+        table.answered(&[touch(2)]);
+        table.take(at(0), 9);
+        let closing = table.closing(&touch(1)).unwrap();
+        assert_eq!(table.close(&closing, at(0)), None);
+        assert_eq!(table.doubts(9), [touch(1)]);
+        assert_eq!(table.believe(), 1);
+        assert!(table.doubts(9).is_empty() && table.suspects() == 0);
+        assert_eq!(table.take(at(0), 9), [Job::Look(Hint { touch: touch(1), deep: false })]);
+        let closing = table.closing(&touch(1)).unwrap();
+        assert!(table.close(&closing, at(0)).is_some());
     }
 
     /// An upload that the client breaks off must not be held for ever.

@@ -9,6 +9,7 @@ use super::seam::{Awaits, Home, HomeTicket, Outcome};
 use super::{Caller, HttpSite, Part, Taken, answer, near};
 use crate::body::Body;
 use crate::effect::Change;
+use crate::wire::http::Touches;
 use crate::work;
 
 /// How a change ended, for who asked for it.
@@ -44,12 +45,13 @@ pub async fn change(taken: Taken) -> Ended {
         return not_begun(answer::retry(format!("{} has its primary copy elsewhere", share.share)));
     };
     let home = home.clone();
+    let writes_into = matches!(taken.classified.row.touches, Touches::Copy | Touches::Below);
     let from = taken.from.clone();
     let request = match near::to_server(taken) {
         Ok(request) => request,
         Err(early) => return not_begun(*early),
     };
-    let seen_through = work::spawn(carry(site.clone(), slot, home, change, from, request));
+    let seen_through = work::spawn(carry(site.clone(), slot, home, change, writes_into, from, request));
     match seen_through.await {
         Ok(ended) => ended,
         Err(error) => {
@@ -65,6 +67,7 @@ async fn carry(
     slot: usize,
     home: Arc<dyn Home>,
     change: Change,
+    writes_into: bool,
     from: Option<Caller>,
     request: Request<Body>,
 ) -> Ended {
@@ -75,6 +78,9 @@ async fn carry(
             return Ended { response: answer::home_error(share, &error), ahead: Ahead::NotBegun };
         }
     };
+    if writes_into {
+        site.running.cut(share, &change);
+    }
     let response = match near::ask(&site, slot, request).await {
         Ok(response) => response,
         Err(error) => {

@@ -5,6 +5,7 @@
 //! generations and copies are (`notice`, `follow`; reached through [`seam`]).
 
 mod answer;
+mod cut;
 mod forward;
 mod home;
 mod meters;
@@ -29,6 +30,7 @@ use crate::route::{Access, Certainty, Clients, Facts, Role, Route, Standing, rou
 use crate::server::Serves;
 use crate::wire::http::{Classified, Conditions, Move, Refusal, SiteShares, classify, conditions};
 
+pub use self::cut::Running;
 pub use self::peer::Caller;
 
 /// On an answer of a copy that cannot know whether it is what the primary has (R13).
@@ -44,6 +46,8 @@ pub struct HttpSite {
     /// What the server is told as its Host, instead of what the client said.
     pub host: Option<HeaderValue>,
     pub codec: Codec,
+    /// Kept over reloads.
+    pub running: Arc<Running>,
 }
 
 /// How what a change left ahead is written for another site.

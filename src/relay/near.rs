@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 
 use super::answer::{self, Early, Mend};
 use super::seam::Fenced;
@@ -47,6 +47,10 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         drop_conditions(&mut taken.parts.headers);
     }
     let (site, slot) = (taken.site.clone(), taken.slot);
+    let shown = match site.slots[slot].role() {
+        Role::Local if taken.parts.method == Method::GET => Some(taken.classified.path().clone()),
+        _ => None,
+    };
     let pledged = match (&site.slots[slot].part, &taken.classified.effect) {
         (Part::Local { home }, Effect::Read(read)) if home.is_pledged() => Some((home, read.clone())),
         _ => None,
@@ -65,7 +69,10 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     {
         return answer::not_visible(&site.slots[slot].share, &error);
     }
-    response
+    match shown {
+        Some(path) => response.map(|body| site.running.watch(&site.slots[slot].share, &path, body)),
+        None => response,
+    }
 }
 
 /// Asks the server, and makes its answer fit to be given.

@@ -299,6 +299,7 @@ fn site(name: &str, url: &str, upstream: Arc<Upstream>, part: Part, log: &Log) -
         upstream,
         host: None,
         codec: codec(),
+        running: Arc::default(),
     }
 }
 

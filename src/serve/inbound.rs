@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, FutureExt};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 
 use crate::body::Body;
 use crate::id::{ShareId, SiteId};
@@ -71,6 +71,11 @@ impl<T: Tree> Clone for Dispatch<T> {
     }
 }
 
+/// A site that promises something else about a share changes nothing of it here (R10).
+fn differs(share: &ShareId) -> String {
+    format!("this site's map describes {share} differently: put the same file at both sites")
+}
+
 fn refuse(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::text(text));
     *response.status_mut() = status;
@@ -105,6 +110,12 @@ impl<T: Tree> Inbound for Dispatch<T> {
                     link::Class::Control => seam::Class::Control,
                     link::Class::Bulk => seam::Class::Bulk,
                 };
+                let reads = [Method::GET, Method::HEAD, Method::OPTIONS];
+                let reads = reads.contains(request.method()) || request.method() == "PROPFIND";
+                let odd = |links: Arc<dyn Net>| links.disagrees(&from.site, &share);
+                if !reads && rooms.links.upgrade().is_some_and(odd) {
+                    return refuse(StatusCode::SERVICE_UNAVAILABLE, differs(&share));
+                }
                 let caller = Caller { site: from.site, class, session: from.session };
                 return relay.serve_peer(&caller, &share, request).await;
             }
@@ -129,12 +140,7 @@ impl<T: Tree> Inbound for Dispatch<T> {
             }
             let at_odds = |links: Arc<dyn Net>| links.disagrees(&from.site, &share);
             if what == "lease" && rooms.links.upgrade().is_some_and(at_odds) {
-                return refuse(
-                    StatusCode::CONFLICT,
-                    format!(
-                        "this site's map describes {share} differently: put the same file at both sites"
-                    ),
-                );
+                return refuse(StatusCode::CONFLICT, differs(&share));
             }
             let origin = Origin { site: from.site, session: from.session };
             home.clone().inbound(origin, what, request).await

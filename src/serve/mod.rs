@@ -108,6 +108,7 @@ pub struct Site {
     map: ArcSwap<Map>,
     shares: Mutex<BTreeMap<ShareId, Running>>,
     relay: Option<Arc<HttpRelay>>,
+    running: Arc<relay::Running>,
     upstream: Option<Arc<Upstream>>,
     metrics: Option<PrometheusHandle>,
     reloading: tokio::sync::Mutex<()>,
@@ -156,6 +157,7 @@ impl Site {
             map: ArcSwap::from_pointee(map.clone()),
             shares: Mutex::default(),
             relay: None,
+            running: Arc::default(),
             upstream: None,
             metrics,
             reloading: tokio::sync::Mutex::default(),
@@ -288,6 +290,7 @@ impl Site {
                 encode: |awaits| catalog::encode_touch_gens(awaits).to_vec(),
                 decode: |bytes| catalog::decode_touch_gens(bytes).ok(),
             },
+            running: self.running.clone(),
         })
     }
 

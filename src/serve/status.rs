@@ -229,6 +229,15 @@ impl Steer for Site {
         .boxed()
     }
 
+    fn believe(&self, share: &ShareId) -> Result<usize, String> {
+        match self.shares().get(share).map(|here| &here.part) {
+            Some(Part::Home(notice)) => Ok(notice.believe()),
+            _ => Err(format!(
+                "the primary copy of {share} is not at this site: changes are in doubt there"
+            )),
+        }
+    }
+
     fn rescan(&self, share: &ShareId) -> Result<(), String> {
         match self.shares().get(share).map(|here| &here.part) {
             Some(Part::Home(notice)) => {

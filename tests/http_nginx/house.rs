@@ -283,6 +283,7 @@ fn site(share_dir: &std::path::Path, port: u16, marked: Arc<Mutex<Vec<String>>>)
         ),
         host: None,
         codec: Codec { encode: |_| Vec::new(), decode: |_| None },
+        running: Arc::default(),
     }
 }
 

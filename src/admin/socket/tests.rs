@@ -35,6 +35,9 @@ impl Steer for Fake {
         self.scans.lock().unwrap().push(share.clone());
         Ok(())
     }
+    fn believe(&self, share: &ShareId) -> Result<usize, String> {
+        if share.as_str() == "docs" { Ok(2) } else { Err("not here".to_owned()) }
+    }
     fn promote<'a>(
         &'a self,
         share: &'a ShareId,
@@ -218,6 +221,11 @@ async fn a_promotion_names_its_site() {
         let (answer, text) = site.send("POST", &format!("/shares/docs/promote{query}"), None).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{query}: {text}");
     }
+    let (answer, text) = site.send("POST", "/shares/docs/believe", None).await;
+    assert_eq!(
+        (answer.status(), text.as_str()),
+        (StatusCode::OK, "2 places of docs are no longer in doubt\n")
+    );
     let (answer, _) = site.send("GET", "/shares/docs/promote?to=osaka", None).await;
     assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
