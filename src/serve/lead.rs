@@ -459,29 +459,31 @@ impl Site {
         let running = self.shares().remove(share);
         let mine = lead.site == self.options.site;
         let wall = self.clock.wall().0;
-        let (noted, held) = (lead.clone(), shelf.clone());
-        let lost = blocking(move || {
+        let (new, held) = (lead.clone(), shelf.clone());
+        let noted = blocking(move || {
             let was_primary = running.as_ref().is_some_and(|it| matches!(it.part, Part::Home(_)));
             if let Some(running) = &running {
                 running.stop();
                 running.end()?;
             }
             if mine {
-                return succeed(&held, &noted, wall);
+                return succeed(&held, &new, wall);
             }
-            if follow_on(&held, &noted, was_primary)? {
+            if follow_on(&held, &new, was_primary)? {
                 tracing::warn!(
-                    share = %held.share(), primary = %noted.site, from = noted.base.seq.0 + 1,
+                    share = %held.share(), primary = %new.site, from = new.base.seq.0 + 1,
                     "what is here and in nobody's history is kept in .nearshare/kept"
                 );
             }
             Ok(0)
         })
-        .await?;
-        tracing::warn!(%share, primary = %lead.site, epoch = lead.epoch.0, "the primary copy has moved");
+        .await;
+        // Also if that failed: the share goes on as the catalog says, or is forwarded.
         let map = led(&self.catalog, &self.options.site, &self.text.load())?;
         self.install(map)?;
         self.pauses().remove(share);
+        let lost = noted?;
+        tracing::warn!(%share, primary = %lead.site, epoch = lead.epoch.0, "the primary copy has moved");
         Ok(lost)
     }
 

@@ -366,7 +366,8 @@ impl Site {
             }
         }
         self.links.set_terms(Arc::new(terms(&new, &self.options)));
-        self.start_shares(&new)?;
+        // A share that does not start is nobody's copy here: what is asked of it is forwarded.
+        let started = self.start_shares(&new);
         for (share, running) in self.shares().iter() {
             match (&running.part, new.shares[share].at(me)) {
                 (Part::Home(notice), Some(at)) => {
@@ -396,7 +397,7 @@ impl Site {
         }
         self.map.store(Arc::new(new));
         self.publish();
-        Ok(())
+        started
     }
 
     /// Lets requests end, stops every share, and closes the catalog as a clean stop.
