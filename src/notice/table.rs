@@ -20,6 +20,7 @@ mod hold;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::hold::Level;
 pub(super) use self::hold::{Above, Ask, Held};
 use crate::catalog::Touch;
 use crate::clock::BootTime;
@@ -116,7 +117,7 @@ pub(super) struct Table {
     /// Marks that are released when they have been quiet until then.
     lingering: BTreeMap<(BootTime, u64), Touch>,
     /// How often each directory's entries were asked about lately (R3).
-    asked: HashMap<ObjectId, (BootTime, u32)>,
+    asked: HashMap<(ObjectId, Level), (BootTime, u32)>,
 }
 
 impl Table {
