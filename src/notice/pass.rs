@@ -121,6 +121,8 @@ impl<'a, T: Tree> Pass<'a, T> {
         match touch {
             Touch::Entry(dir, name) => {
                 self.named.push((*dir, name.clone()));
+                // What came and went since the last look is nowhere, but has changed the directory.
+                self.stirred.insert(*dir);
                 self.visit(*dir, name, deep)
             }
             Touch::Object(id) if *id == ObjectId::ROOT => {

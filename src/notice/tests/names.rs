@@ -227,6 +227,22 @@ async fn a_name_deleted_and_made_anew_in_one_burst_is_another_object() {
     site.agrees();
 }
 
+/// Nothing is left of it but the directory's own times.
+#[tokio::test]
+async fn a_name_that_comes_and_goes_in_one_burst_changes_its_directory() {
+    let site = Site::with(|root| fs::create_dir(root.join("d")).unwrap()).await;
+    let before = site.object("d").attrs;
+    granule().await;
+    site.relay(&["d/f"], |site| {
+        site.write("d/f", "one");
+        fs::remove_file(site.at("d/f")).unwrap();
+    })
+    .await;
+    site.quiet().await;
+    assert_ne!(site.object("d").attrs, before);
+    site.agrees();
+}
+
 #[tokio::test]
 async fn a_file_becomes_a_directory_and_back() {
     let site = Site::with(|root| fs::write(root.join("f"), "one").unwrap()).await;
