@@ -123,7 +123,9 @@ async fn connect<T: Tree>(
     }
     let mut watch = peer.watch();
     let changed = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
-    if changed.is_ok() && peer.up() { Ok(peer) } else { Err(PullError::Down) }
+    let up = changed.is_ok() && peer.up();
+    follow.lease.set_link(up, follow.clock.boot());
+    if up { Ok(peer) } else { Err(PullError::Down) }
 }
 
 pub(super) async fn ask(
