@@ -340,7 +340,7 @@ impl<'a, T: Tree> Settler<'a, T> {
         self.tree.rename(Spot::Tmp(object.id), Spot::Entry(dir, name), true)?;
         self.stock.stirred.insert(parent);
         self.stock.ready.remove(&object.id);
-        self.out.paid.push((object.id, object.version));
+        self.pay(object);
         let local =
             Local { handle: new.handle, stamp: new.stamp, version: object.version, settled: true };
         self.set_local(object.id, Some(local))?;
@@ -570,6 +570,12 @@ impl<'a, T: Tree> Settler<'a, T> {
         Ok(if object.kind == Kind::File { Source::Awaited } else { Source::Make })
     }
 
+    /// Its content is in place. If it was missed a moment ago, it was found.
+    fn pay(&mut self, object: &Object) {
+        self.out.lost.retain(|debt| debt.id != object.id);
+        self.out.paid.push((object.id, object.version));
+    }
+
     /// What was here is not: it is made or fetched again, and so is all that was in it.
     fn lose(&mut self, object: &Object) -> Result<()> {
         self.set_local(object.id, None)?;
@@ -640,7 +646,7 @@ impl<'a, T: Tree> Settler<'a, T> {
         self.handles.insert(found.handle.clone(), Some(object.id));
         self.agree(object, &found);
         if object.kind == Kind::File {
-            self.out.paid.push((object.id, object.version));
+            self.pay(object);
             if self.stock.ready.remove(&object.id).is_some() {
                 self.tree.remove(Spot::Tmp(object.id))?;
             }
