@@ -25,6 +25,7 @@ pub mod relay;
 pub mod route;
 pub mod serve;
 pub mod server;
+pub mod socket;
 pub mod tree;
 pub mod wire;
 pub mod work;

@@ -34,6 +34,7 @@ const RANKS: &[(&str, u32)] = &[
     ("body", 1),
     ("clock", 0),
     ("work", 0),
+    ("socket", 0),
     ("hash", 1),
     ("id", 0),
 ];

@@ -14,13 +14,14 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::{counter, gauge};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
 use crate::relay::HttpRelay;
+use crate::socket::{Listener, Socket};
 
 /// What one listening address takes.
 #[derive(Debug, Clone, Copy)]
@@ -62,8 +63,8 @@ pub struct ListenError {
 }
 
 /// Begins to listen. `shared`: several listeners of this process may take turns (SO_REUSEPORT).
-pub fn listen(address: SocketAddr, shared: bool) -> Result<TcpListener, ListenError> {
-    open(address, shared).map_err(|source| ListenError { address, source })
+pub fn listen(address: SocketAddr, shared: bool) -> Result<Listener, ListenError> {
+    open(address, shared).map(Listener::from).map_err(|source| ListenError { address, source })
 }
 
 fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
@@ -83,12 +84,7 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts and serves until `stop`, then lets what runs end.
-pub async fn serve(
-    listener: TcpListener,
-    relay: Arc<HttpRelay>,
-    limits: Limits,
-    stop: CancellationToken,
-) {
+pub async fn serve(listener: Listener, relay: Arc<HttpRelay>, limits: Limits, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let running = TaskTracker::new();
     let cut = CancellationToken::new();
@@ -133,7 +129,7 @@ pub async fn serve(
 }
 
 /// Says that there are too many, as far as that fits into the socket's buffer.
-fn turn_away(stream: TcpStream) {
+fn turn_away(stream: Socket) {
     const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
         Content-Length: 21\r\n\r\ntoo many connections\n";
     // If not even this fits, closing says it too.
@@ -141,7 +137,7 @@ fn turn_away(stream: TcpStream) {
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: Socket,
     client: SocketAddr,
     relay: Arc<HttpRelay>,
     limits: Limits,
@@ -172,9 +168,10 @@ async fn connection(
     }
 }
 
-fn prepare(stream: &TcpStream, limits: Limits) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
+fn prepare(stream: &Socket, limits: Limits) -> io::Result<()> {
+    stream.set_nodelay()?;
+    let Some(kernel) = stream.kernel() else { return Ok(()) };
+    let socket = socket2::SockRef::from(&kernel);
     socket.set_keepalive(true)?;
     socket.set_tcp_user_timeout(Some(limits.write))
 }

@@ -1,4 +1,5 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::clock::{BootTime, Clock, WallTime};
@@ -228,6 +229,6 @@ async fn a_request_that_never_ends_is_cut_off_at_the_end() {
 async fn an_address_in_use_is_named() {
     let taken = listen(([127, 0, 0, 1], 0).into(), false).unwrap();
     let address = taken.local_addr().unwrap();
-    let error = listen(address, false).unwrap_err().to_string();
+    let error = listen(address, false).err().unwrap().to_string();
     assert!(error.contains(&address.to_string()), "{error}");
 }

@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use prost::Message;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -29,6 +28,7 @@ use super::verify::not_in_map;
 use super::{Caller, Class, Core, Inbound, Session, lock};
 use crate::body::{Body, collect};
 use crate::id::SiteId;
+use crate::socket::{Listener, Socket};
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -54,7 +54,7 @@ struct Heard {
 struct Line {
     number: u64,
     closing: CancellationToken,
-    tcp: Weak<TcpStream>,
+    tcp: Weak<Socket>,
 }
 
 impl Heard {
@@ -79,7 +79,7 @@ struct Connection {
     site: SiteId,
     class: Class,
     address: SocketAddr,
-    tcp: Weak<TcpStream>,
+    tcp: Weak<Socket>,
     /// Cancelled when no more requests are to be taken.
     closing: CancellationToken,
     greeting: Mutex<Greeting>,
@@ -101,7 +101,7 @@ impl Acceptor {
         let (numbers, heard) = (AtomicU64::new(0), Mutex::default());
         Arc::new(Self { core, inbound, strangers, numbers, heard })
     }
-    pub(super) async fn run(self: Arc<Self>, listener: TcpListener) {
+    pub(super) async fn run(self: Arc<Self>, listener: Listener) {
         let mut terms = self.core.terms.subscribe();
         loop {
             tokio::select! {
@@ -122,7 +122,7 @@ impl Acceptor {
         let heard = lock(&self.heard);
         let states = heard.iter().map(|(site, heard)| {
             let tcp = heard.control.as_ref().and_then(|line| line.tcp.upgrade());
-            let info = tcp.and_then(|tcp| tcp_info(std::os::fd::AsFd::as_fd(&*tcp)).ok());
+            let info = tcp.and_then(|tcp| tcp_info(tcp.kernel()?).ok());
             PeerState {
                 site: site.clone(),
                 direction: Direction::Accepted,
@@ -154,7 +154,7 @@ impl Acceptor {
             stays
         });
     }
-    fn admit(self: &Arc<Self>, tcp: TcpStream, address: SocketAddr) {
+    fn admit(self: &Arc<Self>, tcp: Socket, address: SocketAddr) {
         let Ok(permit) = self.strangers.clone().try_acquire_owned() else {
             let limit = self.core.limits.strangers;
             let refusal = Refusal {
@@ -169,7 +169,7 @@ impl Acceptor {
     }
     async fn connection(
         self: Arc<Self>,
-        tcp: TcpStream,
+        tcp: Socket,
         address: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
@@ -201,7 +201,7 @@ impl Acceptor {
     }
     async fn handshake(
         &self,
-        tcp: Arc<TcpStream>,
+        tcp: Arc<Socket>,
         kill: CancellationToken,
     ) -> Result<(TlsStream<Tcp>, SiteId, Class), Refusal> {
         let broken = |why: String| Refusal {

@@ -12,7 +12,6 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -27,6 +26,7 @@ use super::{Class, Core, Session, Terms, lock};
 use crate::body::{Body, BoxError, collect};
 use crate::clock::BootTime;
 use crate::id::SiteId;
+use crate::socket::Socket;
 
 /// A peer that stays unreachable is logged once in this time.
 const QUIET: Duration = Duration::from_secs(60);
@@ -85,7 +85,7 @@ struct Status {
 struct Line {
     sender: SendRequest<Body>,
     address: SocketAddr,
-    tcp: Weak<TcpStream>,
+    tcp: Weak<Socket>,
     /// One per request that waits for its answer's head: hyper's own queue has no end.
     permits: Semaphore,
     fault: FaultCell,
@@ -169,7 +169,7 @@ impl Peer {
         let ours = self.core.terms();
         let control = self.control.load_full();
         let tcp = control.as_ref().and_then(|line| line.tcp.upgrade());
-        let info = tcp.and_then(|tcp| tcp_info(std::os::fd::AsFd::as_fd(&*tcp)).ok());
+        let info = tcp.and_then(|tcp| tcp_info(tcp.kernel()?).ok());
         let up = *self.up.borrow();
         let status = lock(&self.status);
         PeerState {
@@ -372,7 +372,7 @@ impl Peer {
         let permits = Semaphore::new(class.limits().streams as usize);
         Ok(Line { sender, address, tcp, permits, fault, ended, theirs, kill, _guard: guard })
     }
-    async fn connect(&self, terms: &Terms) -> Result<(TcpStream, SocketAddr), DialError> {
+    async fn connect(&self, terms: &Terms) -> Result<(Socket, SocketAddr), DialError> {
         let site = &self.site;
         let Some((host, port)) = target(terms, site) else {
             return Err(DialError::Unreachable {
@@ -395,7 +395,7 @@ impl Peer {
             .map_err(|error| unreachable(error.to_string()))?;
         let mut last = unreachable("the name has no address".into());
         for address in addresses {
-            match timeout(limit, TcpStream::connect(address)).await {
+            match timeout(limit, Socket::connect(address)).await {
                 Ok(Ok(tcp)) => return Ok((tcp, address)),
                 Ok(Err(error)) => last = unreachable(error.to_string()),
                 Err(elapsed) => last = late(elapsed),
@@ -405,7 +405,7 @@ impl Peer {
     }
     async fn handshake(
         &self,
-        tcp: Arc<TcpStream>,
+        tcp: Arc<Socket>,
         address: SocketAddr,
         class: Class,
         terms: Arc<Terms>,

@@ -36,7 +36,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -55,6 +54,7 @@ use verify::Trust;
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::id::{ShareId, SiteId};
+use crate::socket::Listener;
 
 /// What does not change while the process runs.
 pub struct LinkConfig {
@@ -266,7 +266,7 @@ impl Links {
         }
         let trust = Trust::new(identity, clock.clone())?;
         let failed = |source| LinkError::Listen { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let listener = Listener::bind(addr).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let start = u64::try_from(clock.wall().0).unwrap_or(0);
         let core = Arc::new(Core {

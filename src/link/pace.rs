@@ -9,10 +9,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::rate::{Rate, Sample, TcpInfo};
 use crate::clock::Clock;
+use crate::socket::Socket;
 
 /// How often a busy connection is looked at: several times per round trip of a long line.
 const TICK: Duration = Duration::from_millis(50);
@@ -85,11 +84,11 @@ fn parse(raw: &[u8; INFO]) -> TcpInfo {
 }
 
 /// Paces a connection until it is gone. Does nothing where the other side is near.
-pub(super) async fn run(tcp: Weak<TcpStream>, clock: Arc<dyn Clock>) {
+pub(super) async fn run(tcp: Weak<Socket>, clock: Arc<dyn Clock>) {
     let mut rate = Rate::default();
     let mut told = None;
     while let Some(tcp) = tcp.upgrade() {
-        let socket = std::os::fd::AsFd::as_fd(&*tcp);
+        let Some(socket) = tcp.kernel() else { return };
         let Ok(info) = tcp_info(socket) else { return };
         let now = clock.boot().0;
         let allowed = rate.next(&Sample { now, info });

@@ -3,54 +3,41 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use rustls::AlertDescription;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Class;
+use crate::socket::Socket;
 
 /// Sets what both ends of a connection of this class want of TCP.
-pub(super) fn prepare(tcp: &TcpStream, class: Class) -> io::Result<()> {
-    let socket = SockRef::from(tcp);
-    tcp.set_nodelay(true)?;
+pub(super) fn prepare(tcp: &Socket, class: Class) -> io::Result<()> {
+    tcp.set_nodelay()?;
+    let Some(kernel) = tcp.kernel() else { return Ok(()) };
+    let socket = SockRef::from(&kernel);
     socket.set_tcp_user_timeout(Some(class.limits().unacknowledged))?;
     socket.set_tcp_notsent_lowat(class.limits().unsent)
 }
 
 /// A TCP socket shared with whoever looks at it; reads and writes fail once `kill` is cancelled.
 pub(super) struct Tcp {
-    tcp: Arc<TcpStream>,
+    tcp: Arc<Socket>,
     kill: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Tcp {
-    pub(super) fn new(tcp: Arc<TcpStream>, kill: CancellationToken) -> Self {
+    pub(super) fn new(tcp: Arc<Socket>, kill: CancellationToken) -> Self {
         Self { tcp, kill: Box::pin(kill.cancelled_owned()) }
     }
     fn killed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.kill.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "ended here")),
             Poll::Pending => Ok(()),
-        }
-    }
-    fn poll_write_with(
-        &mut self,
-        cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.tcp.poll_write_ready(cx))?;
-            match write(&self.tcp) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
         }
     }
 }
@@ -63,30 +50,20 @@ impl AsyncRead for Tcp {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.killed(cx)?;
-        loop {
-            ready!(this.tcp.poll_read_ready(cx))?;
-            match this.tcp.try_read(buf.initialize_unfilled()) {
-                Ok(read) => {
-                    buf.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        this.tcp.poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Tcp {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(cx, |tcp| tcp.try_write(buf))
+        self.tcp.poll_write(cx, buf)
     }
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(cx, |tcp| tcp.try_write_vectored(bufs))
+        self.tcp.poll_write_vectored(cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
         true
@@ -94,8 +71,8 @@ impl AsyncWrite for Tcp {
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.tcp).shutdown(Shutdown::Write))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_shutdown(cx)
     }
 }
 

@@ -7,6 +7,8 @@ mod inbound;
 mod lead;
 mod share;
 mod status;
+#[cfg(test)]
+mod storm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -189,7 +189,7 @@ async fn raw(identity: Identity, to: SocketAddr, class: Class) -> SendRequest<Bo
     let trust = Trust::new(identity, Arc::new(RealClock)).unwrap();
     let terms = Arc::new(terms(&["hq", "osaka"], &[]));
     let (config, _) = trust.dial(&site("hq"), class, terms).unwrap();
-    let tcp = Tcp::new(Arc::new(TcpStream::connect(to).await.unwrap()), CancellationToken::new());
+    let tcp = Tcp::new(Arc::new(TcpStream::connect(to).await.unwrap().into()), CancellationToken::new());
     let name = ServerName::try_from("nearshare").unwrap();
     let tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.unwrap();
     let (sender, connection) = class.client().handshake(TokioIo::new(tls)).await.unwrap();
