@@ -166,7 +166,6 @@ impl<T: Tree> Notice<T> {
         acked: &std::sync::Mutex<Position>,
     ) -> Result<(), FeedError> {
         let mut done = at.seq;
-        let mut grown = self.tail.watch();
         'restart: loop {
             let (mut cursor, force, newest) = {
                 let table = lock(&self.table);
@@ -198,11 +197,13 @@ impl<T: Tree> Notice<T> {
                     }
                     Err(Missed) => continue 'restart,
                     Ok(None) => {
-                        grown.mark_unchanged();
+                        let grown = self.tail.grown();
+                        tokio::pin!(grown);
+                        grown.as_mut().enable();
                         if self.tail.cursor().next > cursor.next {
                             continue;
                         }
-                        if tokio::time::timeout(BEAT, grown.changed()).await.is_err() {
+                        if tokio::time::timeout(BEAT, grown).await.is_err() {
                             let beat = self.beat(*lock(acked));
                             send(feeds, feed::Kind::Beat(beat)).await?;
                         }

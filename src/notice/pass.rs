@@ -603,7 +603,11 @@ impl<'a, T: Tree> Pass<'a, T> {
             let mut hasher = Hasher::new();
             let mut inline = (before.size <= INLINE_MAX).then(Vec::new);
             let mut size = 0;
-            self.buffer.resize(READ_LEN, 0);
+            // A byte more than it has tells that it grew.
+            let len = usize::try_from(before.size + 1).unwrap_or(READ_LEN).min(READ_LEN);
+            if self.buffer.len() < len {
+                self.buffer.resize(len, 0);
+            }
             loop {
                 let len = file
                     .read(&mut self.buffer)

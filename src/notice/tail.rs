@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::id::Seq;
 use crate::link::share::Feed;
@@ -14,7 +15,7 @@ const BYTES_MAX: usize = 1 << 20;
 
 pub(super) struct Tail {
     ring: Mutex<Ring>,
-    grown: watch::Sender<u64>,
+    grown: Notify,
 }
 
 struct Ring {
@@ -37,7 +38,7 @@ pub(super) struct Cursor {
 impl Tail {
     pub fn new(head: Seq) -> Self {
         let ring = Ring { items: VecDeque::new(), bytes: 0, first: 0, head };
-        Self { ring: Mutex::new(ring), grown: watch::Sender::new(0) }
+        Self { ring: Mutex::new(ring), grown: Notify::new() }
     }
 
     /// Hands in what has just become durable, in order.
@@ -53,9 +54,8 @@ impl Tail {
             ring.bytes -= bytes;
             ring.first += 1;
         }
-        let next = ring.first + ring.items.len() as u64;
         drop(ring);
-        self.grown.send_replace(next);
+        self.grown.notify_waiters();
     }
 
     pub fn cursor(&self) -> Cursor {
@@ -71,8 +71,9 @@ impl Tail {
         Ok(ring.items.get(index).map(|(feed, _)| feed.clone()))
     }
 
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.grown.subscribe()
+    /// Ready when something was handed in since it was enabled.
+    pub fn grown(&self) -> Notified<'_> {
+        self.grown.notified()
     }
 
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
