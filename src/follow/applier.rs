@@ -509,6 +509,10 @@ impl<T: Tree> Applier<T> {
             let mut batch = follow.shelf.batch();
             // What was done before a failure is noted all the same.
             let out = settler.into_batch(&mut batch);
+            // Contents come without a record that marks them, and are on the disk only once that is synced.
+            let brought = || out.paid.iter().map(|(id, _)| Touch::Object(*id));
+            brought().for_each(|touch| batch.mark(touch, Gen(0)));
+            self.settled.extend(brought());
             follow.shelf.commit(batch, false).wait()?;
             {
                 let mut owed = lock(&follow.owed);
@@ -585,6 +589,15 @@ impl<T: Tree> Applier<T> {
         let applied = follow.shelf.head().at.seq;
         if self.compare.is_none() {
             follow.lease.set_applied(applied);
+        }
+        for waiting in &mut self.waiting {
+            if let (Until::Paid(id), Touch::Entry(dir, name)) = (&waiting.until, &waiting.touch)
+                && !lock(&follow.owed).contains(*id)
+                && let Some(now) = follow.shelf.child(*dir, name)?
+            {
+                // It was replaced before it came: what is there instead has to come.
+                waiting.until = Until::Paid(now);
+            }
         }
         let oldest = {
             let owed = lock(&follow.owed);

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::rig::{Rig, whole};
 use super::share::{Share, name};
 use crate::catalog::{Inline, Touch};
-use crate::follow::applier::Job;
+use crate::follow::applier::{Job, Step};
 use crate::id::{Name, ObjectId};
 use crate::object::Kind;
 
@@ -348,5 +348,23 @@ fn what_is_missed_and_then_found_is_not_awaited() {
     rig.applier().settle().unwrap();
     assert_eq!(rig.shelf().debt_totals().0, 0);
     assert_eq!(rig.follow().progress().debts, 0);
+    rig.assert_settled(&share);
+}
+
+/// What a content's coming changed on the disk is looked at again after a crash until it is synced.
+#[test]
+fn content_that_came_is_marked_until_it_is_synced() {
+    let (mut share, mut rig) = both();
+    share.write("a", b"new content");
+    rig.feed(&mut share);
+    let sweep = |rig: &mut Rig| {
+        rig.clock.on(5);
+        rig.try_step(&mut Step::Idle).unwrap();
+        assert_eq!(rig.shelf().marks().unwrap(), []);
+    };
+    sweep(&mut rig);
+    rig.pay_all(&share);
+    assert_eq!(rig.shelf().marks().unwrap().len(), 1);
+    sweep(&mut rig);
     rig.assert_settled(&share);
 }
