@@ -21,10 +21,13 @@ pub mod link;
 pub mod map;
 pub mod notice;
 pub mod object;
+pub mod plant;
 pub mod relay;
 pub mod route;
 pub mod serve;
 pub mod server;
+#[cfg(test)]
+mod sim;
 pub mod socket;
 pub mod tree;
 pub mod wire;

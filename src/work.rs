@@ -141,6 +141,14 @@ impl Bell {
     }
 }
 
+/// Where a model may take its time: other work goes first now and then.
+#[cfg(test)]
+pub fn linger() {
+    if is_single() && single::on_stack() {
+        single::linger();
+    }
+}
+
 /// Random bytes that are no secret.
 pub fn random(bytes: &mut [u8]) {
     #[cfg(test)]

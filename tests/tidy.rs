@@ -13,6 +13,7 @@ use source::{Source, find_all};
 /// Rooms by rank: a room imports only from rooms of a lower number (ARCHITECTURE.md, "Rooms").
 const RANKS: &[(&str, u32)] = &[
     ("main", 13),
+    ("sim", 13),
     ("cli", 12),
     ("serve", 11),
     ("admin", 10),
@@ -33,6 +34,7 @@ const RANKS: &[(&str, u32)] = &[
     ("effect", 1),
     ("body", 1),
     ("clock", 0),
+    ("plant", 0),
     ("work", 0),
     ("socket", 0),
     ("hash", 1),

@@ -13,6 +13,8 @@ mod commit;
 mod committer;
 mod error;
 mod keys;
+#[cfg(test)]
+pub mod memory;
 mod model;
 mod proto;
 mod repair;
@@ -79,6 +81,12 @@ impl Catalog {
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
             .map_err(failed("set mode 0700"))?;
         Self::with_store(dir, Box::new(Disk::open(dir, options)?))
+    }
+
+    /// A catalog in memory.
+    #[cfg(test)]
+    pub fn in_memory(memory: &memory::Memory) -> Result<Arc<Self>> {
+        Self::with_store(Path::new("memory"), Box::new(memory.clone()))
     }
 
     /// A catalog on any store; `dir` is for its errors only.

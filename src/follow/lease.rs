@@ -15,6 +15,7 @@ use crate::id::{Gen, Seq};
 use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{Grant, LeaseAsk, LeaseSay, MESSAGE_MAX, Renew, lease_ask, lease_say};
 use crate::link::{Class, Net, Remote};
+use crate::plant::{self, Bug};
 use crate::route::Certainty;
 use crate::tree::Tree;
 use crate::work;
@@ -83,6 +84,9 @@ impl Lease {
     }
     fn is_cut_off(&self, now: BootTime) -> bool {
         let since = self.down_since.load(Ordering::Acquire);
+        if plant::is(Bug::CutOffByLeaseAlone) {
+            return true;
+        }
         since != 0 && millis(now).saturating_sub(since) > LEASE.as_millis() as u64
     }
 }
@@ -210,6 +214,9 @@ async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &dyn Remote) -> Result<
         let due = if follow.lease.is_live(Moment::now(&*follow.clock)) { RENEW } else { AGAIN };
         let since = follow.clock.boot().since(asked);
         tokio::select! {
+            biased;
+            () = tokio::time::sleep(due.saturating_sub(since)) => {}
+            () = follow.lease.wanted.notified(), if since >= SOON => {}
             said = says.next::<LeaseSay>(MESSAGE_MAX) => {
                 let said = said
                     .map_err(|error| PullError::Peer { what: "a lease", why: error.to_string() })?
@@ -217,8 +224,6 @@ async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &dyn Remote) -> Result<
                 heard(follow, &asks, said).await?;
                 continue;
             }
-            () = follow.lease.wanted.notified(), if since >= SOON => {}
-            () = tokio::time::sleep(due.saturating_sub(since)) => {}
         }
         if !follow.lease.following.load(Ordering::Acquire) {
             return Ok(());

@@ -42,6 +42,7 @@ use crate::hash::HashSet;
 use crate::id::{Gen, ObjectId, RelPath, ShareId, SiteId};
 use crate::link::Net;
 use crate::object::Kind;
+use crate::plant::{self, Bug};
 use crate::route::Standing;
 use crate::tree::{Tree, TreeError};
 use crate::work::{self, Thread};
@@ -472,6 +473,9 @@ impl<T: Tree> Follow<T> {
             let last = walk.last.unwrap_or(walk.steps.len().saturating_sub(1));
             touches.extend(walk.steps.into_iter().skip(last).map(|(dir, name)| Touch::Entry(dir, name)));
         }
+        if plant::is(Bug::ForgetAhead) {
+            touches.clear();
+        }
         let above = above(&self.shelf, &touches)?;
         let id = self.next_note.fetch_add(1, Ordering::Relaxed);
         self.with_ahead(|ahead| ahead.note(id, touches.clone(), above));
@@ -575,6 +579,9 @@ pub struct AheadTicket<T: Tree> {
 impl<T: Tree> AheadTicket<T> {
     /// The primary did it; these are to be applied here before this copy answers again.
     pub fn answered(mut self, awaits: Vec<(Touch, Gen)>) {
+        if plant::is(Bug::ForgetAhead) {
+            return self.refused();
+        }
         let touches: Vec<Touch> = awaits.iter().map(|(touch, _)| touch.clone()).collect();
         // What the catalog cannot tell is left in doubt.
         let Ok(above) = above(&self.follow.shelf, &touches) else { return };

@@ -20,6 +20,7 @@ use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{
     Fresh, Grant, HoldAsk, LeaseAsk, LeaseSay, MESSAGE_MAX, Renew, lease_ask, lease_say,
 };
+use crate::plant::{self, Bug};
 use crate::tree::Tree;
 use crate::work;
 
@@ -76,7 +77,7 @@ impl<T: Tree> Notice<T> {
     /// What a change that has begun touches is held at the copies before it goes on: says what must be
     /// waited for. Under the table's lock, so that no lease is given between.
     pub(super) fn hold(&self, table: &mut Table, held: &[Held]) -> Vec<Question> {
-        if !self.is_strict() {
+        if !self.is_strict() || plant::is(Bug::SkipHold) {
             return Vec::new();
         }
         let (waits, ask) = table.hold(held, &mut lock(&self.leases.giver), self.clock.boot());
@@ -199,10 +200,13 @@ impl<T: Tree> Notice<T> {
             Renewal::No => return,
             Renewal::Again => None,
             Renewal::Fresh => {
-                let Some(in_force) = table.to_hold(IN_FORCE_MAX) else {
+                let Some(mut in_force) = table.to_hold(IN_FORCE_MAX) else {
                     giver.revoke(site, stream);
                     return;
                 };
+                if plant::is(Bug::GrantWithoutHolds) {
+                    in_force.clear();
+                }
                 Some(Fresh {
                     epoch: head.epoch.0,
                     seq: head.seq.0,

@@ -47,6 +47,7 @@ use crate::hash::HashMap;
 use crate::id::{Gen, Name, ObjectId, RelPath, ShareId, SiteId};
 use crate::link::Session;
 use crate::object::{Found, Kind};
+use crate::plant::{self, Bug};
 use crate::tree::{Place, Resolved, Tree, TreeError};
 use crate::work::{self, Bell, Thread};
 
@@ -177,7 +178,11 @@ impl<T: Tree> Notice<T> {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
         let minter = Minter::new(config.key, tree.marker());
-        let leases = lease::Leases::new(shelf.meta().leased, &terms.copies, clock.boot());
+        let leases = lease::Leases::new(
+            shelf.meta().leased && !plant::is(Bug::ForgetLeases),
+            &terms.copies,
+            clock.boot(),
+        );
         let head = shelf.head();
         let notice = Arc::new(Self {
             config,
@@ -616,7 +621,7 @@ impl<T: Tree> Ticket<T> {
         }
         if !sync {
             self.strays().await?;
-        } else if lock(&self.notice.terms).sync {
+        } else if lock(&self.notice.terms).sync && !plant::is(Bug::AnswerBeforeDurable) {
             self.sync().await?;
         }
         let kept = std::mem::take(&mut self.pledged).then(|| self.keep());
@@ -754,6 +759,7 @@ impl<T: Tree> Drop for Ticket<T> {
     fn drop(&mut self) {
         match self.stage {
             Stage::Unsent | Stage::Known => drop(self.land()),
+            Stage::Sent if plant::is(Bug::ForgetDoubt) => drop(self.land()),
             Stage::Sent => {
                 self.let_keep();
                 lock(&self.notice.table).doubt(&self.touches);

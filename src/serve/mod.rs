@@ -1,9 +1,9 @@
 //! One site: builds the rooms together, starts what runs, reads the clocks. The only composition root.
 
-mod adapt;
+pub(crate) mod adapt;
 mod anew;
 mod clock;
-mod inbound;
+pub(crate) mod inbound;
 mod lead;
 mod share;
 mod status;

@@ -1,12 +1,14 @@
 //! A tree in memory: what [`Disk`](super::Disk) must agree with, and what tests of higher rooms run
-//! on. Links, handles and errors are a Linux file system's; there are no mounts, rights or crashes.
+//! on. Links, handles and errors are a Linux file system's; there are no mounts and no rights. A crash
+//! loses the last so many changes that were not synced.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::*;
+use crate::clock::Clock;
 use crate::id::RelPath;
 use crate::object::{Kind, Stamp, Timespec};
 
@@ -19,16 +21,26 @@ const KEPT: u64 = 4;
 #[derive(Clone)]
 pub struct Model(Arc<Mutex<State>>);
 
+#[derive(Clone)]
 struct State {
     marker: [u8; 16],
     /// False while "unmounted": `check` fails.
     present: bool,
-    inodes: HashMap<u64, Inode>,
+    inodes: BTreeMap<u64, Arc<Inode>>,
     next: u64,
     /// Nanoseconds since 1970; every change takes one.
     now: i64,
     kept: u64,
+    /// Where the time stamps come from, as coarse as a kernel's; else `now`.
+    clock: Option<Arc<dyn Clock>>,
+    /// Nothing more can be written.
+    full: bool,
+    /// The states since the last sync, the synced one first; of one with a clock.
+    unsynced: Vec<State>,
 }
+
+/// Time stamps of a kernel come from its tick.
+const TICK_NS: i64 = 4_000_000;
 
 #[derive(Clone)]
 struct Inode {
@@ -67,15 +79,87 @@ impl Model {
         let mut state = State {
             marker,
             present: true,
-            inodes: HashMap::new(),
+            inodes: BTreeMap::new(),
             next: ROOT,
             now: 1_000_000_000,
             kept: 0,
+            clock: None,
+            full: false,
+            unsynced: Vec::new(),
         };
         for _ in [ROOT, PARK, TMP, KEPT] {
             state.add(Kind::Directory, 0o755);
         }
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// One that can crash.
+    pub fn with_clock(marker: [u8; 16], clock: Arc<dyn Clock>) -> Self {
+        let model = Self::new(marker);
+        model.lock().clock = Some(clock);
+        model
+    }
+
+    /// The machine ends: of the changes since the last sync the first `keep(n)` of `n` are left.
+    pub fn crash(&self, keep: impl FnOnce(usize) -> usize) {
+        let mut state = self.lock();
+        let mut states = std::mem::take(&mut state.unsynced);
+        if states.is_empty() {
+            return;
+        }
+        let kept = keep(states.len());
+        if kept < states.len() {
+            // What is made from now on has handles of its own.
+            let next = state.next;
+            *state = states.swap_remove(kept);
+            state.next = next;
+            state.unsynced.clear();
+        }
+    }
+
+    pub fn set_full(&self, full: bool) {
+        let mut state = self.lock();
+        state.full = full;
+        state.unsynced.iter_mut().for_each(|old| old.full = full);
+    }
+
+    /// A file with this content, as a server makes it: a new one in place of what was there, or what
+    /// was there written over.
+    pub fn write(&self, dir: &ModelDir, name: &Name, data: &[u8], over: bool) -> Result<()> {
+        self.run("write", "in the model", |state| {
+            state.room()?;
+            let there = state.inodes[&dir.0].entries.get(name).copied();
+            if let Some(inode) = there.filter(|_| over) {
+                let now = state.tick();
+                let row = state.row(inode);
+                row.data = data.to_vec();
+                (row.attrs.mtime, row.ctime) = (now, now);
+                return Ok(());
+            }
+            let inode = state.add(Kind::File, 0o644);
+            state.row(inode).data = data.to_vec();
+            if there.is_some() {
+                state.take(dir.0, name, true);
+            }
+            state.put(dir.0, name.clone(), inode)
+        })
+    }
+
+    /// Every path with what is there: a file's content, none of a directory.
+    pub fn tree(&self) -> BTreeMap<String, Option<Vec<u8>>> {
+        let state = self.lock();
+        let mut found = BTreeMap::new();
+        let mut todo = vec![(ROOT, String::new())];
+        while let Some((dir, path)) = todo.pop() {
+            for (name, child) in &state.inodes[&dir].entries {
+                let below = format!("{path}/{name}");
+                let row = &state.inodes[child];
+                let file = (row.kind == Kind::File).then(|| row.data.clone());
+                found.insert(below.clone(), file);
+                todo.push((*child, below));
+            }
+        }
+        found
     }
 
     /// Unmounts or mounts the share: nothing is lost, but `check` tells.
@@ -84,7 +168,7 @@ impl Model {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn run<T>(
@@ -93,7 +177,15 @@ impl Model {
         path: &str,
         f: impl FnOnce(&mut State) -> Outcome<T>,
     ) -> Result<T> {
-        f(&mut self.lock()).map_err(|errno| {
+        crate::work::linger();
+        let mut state = self.lock();
+        let before = state.clock.is_some().then(|| State { unsynced: Vec::new(), ..state.clone() });
+        let ran = f(&mut state);
+        if let Some(before) = before.filter(|before| before.now != state.now) {
+            state.unsynced.push(before);
+        }
+        drop(state);
+        ran.map_err(|errno| {
             let source = io::Error::from_raw_os_error(errno);
             TreeError::Io { what, path: path.into(), source }
         })
@@ -103,7 +195,15 @@ impl Model {
 impl State {
     fn tick(&mut self) -> Timespec {
         self.now += 1;
-        Timespec { sec: self.now / 1_000_000_000, nsec: (self.now % 1_000_000_000) as u32 }
+        let now = match &self.clock {
+            Some(clock) => clock.wall().0 / TICK_NS * TICK_NS,
+            None => self.now,
+        };
+        Timespec { sec: now / 1_000_000_000, nsec: (now % 1_000_000_000) as u32 }
+    }
+
+    fn room(&self) -> Outcome<()> {
+        if self.full { Err(libc::ENOSPC) } else { Ok(()) }
     }
 
     fn add(&mut self, kind: Kind, mode: u32) -> u64 {
@@ -125,16 +225,16 @@ impl State {
             names: 1,
             parent: inode,
         };
-        self.inodes.insert(inode, row);
+        self.inodes.insert(inode, Arc::new(row));
         inode
     }
 
     fn row(&mut self, inode: u64) -> &mut Inode {
-        self.inodes.get_mut(&inode).unwrap()
+        Arc::make_mut(self.inodes.get_mut(&inode).unwrap())
     }
 
     fn found(&mut self, inode: u64) -> Found {
-        let row = self.row(inode).clone();
+        let row = self.inodes[&inode].clone();
         let is_dir = |id: &u64| self.inodes[id].kind == Kind::Directory;
         let nlink = match row.kind {
             Kind::Directory if row.names == 0 => 0,
@@ -303,7 +403,7 @@ impl State {
                     false => Resolved::NoParent { dir, name },
                 });
             };
-            let row = self.row(inode).clone();
+            let row = self.inodes[&inode].clone();
             match row.kind {
                 Kind::Directory => steps.push((inode, name)),
                 Kind::Symlink if follow_last || !todo.is_empty() => {
@@ -369,11 +469,13 @@ impl Tree for Model {
         Ok(self.lock().found(dir.0))
     }
     fn look(&self, at: Spot<'_, ModelDir>) -> Result<Option<Found>> {
+        crate::work::linger();
         let mut state = self.lock();
         Ok(state.get(at).map(|inode| state.found(inode)))
     }
     fn list(&self, dir: &ModelDir) -> Result<Vec<Name>> {
-        Ok(self.lock().row(dir.0).entries.keys().cloned().collect())
+        crate::work::linger();
+        Ok(self.lock().inodes[&dir.0].entries.keys().cloned().collect())
     }
     fn open_file(&self, at: Spot<'_, ModelDir>) -> Result<Option<ModelFile>> {
         let state = self.lock();
@@ -413,13 +515,20 @@ impl Tree for Model {
         })
     }
     fn sync(&self) -> Result<()> {
+        // What is written while it takes its time may not be part of it.
+        let many = self.lock().unsynced.len();
+        crate::work::linger();
+        let mut state = self.lock();
+        let many = many.min(state.unsynced.len());
+        state.unsynced.drain(..many);
         Ok(())
     }
     fn sync_entry(&self, _dir: &ModelDir, _name: &Name) -> Result<()> {
-        Ok(())
+        self.sync()
     }
     fn stage(&self, id: ObjectId) -> Result<ModelStage> {
         self.run("stage", "in the model", |state| {
+            state.room()?;
             let (dir, name) = state.target(Spot::Tmp(id))?;
             state.unlink(dir, &name)?;
             let inode = state.add(Kind::File, 0o600);
@@ -432,6 +541,7 @@ impl Tree for Model {
     }
     fn make(&self, at: Spot<'_, ModelDir>, object: &Object) -> Result<Found> {
         self.run("make", "in the model", |state| {
+            state.room()?;
             let (dir, name) = state.target(at)?;
             if object.kind == Kind::File {
                 return Err(libc::EINVAL);
@@ -524,8 +634,8 @@ impl Tree for Model {
 
 impl Read for ModelFile {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.model.lock();
-        let data = &state.row(self.inode).data;
+        let state = self.model.lock();
+        let data = &state.inodes[&self.inode].data;
         let from = usize::try_from(self.at).unwrap().min(data.len());
         let count = out.len().min(data.len() - from);
         out[..count].copy_from_slice(&data[from..from + count]);
@@ -536,7 +646,7 @@ impl Read for ModelFile {
 
 impl Seek for ModelFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let end = self.model.lock().row(self.inode).data.len() as u64;
+        let end = self.model.lock().inodes[&self.inode].data.len() as u64;
         let at = match to {
             SeekFrom::Start(at) => Some(at),
             SeekFrom::End(offset) => end.checked_add_signed(offset),
@@ -549,12 +659,18 @@ impl Seek for ModelFile {
 
 impl Write for ModelStage {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let mut state = self.model.lock();
-        let now = state.tick();
-        let row = state.row(self.inode);
-        row.data.extend_from_slice(data);
-        (row.attrs.mtime, row.ctime) = (now, now);
-        Ok(data.len())
+        let wrote = self.model.run("write", "in the model", |state| {
+            state.room()?;
+            let now = state.tick();
+            let row = state.row(self.inode);
+            row.data.extend_from_slice(data);
+            (row.attrs.mtime, row.ctime) = (now, now);
+            Ok(data.len())
+        });
+        wrote.map_err(|error| match error {
+            TreeError::Io { source, .. } => source,
+            error => io::Error::other(error.to_string()),
+        })
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())

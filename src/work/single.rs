@@ -33,6 +33,7 @@ thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
     static STACKS: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
     static KEY: Cell<Option<u64>> = const { Cell::new(None) };
+    static DRAWN: Cell<u64> = const { Cell::new(0) };
     static PANICKED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -47,6 +48,7 @@ pub fn begin(seed: u64) -> Single {
     RANDOM.with(|random| *random.borrow_mut() = Some(SmallRng::seed_from_u64(seed)));
     PANICKED.set(false);
     KEY.set(Some(seed));
+    DRAWN.set(0);
     Single(())
 }
 
@@ -70,7 +72,13 @@ pub fn is_single() -> bool {
     RANDOM.with(|random| random.try_borrow().map_or(true, |random| random.is_some()))
 }
 
+/// How many random numbers were drawn.
+pub fn drawn() -> u64 {
+    DRAWN.get()
+}
+
 pub fn random(bytes: &mut [u8]) {
+    DRAWN.set(DRAWN.get() + 1);
     RANDOM.with(|random| {
         random.borrow_mut().as_mut().expect("a simulation runs").fill_bytes(bytes);
     });
@@ -79,6 +87,16 @@ pub fn random(bytes: &mut [u8]) {
 /// What the maps of this run are keyed with.
 pub fn key() -> Option<u64> {
     KEY.get()
+}
+
+/// Lets some time pass, sometimes.
+pub fn linger() {
+    match pick(16) {
+        0 => block_on(tokio::task::yield_now()),
+        1 => block_on(tokio::time::sleep(Duration::from_millis(1 + pick(4)))),
+        2 if pick(8) == 0 => block_on(tokio::time::sleep(Duration::from_millis(pick(100)))),
+        _ => {}
+    }
 }
 
 /// From 0 up to, not including, `below`.
@@ -204,6 +222,14 @@ impl<F> Drop for Grouped<F> {
         let _entered = Entered::new(self.group.clone());
         self.inner = None;
     }
+}
+
+/// A task of no site.
+pub fn outside<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+{
+    spawn_in(None, future)
 }
 
 /// Runs what blocks on a stack of its own.

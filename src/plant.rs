@@ -1,0 +1,50 @@
+//! Bugs on purpose, one for a rule, so that the simulation can be seen to catch them. There are none but
+//! in its tests: elsewhere [`is`] is always false.
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A change is relayed although no copy was asked to hold what it touches.
+    SkipHold,
+    /// A release counts whatever generation it is of (R4).
+    ReleaseAnyGeneration,
+    /// A copy answers although its lease is over (R10, R12).
+    ServeOnExpiredLease,
+    /// A primary that starts does not wait for leases of the process before it (R11).
+    ForgetLeases,
+    /// A lease begins without what is in force (R10).
+    GrantWithoutHolds,
+    /// A change is answered before it is on the disk (R23).
+    AnswerBeforeDurable,
+    /// A mark is over and no copy is told.
+    ForgetRelease,
+    /// A lease is renewed while a question is open (R6).
+    RenewWhileAsked,
+    /// What a site changes elsewhere does not count as ahead of its own copy (R9).
+    ForgetAhead,
+    /// A copy that has no lease takes itself to be cut off (R13).
+    CutOffByLeaseAlone,
+    /// A change whose outcome nobody told is taken for one that was not made (R18).
+    ForgetDoubt,
+}
+
+#[cfg(not(test))]
+pub const fn is(_: Bug) -> bool {
+    false
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+pub fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// On this thread, from now on.
+#[cfg(test)]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}

@@ -1,0 +1,242 @@
+//! The simulation: whole sites, of the real rooms, over models of their disks, servers, lines and
+//! clocks, all on one thread, in trouble that a seed decides. What clients were told is judged by the
+//! checker of histories. The same seed gives the same run.
+//!
+//! `NEARSHARE_SEED=N` runs one seed and prints what happened; `NEARSHARE_SEEDS=N` says how many.
+//!
+//! Not here: doors, TLS, HTTP/2, fjall and real disks (they have tests of their own against the same
+//! models, or run as real processes).
+
+#[path = "../../tests/common/history/mod.rs"]
+#[allow(dead_code)]
+mod history;
+
+mod clients;
+mod clock;
+mod faults;
+mod net;
+mod server;
+mod site;
+mod tests;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use clients::{History, NAMES};
+use clock::{begin_trace, end_trace, note, now};
+use faults::{Fault, Faults};
+use history::names::Names;
+use history::own;
+use net::{Net, SILENCE};
+use site::{Part, Site};
+
+use crate::id::{ShareId, SiteId};
+use crate::work::single::{self, outside, pick};
+
+/// The site with the primary copy.
+const PRIMARY: &str = "hq";
+const SITES: [&str; 5] = [PRIMARY, "osaka", "lyon", "oslo", "rome"];
+/// Clients make calls for so long.
+const BUSY: Duration = Duration::from_secs(20);
+/// And then all must be as at the primary within this.
+const QUIET: Duration = Duration::from_secs(240);
+
+fn share() -> ShareId {
+    "eng".parse().expect("a name of ours")
+}
+
+/// What the map says.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    sites: usize,
+    strict: bool,
+    /// When cut off.
+    serve: bool,
+    /// `durable_copies`.
+    durable: usize,
+}
+
+impl Rules {
+    fn copies(&self) -> Vec<SiteId> {
+        SITES[1..self.sites].iter().map(|site| site.parse().expect("a name of ours")).collect()
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+struct Plan {
+    rules: Rules,
+    faults: Vec<Fault>,
+    /// At each site.
+    clients: u32,
+    calls: u32,
+    /// All want the same: those at the primary's site write, the others read.
+    narrow: bool,
+    /// Nothing but a lease may hold up a write.
+    prompt: bool,
+    /// A line on which nothing comes is given up after this, plus up to as much again.
+    silence: Duration,
+}
+
+impl Plan {
+    /// Anything may happen.
+    fn of(seed: u64) -> Self {
+        let sites = if seed.is_multiple_of(4) { 5 } else { 3 };
+        let (strict, serve) = match seed % 8 {
+            0..=3 => (true, false),
+            4..=5 => (true, true),
+            _ => (false, true),
+        };
+        let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| pick(3) == 0).collect();
+        if pick(3) > 0 {
+            // What is in doubt is asked of the primary ever after: little else is seen then.
+            faults.retain(|fault| !matches!(fault, Fault::Sloppy | Fault::ServerCrash));
+        }
+        let (clients, calls) = if sites == 3 { (2, 16) } else { (1, 20) };
+        let durable = if seed % 5 == 0 { 2 } else { 1 };
+        let rules = Rules { sites, strict, serve, durable };
+        Self { rules, faults, clients, calls, narrow: pick(3) == 0, prompt: false, silence: SILENCE }
+    }
+}
+
+/// What came of a run.
+struct Ended {
+    hash: u64,
+    lines: Vec<String>,
+    calls: usize,
+    failure: Option<String>,
+}
+
+/// Runs a seed. `keep`s the lines of its trace.
+fn run(seed: u64, plan: impl FnOnce() -> Plan, keep: bool) -> Ended {
+    let single = single::begin(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without drivers can be built");
+    let local = tokio::task::LocalSet::new();
+    let (calls, mut failure) = local.block_on(&runtime, async {
+        begin_trace(keep);
+        let plan = plan();
+        note(|| format!("{plan:?}"));
+        let history = Rc::new(History::default());
+        let failure = live(&plan, &history).await;
+        let calls = history.calls.borrow();
+        (calls.len(), failure.or_else(|| judge(&plan, &calls)))
+    });
+    if single.panicked() {
+        failure = Some("a task panicked; see above".to_owned());
+    }
+    let (hash, lines) = end_trace();
+    {
+        let _entered = runtime.enter();
+        drop(local);
+    }
+    Ended { hash, lines, calls, failure }
+}
+
+async fn live(plan: &Plan, history: &Rc<History>) -> Option<String> {
+    let net = Net::new(plan.silence);
+    let rules = &plan.rules;
+    let sites: Vec<Rc<Site>> =
+        (0..rules.sites).map(|number| Rc::new(Site::new(number, SITES[number], &net, rules))).collect();
+    sites.iter().for_each(|site| site.start());
+    if !settled(&sites, QUIET).await {
+        return Some("the copies were never filled".to_owned());
+    }
+    note(|| "clients begin".to_owned());
+    let until = Duration::from_nanos(now()) + BUSY;
+    let mut clients = Vec::new();
+    for (number, site) in sites.iter().enumerate() {
+        for client in 0..plan.clients {
+            let client = number as u32 * plan.clients + client;
+            clients.push(outside(history.clone().client(site.clone(), client, plan.clone(), until)));
+        }
+    }
+    let faults = Faults::new(&net, &sites, &plan.faults);
+    let trouble = outside(faults.clone().run(until));
+    for task in clients {
+        if task.await.is_err() {
+            return Some("a client panicked".to_owned());
+        }
+    }
+    if trouble.await.is_err() {
+        return Some("trouble panicked".to_owned());
+    }
+    faults.end().await;
+    if !settled(&sites, QUIET).await {
+        return Some(unlike(&sites));
+    }
+    for site in &sites {
+        history.read_all(site).await;
+    }
+    history.wrong.take()
+}
+
+/// Until every copy is as the primary and nothing is under way; `false`: not within that time.
+async fn settled(sites: &[Rc<Site>], within: Duration) -> bool {
+    let over = Duration::from_nanos(now()) + within;
+    let mut times = 0;
+    while Duration::from_nanos(now()) < over {
+        sleep(Duration::from_millis(500)).await;
+        times = if is_settled(sites) { times + 1 } else { 0 };
+        if times == 2 {
+            return true;
+        }
+    }
+    false
+}
+
+fn is_settled(sites: &[Rc<Site>]) -> bool {
+    let wanted = sites[0].disk.tree();
+    let mut doubts = false;
+    sites.iter().all(|site| match site.built().map(|built| built.part) {
+        None => false,
+        Some(Part::Home(notice)) => {
+            let standing = notice.standing();
+            doubts = standing.suspects > 0;
+            // What is in doubt keeps others marked.
+            let looked = standing.marks == 0 || doubts;
+            looked && standing.stopped.is_none() && standing.scan.is_none()
+        }
+        Some(Part::Copy(follow)) => {
+            let progress = follow.progress();
+            let free = progress.ahead == 0 && progress.held == 0 || doubts;
+            free && progress.confirmed && progress.debts == 0 && site.disk.tree() == wanted
+        }
+    })
+}
+
+/// What is the matter with sites that do not become alike.
+fn unlike(sites: &[Rc<Site>]) -> String {
+    let mut text = "the sites do not become alike:\n".to_owned();
+    for site in sites {
+        let state = match site.built().map(|built| built.part) {
+            None => "not running".to_owned(),
+            Some(Part::Home(notice)) => format!("{:?}", notice.standing()),
+            Some(Part::Copy(follow)) => format!("{:?}", follow.progress()),
+        };
+        let tree: Vec<String> = site
+            .disk
+            .tree()
+            .into_iter()
+            .map(|(path, data)| match data {
+                None => format!("{path}/"),
+                Some(data) => format!("{path} = {}", String::from_utf8_lossy(&data).trim()),
+            })
+            .collect();
+        text += &format!("{}: {}\n   {state}\n", site.name, tree.join(", "));
+    }
+    text
+}
+
+fn judge(plan: &Plan, calls: &[history::Call<history::names::Op>]) -> Option<String> {
+    if !plan.rules.strict {
+        return own::check(calls).err();
+    }
+    let names = Names::new(NAMES.map(|(name, _)| name));
+    history::check(&names, calls).err().map(|fault| fault.to_string())
+}

@@ -1,0 +1,472 @@
+//! The lines between sites: what `link` makes of TLS and HTTP/2, as queues that keep their order, take
+//! their time, and may stop in one direction or both. What is in a queue when a line breaks is lost to
+//! the side that knows of it; the other side may go on hearing for a while.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::clock::note;
+use crate::body::{Body, BoxError};
+use crate::id::{ShareId, SiteId};
+use crate::link::{self, Caller, Class, Inbound, Remote, SendError, Session, Up};
+use crate::work::single::{Group, outside, pick};
+
+/// A line on which nothing comes is given up after this, plus up to as much again.
+pub const SILENCE: Duration = Duration::from_secs(3);
+
+#[derive(Clone)]
+pub struct Net(Arc<Inner>);
+
+struct Inner {
+    silence: Duration,
+    ports: Mutex<BTreeMap<SiteId, Port>>,
+    blocked: Mutex<BTreeSet<(SiteId, SiteId)>>,
+    changed: Notify,
+    sessions: AtomicU64,
+    /// When each site last had a line, as it knows; none while it has one.
+    down: Mutex<BTreeMap<SiteId, Option<Instant>>>,
+}
+
+/// A running site.
+struct Port {
+    group: Arc<Group>,
+    inbound: Arc<dyn Inbound>,
+    /// Those who dialled it.
+    lines: BTreeMap<SiteId, Arc<Line>>,
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub fn millis(from: u64, below: u64) -> Duration {
+    Duration::from_millis(from + pick(below - from))
+}
+
+impl Net {
+    pub fn new(silence: Duration) -> Self {
+        Self(Arc::new(Inner {
+            silence,
+            ports: Mutex::default(),
+            blocked: Mutex::default(),
+            changed: Notify::new(),
+            sessions: AtomicU64::new(0),
+            down: Mutex::default(),
+        }))
+    }
+
+    /// A site listens, and dials `to`.
+    pub fn open(
+        &self,
+        site: &SiteId,
+        to: Option<&SiteId>,
+        group: &Arc<Group>,
+        inbound: Arc<dyn Inbound>,
+    ) -> Arc<Dialled> {
+        let port = Port { group: group.clone(), inbound, lines: BTreeMap::new() };
+        lock(&self.0.ports).insert(site.clone(), port);
+        let pair = to.map(|to| {
+            self.set_down(site, Some(Instant::now()));
+            let pair = Arc::new(Pair {
+                net: self.clone(),
+                from: site.clone(),
+                to: to.clone(),
+                up: watch::Sender::default(),
+                line: Mutex::default(),
+            });
+            group.spawn(pair.clone().dial());
+            pair
+        });
+        Arc::new(Dialled(pair))
+    }
+
+    /// Its process has ended.
+    pub fn close(&self, site: &SiteId) {
+        let mut ports = lock(&self.0.ports);
+        if let Some(port) = ports.remove(site) {
+            port.lines.values().for_each(|line| line.far.cancel());
+        }
+        for port in ports.values_mut() {
+            if let Some(line) = port.lines.get(site) {
+                line.near.cancel();
+                line.end_far();
+            }
+        }
+    }
+
+    pub fn set_blocked(&self, from: &SiteId, to: &SiteId, blocked: bool) {
+        let pair = (from.clone(), to.clone());
+        let mut set = lock(&self.0.blocked);
+        if blocked {
+            set.insert(pair);
+        } else {
+            set.remove(&pair);
+        }
+        drop(set);
+        self.0.changed.notify_waiters();
+    }
+    pub fn heal(&self) {
+        lock(&self.0.blocked).clear();
+        self.0.changed.notify_waiters();
+    }
+
+    /// Breaks the line that a site dialled.
+    pub fn reset(&self, site: &SiteId) {
+        for port in lock(&self.0.ports).values() {
+            if let Some(line) = port.lines.get(site) {
+                line.near.cancel();
+                line.end_far();
+            }
+        }
+    }
+
+    /// How long a site has known that it has no line.
+    pub fn down_for(&self, site: &SiteId) -> Duration {
+        let down = lock(&self.0.down).get(site).copied().flatten();
+        down.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+    fn set_down(&self, site: &SiteId, since: Option<Instant>) {
+        lock(&self.0.down).insert(site.clone(), since);
+    }
+
+    fn is_blocked(&self, from: &SiteId, to: &SiteId) -> bool {
+        lock(&self.0.blocked).contains(&(from.clone(), to.clone()))
+    }
+    async fn pass(&self, from: &SiteId, to: &SiteId) {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !self.is_blocked(from, to) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// What a site can ask.
+pub struct Dialled(Option<Arc<Pair>>);
+
+impl link::Net for Dialled {
+    fn peer(&self, site: &SiteId) -> Option<Arc<dyn Remote>> {
+        let pair = self.0.clone().filter(|pair| pair.to == *site);
+        pair.map(|pair| pair as Arc<dyn Remote>)
+    }
+    fn disagrees(&self, _: &SiteId, _: &ShareId) -> bool {
+        false
+    }
+}
+
+/// A site and the one it dials.
+struct Pair {
+    net: Net,
+    from: SiteId,
+    to: SiteId,
+    up: watch::Sender<Up>,
+    line: Mutex<Option<Arc<Line>>>,
+}
+
+type Parcel = (Instant, Box<dyn FnOnce() + Send>);
+
+/// One session: a queue for each connection in each direction.
+struct Line {
+    session: Session,
+    out: [mpsc::UnboundedSender<Parcel>; 2],
+    back: [mpsc::UnboundedSender<Parcel>; 2],
+    /// It has ended for the dialler; for the other side.
+    near: CancellationToken,
+    far: CancellationToken,
+    group: Arc<Group>,
+    inbound: Arc<dyn Inbound>,
+}
+
+impl Line {
+    /// The other side hears of the end sooner or later.
+    fn end_far(self: &Arc<Self>) {
+        let line = self.clone();
+        let after = if pick(2) == 0 { millis(0, 50) } else { millis(0, 6000) };
+        outside(async move {
+            sleep(after).await;
+            line.far.cancel();
+        });
+    }
+}
+
+fn slot(class: Class) -> usize {
+    match class {
+        Class::Control => 0,
+        Class::Bulk => 1,
+    }
+}
+
+/// Carries parcels in their order, each after its time, while the way is open.
+fn queue(
+    net: &Net,
+    from: &SiteId,
+    to: &SiteId,
+    ended: &CancellationToken,
+) -> mpsc::UnboundedSender<Parcel> {
+    let (sender, mut parcels) = mpsc::unbounded_channel::<Parcel>();
+    let (net, from, to, ended) = (net.clone(), from.clone(), to.clone(), ended.clone());
+    outside(async move {
+        let carry = async {
+            while let Some((due, deliver)) = parcels.recv().await {
+                if due > Instant::now() {
+                    sleep_until(due).await;
+                }
+                net.pass(&from, &to).await;
+                if !ended.is_cancelled() {
+                    deliver();
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => {}
+            () = carry => {}
+        }
+    });
+    sender
+}
+
+fn send(queue: &mpsc::UnboundedSender<Parcel>, deliver: impl FnOnce() + Send + 'static) {
+    let due = Instant::now() + millis(2, 30);
+    // A line that has ended takes nothing.
+    let _ = queue.send((due, Box::new(deliver)));
+}
+
+impl Pair {
+    async fn dial(self: Arc<Self>) {
+        loop {
+            sleep(millis(20, 300)).await;
+            let reach = async {
+                self.net.pass(&self.from, &self.to).await;
+                sleep(millis(2, 60)).await;
+                self.net.pass(&self.to, &self.from).await;
+            };
+            if tokio::time::timeout(Duration::from_secs(2), reach).await.is_err() {
+                continue;
+            }
+            let Some(line) = self.connect() else { continue };
+            note(|| format!("{} has a line to {}", self.from, self.to));
+            *lock(&self.line) = Some(line.clone());
+            let up = Up { up: true, bulk: true, session: Some(line.session) };
+            self.net.set_down(&self.from, None);
+            self.up.send_replace(up);
+            self.watch_over(&line).await;
+            note(|| format!("{} has lost its line to {}", self.from, self.to));
+            *lock(&self.line) = None;
+            self.net.set_down(&self.from, Some(Instant::now()));
+            self.up.send_replace(Up { up: false, bulk: false, ..up });
+            line.near.cancel();
+            line.end_far();
+        }
+    }
+
+    fn connect(&self) -> Option<Arc<Line>> {
+        let mut ports = lock(&self.net.0.ports);
+        let port = ports.get_mut(&self.to)?;
+        let number = self.net.0.sessions.fetch_add(1, Ordering::SeqCst);
+        let (near, far) = (CancellationToken::new(), CancellationToken::new());
+        let out = || queue(&self.net, &self.from, &self.to, &far);
+        let back = || queue(&self.net, &self.to, &self.from, &near);
+        let line = Arc::new(Line {
+            session: Session(1, number),
+            out: [out(), out()],
+            back: [back(), back()],
+            near,
+            far,
+            group: port.group.clone(),
+            inbound: port.inbound.clone(),
+        });
+        if let Some(old) = port.lines.insert(self.from.clone(), line.clone()) {
+            old.far.cancel();
+        }
+        Some(line)
+    }
+
+    /// Until the line has ended, or nothing came back for long enough.
+    async fn watch_over(&self, line: &Arc<Line>) {
+        let silence = self.net.0.silence;
+        let limit = silence + millis(0, silence.as_millis() as u64);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = line.near.cancelled() => return,
+                () = sleep(Duration::from_millis(500)) => {}
+            }
+            let there = self.net.is_blocked(&self.from, &self.to);
+            let back = self.net.is_blocked(&self.to, &self.from);
+            if line.far.is_cancelled() && !back {
+                return;
+            }
+            if !there && !back {
+                heard = Instant::now();
+            }
+            if heard.elapsed() >= limit {
+                return;
+            }
+        }
+    }
+}
+
+impl Remote for Pair {
+    fn up(&self) -> bool {
+        self.up.borrow().up
+    }
+    fn watch(&self) -> watch::Receiver<Up> {
+        self.up.subscribe()
+    }
+    fn send(
+        &self,
+        class: Class,
+        request: Request<Body>,
+    ) -> BoxFuture<'_, Result<Response<Body>, SendError>> {
+        let site = self.to.clone();
+        let line = lock(&self.line).clone().filter(|line| !line.near.is_cancelled());
+        Box::pin(async move {
+            let Some(line) = line else {
+                return Err(SendError::NotSent { site, class, why: "is down" });
+            };
+            let answer = carry(&line, self.from.clone(), class, request);
+            let dropped = CancellationToken::new();
+            let _guard = dropped.clone().drop_guard();
+            tokio::select! {
+                biased;
+                () = line.near.cancelled() => {}
+                answer = answer => if let Ok(answer) = answer { return Ok(answer) },
+            }
+            Err(SendError::Lost { site, class, source: "the line broke".into() })
+        })
+    }
+}
+
+/// Puts a request on the line. The answer may never come.
+fn carry(
+    line: &Arc<Line>,
+    from: SiteId,
+    class: Class,
+    request: Request<Body>,
+) -> oneshot::Receiver<Response<Body>> {
+    let (reply, answer) = oneshot::channel();
+    let (parts, body) = request.into_parts();
+    let (body, coming) = halves(body, line.far.clone());
+    let there = line.clone();
+    let deliver = move || {
+        let addr = ([10, 0, 0, 1], 7400).into();
+        let caller = Caller { site: from, class, session: there.session, addr };
+        let request = Request::from_parts(parts, coming);
+        let line = there.clone();
+        there.group.spawn(async move {
+            let far = line.far.clone();
+            let serve = async {
+                let response = line.inbound.call(caller, request).await;
+                let (parts, body) = response.into_parts();
+                let (body, coming) = halves(body, line.near.clone());
+                let response = Response::from_parts(parts, coming);
+                let answer = move || drop(reply.send(response));
+                send(&line.back[slot(class)], answer);
+                if let Some((body, sink)) = body {
+                    pour(body, &line.back[slot(class)], sink).await;
+                }
+            };
+            far.run_until_cancelled(serve).await;
+        });
+    };
+    send(&line.out[slot(class)], deliver);
+    if let Some((body, sink)) = body {
+        let line = line.clone();
+        crate::work::single::spawn(async move {
+            let near = line.near.clone();
+            near.run_until_cancelled(pour(body, &line.out[slot(class)], sink)).await;
+        });
+    }
+    answer
+}
+
+type Sink = mpsc::UnboundedSender<Option<Bytes>>;
+
+/// A body as it is on this side, and as the other side gets it.
+fn halves(body: Body, ended: CancellationToken) -> (Option<(Body, Sink)>, Body) {
+    match body {
+        Body::Empty => (None, Body::Empty),
+        Body::Full(bytes) => (None, Body::Full(bytes)),
+        body if body.is_end_stream() => (None, Body::Empty),
+        body => {
+            let (sink, parts) = mpsc::unbounded_channel();
+            let ended = Box::pin(ended.cancelled_owned());
+            (Some((body, sink)), Body::boxed(Coming { parts, ended, over: false }))
+        }
+    }
+}
+
+/// Sends a body on as it comes, until nobody takes it any more.
+async fn pour(mut body: Body, queue: &mpsc::UnboundedSender<Parcel>, sink: Sink) {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = sink.closed() => return,
+            frame = body.frame() => frame,
+        };
+        let sink = sink.clone();
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(bytes))) => send(queue, move || drop(sink.send(Some(bytes)))),
+            Some(Ok(Err(_))) => {}
+            None => return send(queue, move || drop(sink.send(None))),
+            // The end that is missing tells.
+            Some(Err(_)) => return send(queue, move || drop(sink)),
+        }
+    }
+}
+
+struct Coming {
+    parts: mpsc::UnboundedReceiver<Option<Bytes>>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    over: bool,
+}
+
+impl http_body::Body for Coming {
+    type Data = Bytes;
+    type Error = BoxError;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if self.ended.as_mut().poll(cx).is_ready() {
+            self.over = true;
+            return Poll::Ready(Some(Err("the line broke".into())));
+        }
+        match std::task::ready!(self.parts.poll_recv(cx)) {
+            Some(Some(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Some(None) => {
+                self.over = true;
+                Poll::Ready(None)
+            }
+            None => {
+                self.over = true;
+                Poll::Ready(Some(Err("the stream broke off".into())))
+            }
+        }
+    }
+    fn is_end_stream(&self) -> bool {
+        self.over
+    }
+}

@@ -1,0 +1,168 @@
+//! What the simulation is run for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::plant::{Bug, plant};
+
+/// Seeds of a run that may meet anything: some three a second on two processors.
+const SEEDS: u64 = 1000;
+/// In which each planted bug must show; three times what the slowest takes.
+const PLANT_SEEDS: u64 = 100;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// The seeds to run: `NEARSHARE_SEED` alone, or `NEARSHARE_SEEDS` of them.
+fn seeds(default: u64) -> Vec<u64> {
+    match number("NEARSHARE_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("NEARSHARE_SEEDS").unwrap_or(default)).collect(),
+    }
+}
+
+/// With one seed, what the rooms log is shown as well (`RUST_LOG` as ever).
+fn log() {
+    if number("NEARSHARE_SEED").is_some() && std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        // Another test may have set it.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
+    }
+}
+
+fn must_hold(seed: u64, plan: impl Fn() -> Plan) -> Ended {
+    log();
+    let ended = run(seed, &plan, false);
+    if let Some(why) = &ended.failure {
+        let again = run(seed, &plan, true);
+        let lines = again.lines.join("\n");
+        println!("{lines}");
+        panic!("seed {seed} (NEARSHARE_SEED={seed} runs it again): {why}");
+    }
+    ended
+}
+
+#[test]
+fn without_faults_everything_holds() {
+    for seed in seeds(20) {
+        must_hold(seed, || Plan { faults: Vec::new(), ..Plan::of(seed) });
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in seeds(8) {
+        let (one, two) = (run(seed, || Plan::of(seed), true), run(seed, || Plan::of(seed), true));
+        let differ = one.lines.iter().zip(&two.lines).find(|(one, two)| one != two);
+        assert_eq!(one.hash, two.hash, "seed {seed}: {differ:?}");
+    }
+}
+
+#[test]
+fn whatever_happens_everything_holds() {
+    let begun = std::time::Instant::now();
+    let seeds = seeds(SEEDS);
+    let (next, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let ended = must_hold(*seed, || Plan::of(*seed));
+                    calls.fetch_add(ended.calls, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    println!("{} seeds, {calls:?} calls, {:?}", seeds.len(), begun.elapsed());
+}
+
+/// What each planted bug needs to show.
+fn ground(bug: Bug) -> Plan {
+    let rules = Rules { sites: 3, strict: true, serve: false, durable: 1 };
+    let narrow = Plan {
+        rules: rules.clone(),
+        faults: Vec::new(),
+        clients: 1,
+        calls: 20,
+        narrow: true,
+        prompt: false,
+        silence: SILENCE,
+    };
+    match bug {
+        Bug::SkipHold | Bug::ReleaseAnyGeneration | Bug::ForgetRelease => narrow,
+        Bug::ServeOnExpiredLease => {
+            Plan { faults: vec![Fault::OneWay, Fault::Partition, Fault::Pause], ..narrow }
+        }
+        Bug::ForgetLeases => Plan { faults: vec![Fault::Kill, Fault::Partition], ..narrow },
+        Bug::GrantWithoutHolds => Plan { faults: vec![Fault::Reset], ..narrow },
+        Bug::AnswerBeforeDurable => Plan { faults: vec![Fault::PowerCut], ..narrow },
+        Bug::RenewWhileAsked => {
+            let silence = Duration::from_secs(30);
+            Plan { faults: vec![Fault::OneWay], prompt: true, silence, ..narrow }
+        }
+        Bug::ForgetDoubt => Plan { faults: vec![Fault::Sloppy], ..narrow },
+        Bug::ForgetAhead => Plan { rules: Rules { strict: false, ..rules }, ..narrow },
+        Bug::CutOffByLeaseAlone => {
+            Plan { rules: Rules { serve: true, ..rules }, faults: vec![Fault::Partition], ..narrow }
+        }
+    }
+}
+
+/// The first seed that catches a bug.
+fn caught(bug: Bug, most: u64) -> Option<(u64, String)> {
+    (1..=most).find_map(|seed| {
+        plant(Some(bug));
+        let ended = run(seed, || ground(bug), false);
+        plant(None);
+        ended.failure.map(|why| (seed, why))
+    })
+}
+
+const PLANTED: [Bug; 11] = [
+    Bug::SkipHold,
+    Bug::ReleaseAnyGeneration,
+    Bug::ServeOnExpiredLease,
+    Bug::ForgetLeases,
+    Bug::GrantWithoutHolds,
+    Bug::AnswerBeforeDurable,
+    Bug::ForgetRelease,
+    Bug::RenewWhileAsked,
+    Bug::ForgetAhead,
+    Bug::CutOffByLeaseAlone,
+    Bug::ForgetDoubt,
+];
+
+#[test]
+fn planted_bugs_are_caught() {
+    let most = PLANT_SEEDS;
+    let next = AtomicUsize::new(0);
+    let missed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(bug) = PLANTED.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    match caught(*bug, most) {
+                        Some((seed, why)) => println!("{bug:?}: caught by seed {seed}: {why}"),
+                        None => {
+                            println!("{bug:?}: not caught");
+                            missed.lock().unwrap().push(*bug);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "no seed of {most} catches {missed:?}");
+}
+
+/// What catches nothing that is not planted.
+#[test]
+fn the_grounds_of_planted_bugs_are_sound() {
+    for seed in seeds(2) {
+        for bug in PLANTED {
+            must_hold(seed, || ground(bug));
+        }
+    }
+}
