@@ -95,7 +95,7 @@ impl Plan {
             faults.retain(|fault| !matches!(fault, Fault::Sloppy | Fault::ServerCrash));
         }
         let (clients, calls) = if sites == 3 { (2, 16) } else { (1, 20) };
-        let durable = if seed % 5 == 0 { 2 } else { 1 };
+        let durable = if seed.is_multiple_of(5) { 2 } else { 1 };
         let rules = Rules { sites, strict, serve, durable };
         Self { rules, faults, clients, calls, narrow: pick(3) == 0, prompt: false, silence: SILENCE }
     }
