@@ -271,6 +271,7 @@ impl<T: Tree> Notice<T> {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.wake.ring();
+        self.pledges.stop();
     }
 
     pub fn share(&self) -> &ShareId {
@@ -634,15 +635,16 @@ impl<T: Tree> Ticket<T> {
     }
 
     /// That enough sites keep it. Goes on even if nobody waits any more.
-    fn keep(&self) -> impl Future<Output = ()> + Send + 'static {
+    fn keep(&self) -> impl Future<Output = bool> + Send + 'static {
         self.notice.clone().keep(self.generation, self.touches.clone(), self.deep)
     }
 
-    async fn wait_for(&self, kept: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    async fn wait_for(&self, kept: impl Future<Output = bool> + Send + 'static) -> Result<()> {
         let kept = work::spawn(kept);
         match tokio::time::timeout(pledge::WAIT, kept).await {
-            Ok(done) => done.map_err(|_| NoticeError::Task),
-            Err(_) => Err(NoticeError::NotDurable { many: 1 }),
+            Ok(Ok(true)) => Ok(()),
+            Ok(Err(_)) => Err(NoticeError::Task),
+            Ok(Ok(false)) | Err(_) => Err(NoticeError::NotDurable { many: 1 }),
         }
     }
 

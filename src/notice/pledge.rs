@@ -11,6 +11,7 @@
 //! held. Not here: what a copy does before it says so (`follow`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ use crate::work;
 pub(super) const WAIT: Duration = Duration::from_secs(60);
 /// What is still changing is looked at again after this.
 const AGAIN: Duration = Duration::from_millis(25);
+/// What the disk or the catalog would not tell is asked again after this.
+const RETRY: Duration = Duration::from_secs(1);
 /// Changes that are not durable yet. Beyond it changes get a retry answer.
 const OPEN_MAX: usize = 4096;
 
@@ -129,7 +132,16 @@ impl Pledges {
 
     /// Whether a change of the touch waits in here.
     pub fn holds_back(&self, touch: &Touch) -> bool {
-        lock(&self.open).changes.values().any(|waiting| waiting.touches.contains(touch))
+        let open = lock(&self.open);
+        // One without any touch is of an earlier process: of everything.
+        open.changes.values().any(|waiting| {
+            waiting.touches.contains(touch) || waiting.anywhere && waiting.touches.is_empty()
+        })
+    }
+
+    /// The share stops: whoever waits in here finds out.
+    pub fn stop(&self) {
+        self.stirred.notify_waiters();
     }
 
     fn end(&self, generation: Gen) {
@@ -200,16 +212,18 @@ impl<T: Tree> Notice<T> {
                 stirred.as_mut().enable();
                 let sites = self.sites();
                 if sites.alive >= sites.needed || sites.may_degrade {
-                    return;
+                    return Ok(());
+                }
+                if self.stop.load(Ordering::SeqCst) {
+                    return Err(NoticeError::Moved);
                 }
                 stirred.await;
             }
         };
-        if tokio::time::timeout(WAIT, enough).await.is_err() {
+        tokio::time::timeout(WAIT, enough).await.unwrap_or_else(|_| {
             let Sites { needed, alive, .. } = self.sites();
-            return Err(NoticeError::TooFewSites { needed, alive });
-        }
-        Ok(())
+            Err(NoticeError::TooFewSites { needed, alive })
+        })
     }
 
     /// A change begins that must be durable at other sites as well.
@@ -241,22 +255,30 @@ impl<T: Tree> Notice<T> {
         let waiting = Waiting { anywhere: true, ..Waiting::default() };
         lock(&self.pledges.open).changes.insert(generation, waiting);
         let notice = self.clone();
-        work::spawn(async move { notice.keep(generation, Vec::new(), true).await });
+        drop(work::spawn(async move { notice.keep(generation, Vec::new(), true).await }));
     }
 
     /// Sees to it that a change which the server has dealt with is durable at enough sites, however
-    /// long that takes.
-    pub(super) async fn keep(self: Arc<Self>, generation: Gen, touches: Vec<Touch>, deep: bool) {
-        match self.journalled(&touches, deep).await {
-            Ok(objects) => {
-                let ids = objects.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();
-                self.ask_for(Pledge { generation: generation.0, objects: ids, all: deep });
-                self.kept(generation).await;
+    /// long that takes. `false`: the share was stopped before that, and nobody may be told that it is.
+    pub(super) async fn keep(self: Arc<Self>, generation: Gen, touches: Vec<Touch>, deep: bool) -> bool {
+        let objects = loop {
+            match self.journalled(&touches, deep).await {
+                Ok(objects) => break objects,
+                // The marks are still there.
+                Err(_) if self.stop.load(Ordering::SeqCst) => return false,
+                Err(error) => {
+                    tracing::debug!(share = %self.config.share, %error, "not known to be durable yet");
+                    tokio::time::sleep(RETRY).await;
+                }
             }
-            // The share stops. The marks are still there.
-            Err(error) => tracing::debug!(share = %self.config.share, %error, "not known to be durable"),
+        };
+        let ids = objects.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();
+        self.ask_for(Pledge { generation: generation.0, objects: ids, all: deep });
+        let kept = self.kept(generation).await;
+        if kept {
+            self.pledges.end(generation);
         }
-        self.pledges.end(generation);
+        kept
     }
 
     fn ask_for(&self, pledge: Pledge) {
@@ -269,7 +291,8 @@ impl<T: Tree> Notice<T> {
         self.tail.push(vec![(feed, bytes)], self.shelf.head().at.seq);
     }
 
-    async fn kept(&self, generation: Gen) {
+    /// `false`: the share was stopped before enough sites said so.
+    async fn kept(&self, generation: Gen) -> bool {
         loop {
             let stirred = self.pledges.stirred.notified();
             tokio::pin!(stirred);
@@ -277,16 +300,16 @@ impl<T: Tree> Notice<T> {
             let sites = self.sites();
             {
                 let mut open = lock(&self.pledges.open);
-                let Some(waiting) = open.changes.get(&generation) else { return };
+                let Some(waiting) = open.changes.get(&generation) else { return false };
                 let enough = 1 + waiting.kept_by.len() >= sites.needed;
                 let degraded = !enough && sites.alive < sites.needed && sites.may_degrade;
                 if enough || degraded {
                     self.note_degraded(&mut open, degraded, &sites);
-                    return;
+                    return true;
                 }
             }
-            if self.stop.load(std::sync::atomic::Ordering::SeqCst) {
-                return;
+            if self.stop.load(Ordering::SeqCst) {
+                return false;
             }
             stirred.await;
         }
@@ -392,14 +415,15 @@ impl<T: Tree> Notice<T> {
                 tokio::pin!(stirred);
                 stirred.as_mut().enable();
                 if !shown.iter().any(|shown| lock(&self.pledges.open).changes.contains_key(shown)) {
-                    return;
+                    return Ok(());
+                }
+                if self.stop.load(Ordering::SeqCst) {
+                    return Err(NoticeError::Moved);
                 }
                 stirred.await;
             }
         };
-        match tokio::time::timeout(WAIT, gone).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(NoticeError::NotDurable { many: shown.len() }),
-        }
+        let late = |_| Err(NoticeError::NotDurable { many: shown.len() });
+        tokio::time::timeout(WAIT, gone).await.unwrap_or_else(late)
     }
 }

@@ -30,16 +30,26 @@ impl<T: Tree> Notice<T> {
             return not_now("the primary copy is being scanned for the first time");
         }
         if lock(&self.table).suspects() > 0 {
-            return not_now("changes are in doubt at the primary's server: see its `status`");
+            return not_now(
+                "changes are in doubt at the primary's server: see its `status`, and `nearshare believe`",
+            );
         }
         let ended = async {
             let closed = self.gate.clone().write_owned().await;
+            let mut before = None;
             loop {
                 let head = self.flush().await?;
-                if lock(&self.table).is_looked_over() {
-                    return Ok(Resigning { head, _closed: closed });
+                // A mark may be taken away before its record is committed: only the next flush is behind
+                // that, and finds the journal where it was.
+                let looked_over = lock(&self.table).is_looked_over().then_some(head);
+                match looked_over {
+                    Some(head) if before == Some(head) => {
+                        return Ok(Resigning { head, _closed: closed });
+                    }
+                    Some(_) => {}
+                    None => tokio::time::sleep(AGAIN).await,
                 }
-                tokio::time::sleep(AGAIN).await;
+                before = looked_over;
             }
         };
         match tokio::time::timeout(ENDS, ended).await {

@@ -3,6 +3,7 @@
 
 mod changes;
 mod crashes;
+mod durable;
 mod model;
 mod names;
 mod scans;
