@@ -42,16 +42,14 @@ impl Running {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The body of an answer that shows the file at a path, cut when that is written into.
-    pub fn watch(self: &Arc<Self>, share: &ShareId, path: &RelPath, body: Body) -> Body {
-        if body.is_end_stream() {
-            return body;
-        }
+    /// Before the server is asked for the file at a path: from here on its answer is cut when that is
+    /// written into.
+    pub fn watch(self: &Arc<Self>, share: &ShareId, path: &RelPath) -> Watch {
         let knife = Arc::new(Knife::default());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let answer = Answer { share: share.clone(), path: path.clone(), knife: knife.clone() };
         self.answers().insert(number, answer);
-        Body::boxed(Watched { body, knife, number, running: self.clone() })
+        Watch { knife, number, running: self.clone() }
     }
 
     /// Ends every answer that shows what is about to be written into.
@@ -70,11 +68,33 @@ impl Running {
     }
 }
 
-struct Watched {
-    body: Body,
+/// An answer that may have to be cut, for as long as this is kept.
+pub struct Watch {
     knife: Arc<Knife>,
     number: u64,
     running: Arc<Running>,
+}
+
+impl Watch {
+    /// What the server answered may be of two versions.
+    pub fn is_cut(&self) -> bool {
+        self.knife.cut.load(Ordering::Acquire)
+    }
+
+    pub fn over(self, body: Body) -> Body {
+        if body.is_end_stream() { body } else { Body::boxed(Watched { body, watch: self }) }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.running.answers().remove(&self.number);
+    }
+}
+
+struct Watched {
+    body: Body,
+    watch: Watch,
 }
 
 impl http_body::Body for Watched {
@@ -85,10 +105,10 @@ impl http_body::Body for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.knife.waker.register(cx.waker());
+        self.watch.knife.waker.register(cx.waker());
         // After the frame has come: nothing that was read since the cut is handed on.
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if self.knife.cut.load(Ordering::Acquire) {
+        if self.watch.is_cut() {
             return Poll::Ready(Some(Err("the file is being written".into())));
         }
         frame
@@ -98,12 +118,6 @@ impl http_body::Body for Watched {
     }
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.running.answers().remove(&self.number);
     }
 }
 
@@ -125,13 +139,16 @@ mod tests {
         let share: ShareId = "eng".parse().unwrap();
         let other: ShareId = "caf".parse().unwrap();
         let body = || Body::Full(Bytes::from_static(b"old"));
-        let watch = |share: &ShareId, at: &str| running.watch(share, &path(at), body());
+        let watch = |share: &ShareId, at: &str| running.watch(share, &path(at)).over(body());
+        // The server has been asked, and its answer is on its way.
+        let asked = running.watch(&share, &path("d/f"));
         let mut inside = watch(&share, "d/f");
         let mut beside = watch(&share, "d2/f");
         let mut elsewhere = watch(&other, "d/f");
         let targets = vec![Target { path: path("d"), reach: Reach::Below }];
         running.cut(&share, &Change { share: share.clone(), targets });
         assert!(inside.frame().await.unwrap().is_err());
+        assert!(asked.is_cut() && asked.over(body()).frame().await.unwrap().is_err());
         for whole in [&mut beside, &mut elsewhere] {
             assert_eq!(whole.frame().await.unwrap().unwrap().into_data().unwrap(), "old");
         }
@@ -139,6 +156,6 @@ mod tests {
         assert!(watch(&share, "d/f").frame().await.unwrap().is_ok());
         drop((inside, beside, elsewhere));
         assert!(running.answers().is_empty());
-        assert!(running.watch(&share, &path("d"), Body::Empty).is_end_stream());
+        assert!(running.watch(&share, &path("d")).over(Body::Empty).is_end_stream());
     }
 }

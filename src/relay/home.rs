@@ -81,7 +81,12 @@ async fn carry(
     if writes_into {
         site.running.cut(share, &change);
     }
-    let response = match near::ask(&site, slot, request).await {
+    let asked = near::ask(&site, slot, request).await;
+    if writes_into {
+        // Those that began meanwhile have seen some of it.
+        site.running.cut(share, &change);
+    }
+    let response = match asked {
         Ok(response) => response,
         Err(error) => {
             let response = answer::no_answer(&error, true);

@@ -47,8 +47,11 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         drop_conditions(&mut taken.parts.headers);
     }
     let (site, slot) = (taken.site.clone(), taken.slot);
-    let shown = match site.slots[slot].role() {
-        Role::Local if taken.parts.method == Method::GET => Some(taken.classified.path().clone()),
+    let share = &site.slots[slot].share;
+    let watch = match site.slots[slot].role() {
+        Role::Local if taken.parts.method == Method::GET => {
+            Some(site.running.watch(share, taken.classified.path()))
+        }
         _ => None,
     };
     let pledged = match (&site.slots[slot].part, &taken.classified.effect) {
@@ -67,10 +70,11 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     if let Some((home, read)) = pledged
         && let Err(error) = home.visible(&read).await
     {
-        return answer::not_visible(&site.slots[slot].share, &error);
+        return answer::not_visible(share, &error);
     }
-    match shown {
-        Some(path) => response.map(|body| site.running.watch(&site.slots[slot].share, &path, body)),
+    match watch {
+        Some(watch) if watch.is_cut() => answer::retry(format!("{share}: the file is being written")),
+        Some(watch) => response.map(|body| watch.over(body)),
         None => response,
     }
 }
