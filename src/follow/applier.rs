@@ -1,6 +1,6 @@
 //! The share's one writer at a copy: spools records, settles the disk, lets releases take effect.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -90,12 +90,6 @@ impl Until {
     }
 }
 
-/// What the primary waits for.
-struct Pledge {
-    number: u64,
-    until: Vec<Until>,
-}
-
 pub(super) struct Applier<T: Tree> {
     pub follow: Arc<Follow<T>>,
     pub stock: Stock,
@@ -107,7 +101,8 @@ pub(super) struct Applier<T: Tree> {
     reported: BootTime,
     waiting: Vec<Waiting>,
     barriers: Vec<(Vec<u64>, Seq)>,
-    pledges: Vec<Pledge>,
+    /// What the primary waits for, by its number.
+    pledges: BTreeMap<u64, Vec<Until>>,
     compare: Option<Compare>,
     /// A first comparison is through when every content up to here has come.
     fill_to: Option<Seq>,
@@ -167,7 +162,7 @@ impl<T: Tree> Applier<T> {
             settled: HashSet::default(),
             waiting: Vec::new(),
             barriers: Vec::new(),
-            pledges: Vec::new(),
+            pledges: BTreeMap::new(),
             compare: None,
             fill_to: None,
         }
@@ -276,8 +271,9 @@ impl<T: Tree> Applier<T> {
                     Some(ids) => ids.into_iter().map(Until::Paid).collect(),
                     None => vec![Until::PaidTo(self.follow.shelf.head().at.seq)],
                 };
+                // A stream that fell behind asks again for all that is open.
                 if self.pledges.len() < PLEDGES_MAX {
-                    self.pledges.push(Pledge { number, until });
+                    self.pledges.entry(number).or_insert(until);
                 }
                 Ok(())
             }
@@ -652,12 +648,12 @@ impl<T: Tree> Applier<T> {
 
     /// Tells the primary what has come to this disk, once it is sure to stay there.
     fn keep(&mut self) -> Result<()> {
-        let here = |pledge: &mut Pledge| {
+        let here = |_: &u64, until: &mut Vec<Until>| {
             let owed = lock(&self.follow.owed);
-            pledge.until.retain(|until| !until.is_here(&owed));
-            pledge.until.is_empty()
+            until.retain(|until| !until.is_here(&owed));
+            until.is_empty()
         };
-        let kept: Vec<u64> = self.pledges.extract_if(.., here).map(|pledge| pledge.number).collect();
+        let kept: Vec<u64> = self.pledges.extract_if(.., here).map(|(number, _)| number).collect();
         if kept.is_empty() {
             return Ok(());
         }
