@@ -76,6 +76,18 @@ impl<T: Tree> Follow<T> {
         }
     }
 
+    /// Waits until the disk is as the journal says, contents aside, at most `limit`.
+    pub async fn settled(&self, limit: Duration) -> bool {
+        let begun = self.clock.boot();
+        while self.progress().stopped.is_some() || !self.has_applied(self.shelf.head().at.seq) {
+            if self.clock.boot().since(begun) > limit {
+                return false;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        true
+    }
+
     /// Takes what another copy has behind this one's position: its records, then the contents that are
     /// awaited here. Says how many of those it could not give.
     pub async fn take_from(self: &Arc<Self>, links: &Links, site: &SiteId) -> Result<u64> {
@@ -84,6 +96,13 @@ impl<T: Tree> Follow<T> {
         };
         self.take_records(&peer, site).await?;
         *lock(&self.source) = site.clone();
+        let left = self.take_contents().await;
+        // If the promotion fails, contents come from the primary again.
+        *lock(&self.source) = self.config.primary.clone();
+        Ok(left)
+    }
+
+    async fn take_contents(&self) -> u64 {
         let (mut owed, mut since) = (u64::MAX, self.clock.boot());
         loop {
             self.owing.notify_waiters();
@@ -92,7 +111,7 @@ impl<T: Tree> Follow<T> {
                 (owed, since) = (now, self.clock.boot());
             }
             if owed == 0 || self.clock.boot().since(since) > STALLED {
-                return Ok(owed);
+                return owed;
             }
             tokio::time::sleep(AGAIN).await;
         }

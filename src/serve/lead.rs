@@ -21,18 +21,18 @@ use futures_util::future::{BoxFuture, FutureExt};
 use http::{Method, Request, StatusCode};
 use prost::Message as _;
 
+use super::history::{EPOCH_MAX, comes_after, follow_on, succeed};
 use super::inbound::Leader;
 use super::share::Part;
 use super::{ServeError, Site, blocking, terms};
 use crate::body::{Body, collect};
-use crate::catalog::{Batch, Catalog, Change, Head, Lead, Shelf, Touch};
+use crate::catalog::{Catalog, Head, Lead, Shelf};
 use crate::follow::Follow;
-use crate::id::{Epoch, Gen, Hash, ObjectId, Position, Seq, ShareId, SiteId};
+use crate::id::{Epoch, Hash, Position, Seq, ShareId, SiteId};
 use crate::link::share as said;
 use crate::link::{Class, Links};
 use crate::map::{Map, Place};
 use crate::notice::{Notice, NoticeError, Resigning};
-use crate::object::{Kind, Stamp};
 use crate::tree::Disk;
 
 /// The primary lets no change begin for at most so long.
@@ -45,14 +45,10 @@ const CATCH_UP: Duration = Duration::from_secs(20);
 const DIAL: Duration = Duration::from_secs(4);
 /// Sites that have not heard are told this often.
 const TELL: Duration = Duration::from_millis(250);
+/// A site that has not answered by then is not waited for.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Longest answer between sites here.
 const ANSWER_MAX: usize = 4096;
-/// Generations of one epoch: a later primary hands out greater ones than any before.
-const GENS_BITS: u32 = 40;
-/// Rows read from the catalog at once.
-const DEBTS: usize = 1000;
-const RECORDS: usize = 64;
-const RECORD_BYTES: usize = 1 << 20;
 
 /// A pause of one share, which ends by itself.
 pub(super) struct Pause {
@@ -87,98 +83,6 @@ fn lead_of(shelf: &Arc<Shelf>, first: &SiteId) -> Result<Lead, ServeError> {
     Ok(lead)
 }
 
-/// At the site that leads from now on.
-fn succeed(shelf: &Arc<Shelf>, lead: &Lead, wall: i64) -> Result<u64, ServeError> {
-    shelf.raise_gens(Gen(u64::from(lead.epoch.0) << GENS_BITS))?;
-    let mut batch = shelf.batch();
-    for (id, _) in shelf.ahead_notes()? {
-        batch.drop_ahead(id);
-    }
-    // The disk is right from here on, also where a content never came: it is read again.
-    let mut lost = 0;
-    let mut after = None;
-    loop {
-        let debts = shelf.debts(after, DEBTS)?;
-        let Some(last) = debts.last() else { break };
-        after = Some(last.id);
-        for debt in debts {
-            lost += 1;
-            distrust(shelf, debt.id, &mut batch)?;
-            let generation = shelf.next_gen();
-            batch.mark(Touch::Object(debt.id), generation);
-            for (dir, name) in shelf.links(debt.id)? {
-                batch.mark(Touch::Entry(dir, name), generation);
-            }
-            batch.paid(debt.id, debt.version);
-        }
-    }
-    let noted = lead.clone();
-    batch.set_meta(move |meta| {
-        meta.epoch = noted.epoch;
-        meta.lead = Some(noted);
-        meta.scanned = true;
-        // The primary before gave leases.
-        meta.leased = true;
-    });
-    // An epoch begins with a record, so that every position tells which history it is of.
-    batch.publish(wall, Vec::new(), Vec::new());
-    shelf.commit(batch, true).wait()?;
-    Ok(lost)
-}
-
-/// What this disk has of an object is taken for changed behind our back: it is read again, or kept aside.
-fn distrust(shelf: &Arc<Shelf>, id: ObjectId, batch: &mut Batch) -> Result<(), ServeError> {
-    if let Some(mut local) = shelf.local(id)? {
-        local.stamp = Stamp::default();
-        local.settled = false;
-        batch.set_local(id, Some(local));
-    }
-    Ok(())
-}
-
-/// Contents that records after `base` put are in nobody's history any more.
-fn distrust_behind(shelf: &Arc<Shelf>, base: Seq, batch: &mut Batch) -> Result<(), ServeError> {
-    let mut after = base;
-    loop {
-        let records = shelf.records_after(after, RECORDS, RECORD_BYTES)?;
-        let Some(last) = records.last() else { return Ok(()) };
-        after = last.at.seq;
-        for change in records.iter().flat_map(|record| &record.changes) {
-            if let Change::Put(object) = change
-                && object.kind == Kind::File
-            {
-                distrust(shelf, object.id, batch)?;
-            }
-        }
-    }
-}
-
-/// At every other site. `true`: what is here goes beyond what the new history took over, and is kept
-/// aside.
-fn follow_on(shelf: &Arc<Shelf>, lead: &Lead, was_primary: bool) -> Result<bool, ServeError> {
-    let head = shelf.head();
-    let diverged = head.at.epoch < lead.epoch && head.at.seq > lead.base.seq;
-    let mut batch = shelf.batch();
-    if diverged {
-        distrust_behind(shelf, lead.base.seq, &mut batch)?;
-    }
-    if was_primary {
-        // At a copy the catalog is right, and marks have no generations.
-        for (touch, generation) in shelf.marks()? {
-            batch.clear_mark(&touch, generation);
-            batch.mark(touch, Gen(0));
-        }
-    }
-    let noted = lead.clone();
-    batch.set_meta(move |meta| {
-        meta.epoch = noted.epoch;
-        meta.lead = Some(noted);
-        meta.confirmed = !diverged && (was_primary || meta.confirmed);
-    });
-    shelf.commit(batch, true).wait()?;
-    Ok(diverged)
-}
-
 fn to_wire(lead: &Lead) -> said::Lead {
     said::Lead {
         epoch: lead.epoch.0,
@@ -190,6 +94,7 @@ fn to_wire(lead: &Lead) -> said::Lead {
 }
 
 fn from_wire(lead: &said::Lead) -> Option<Lead> {
+    (lead.epoch <= EPOCH_MAX).then_some(())?;
     Some(Lead {
         epoch: Epoch(lead.epoch),
         site: lead.site.parse().ok()?,
@@ -213,11 +118,15 @@ async fn ask<M: prost::Message + Default>(
         .uri(format!("/v1/share/{share}/{what}"))
         .body(Body::Full(message.encode_to_vec().into()))
         .map_err(|error| error.to_string())?;
-    let response =
-        peer.send(Class::Control, request).await.map_err(|error| format!("{site}: {error}"))?;
-    let status = response.status();
-    let body = collect(response.into_body(), ANSWER_MAX).await;
-    let body = body.map_err(|error| format!("{site}: {error}"))?;
+    let answered = async {
+        let response = peer.send(Class::Control, request).await;
+        let response = response.map_err(|error| format!("{site}: {error}"))?;
+        let status = response.status();
+        let body = collect(response.into_body(), ANSWER_MAX).await;
+        body.map(|body| (status, body)).map_err(|error| format!("{site}: {error}"))
+    };
+    let answered = tokio::time::timeout(ANSWER, answered).await;
+    let (status, body) = answered.map_err(|_| format!("{site} gives no answer to `{what}`"))??;
     if status != StatusCode::OK {
         return Err(format!("{site} says: {}", String::from_utf8_lossy(&body).trim_end()));
     }
@@ -325,7 +234,8 @@ impl Site {
                 "{error}\nit is not known whether {primary} has stepped down; give the command again"
             ));
         }
-        self.assume(share, lead).await.map_err(text)?;
+        self.assume(share, lead.clone(), false).await.map_err(text)?;
+        self.must_lead(share, &lead)?;
         Ok(format!(
             "{} has the primary copy of {share} since record {} (epoch {epoch}); {primary} follows it, \
              nothing was lost",
@@ -343,7 +253,7 @@ impl Site {
         let theirs: said::Lead = ask(&self.links, primary, share, "who", &()).await?;
         let theirs = from_wire(&theirs).ok_or_else(|| format!("{primary} tells of no primary"))?;
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        if theirs.epoch <= known.epoch {
+        if !comes_after(&theirs, &known) {
             return Ok(None);
         }
         let me = &self.options.site;
@@ -356,7 +266,7 @@ impl Site {
             }
         }
         let site = theirs.site.clone();
-        self.assume(share, theirs).await.map_err(text)?;
+        self.assume(share, theirs, false).await.map_err(text)?;
         Ok(Some(format!("{site} has the primary copy of {share}: {primary} had stepped down before")))
     }
 
@@ -366,6 +276,13 @@ impl Site {
         primary: &SiteId,
         follow: &Arc<Follow<Disk>>,
     ) -> Result<String, String> {
+        let whole = follow.progress();
+        if !whole.confirmed || whole.comparing {
+            return Err(format!(
+                "the copy here has not been compared and filled yet: what it lacks would be deleted at the \
+                 other copies of {share} too; give the command at a site whose copy is whole"
+            ));
+        }
         let reports = self.ask_others(share, primary).await;
         let newest = reports.iter().map(|(_, report)| report.epoch).max().unwrap_or(0);
         if let Some((site, report)) = furthest(&follow.head(), &reports) {
@@ -378,15 +295,23 @@ impl Site {
                 follow.take_from(&self.links, site).await.map_err(text)?;
             }
         }
-        if let Some(stopped) = follow.progress().stopped {
-            return Err(format!("the copy here stands still: {stopped}"));
+        // The disk is right from here on: it must be as the journal says.
+        if !follow.settled(LEVEL).await {
+            let why = follow.progress().stopped.unwrap_or_else(|| "try again".to_owned());
+            return Err(format!("the disk here is not yet as the journal says: {why}"));
         }
         let mut told = self.what_is_known(share, follow, &reports);
         let head = follow.head();
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        let epoch = Epoch(known.epoch.max(head.at.epoch).0.max(newest) + 1);
+        let epoch = Epoch(known.epoch.max(head.at.epoch).0.max(newest).saturating_add(1));
+        if epoch.0 > EPOCH_MAX {
+            return Err(format!(
+                "a site tells of epoch {newest} of {share}, beyond which there is none"
+            ));
+        }
         let lead = Lead { epoch, site: self.options.site.clone(), base: head.at, chain: head.chain };
-        let lost = self.assume(share, lead).await.map_err(text)?;
+        let lost = self.assume(share, lead.clone(), false).await.map_err(text)?;
+        self.must_lead(share, &lead)?;
         if lost > 0 {
             told += &format!("{lost} files whose newest contents no site had are as they were before\n");
         }
@@ -449,11 +374,21 @@ impl Site {
         text
     }
 
-    /// Takes a newer epoch: becomes the primary, or follows it. Says how many contents are lost.
-    async fn assume(&self, share: &ShareId, lead: Lead) -> Result<u64, ServeError> {
+    /// Takes a newer epoch: becomes the primary, or follows it. Says how many contents are lost. It is done
+    /// whole even if whoever asked goes away. `handed`: nothing may have happened here since the pause began.
+    async fn assume(&self, share: &ShareId, lead: Lead, handed: bool) -> Result<u64, ServeError> {
+        let (site, share) = (self.this()?, share.clone());
+        let done = tokio::spawn(async move { site.take_lead(&share, lead, handed).await });
+        done.await.map_err(|_| ServeError::Task)?
+    }
+
+    async fn take_lead(&self, share: &ShareId, lead: Lead, handed: bool) -> Result<u64, ServeError> {
         let _one_at_a_time = self.reloading.lock().await;
+        if !self.may_lead(share, &lead.site) {
+            return Err(ServeError::NoCopy { share: share.clone(), site: lead.site });
+        }
         let shelf = self.shelf(share)?;
-        if shelf.meta().lead.is_some_and(|known| known.epoch >= lead.epoch) {
+        if shelf.meta().lead.is_some_and(|known| !comes_after(&lead, &known)) {
             return Ok(0);
         }
         let running = self.shares().remove(share);
@@ -465,6 +400,10 @@ impl Site {
             if let Some(running) = &running {
                 running.stop();
                 running.end()?;
+            }
+            let head = held.head();
+            if handed && (head.at, head.chain) != (new.base, new.chain) {
+                return Err(ServeError::WentOn { share: held.share().clone() });
             }
             if mine {
                 return succeed(&held, &new, wall);
@@ -485,6 +424,17 @@ impl Site {
         let lost = noted?;
         tracing::warn!(%share, primary = %lead.site, epoch = lead.epoch.0, "the primary copy has moved");
         Ok(lost)
+    }
+
+    /// Another may have been promoted at the same time.
+    fn must_lead(&self, share: &ShareId, lead: &Lead) -> Result<(), String> {
+        match self.shelf(share).map_err(text)?.meta().lead {
+            Some(known) if known != *lead => Err(format!(
+                "{} was promoted meanwhile (epoch {}) and has the primary copy of {share}",
+                known.site, known.epoch
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn pauses(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShareId, Pause>> {
@@ -541,7 +491,7 @@ impl Site {
                 format!("by this site's map {from} has no copy of {share}"),
             );
         }
-        if let Err(error) = self.assume(share, lead).await {
+        if let Err(error) = self.assume(share, lead, false).await {
             tracing::error!(%share, primary = %from, %error, "the new primary cannot be followed");
             return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
         }
@@ -608,16 +558,23 @@ impl Site {
             return refuse(StatusCode::BAD_REQUEST, "a site takes over for itself only");
         };
         // Out of the map: nobody else ends the pause from here on.
-        let Some(pause) = self.pauses().remove(share).filter(|pause| pause.token == message.token)
-        else {
+        let pause = {
+            let mut pauses = self.pauses();
+            let known = pauses.get(share).is_some_and(|pause| pause.token == message.token);
+            known.then(|| pauses.remove(share)).flatten()
+        };
+        let Some(pause) = pause else {
             return refuse(StatusCode::CONFLICT, "the pause is over: begin again");
         };
         if pause.resigning.head.at != lead.base {
             return refuse(StatusCode::CONFLICT, "that is not where the journal ends");
         }
-        if let Err(error) = self.assume(share, lead.clone()).await {
+        if let Err(error) = self.assume(share, lead.clone(), true).await {
             tracing::error!(%share, primary = %from, %error, "the primary copy cannot be handed over");
             return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        }
+        if let Err(why) = self.must_lead(share, &lead) {
+            return refuse(StatusCode::CONFLICT, why);
         }
         reply(&to_wire(&lead))
     }
@@ -654,8 +611,8 @@ impl Site {
         match ask::<said::Lead>(&self.links, site, share, "lead", &to_wire(&lead)).await {
             Ok(theirs) => {
                 // Another was promoted meanwhile, and this site was not there.
-                if let Some(newer) = from_wire(&theirs).filter(|theirs| theirs.epoch > lead.epoch)
-                    && let Err(error) = self.assume(share, newer).await
+                if let Some(newer) = from_wire(&theirs).filter(|theirs| comes_after(theirs, &lead))
+                    && let Err(error) = self.assume(share, newer, false).await
                 {
                     tracing::error!(%share, %error, "the newer primary cannot be followed");
                 }

@@ -4,6 +4,7 @@ pub(crate) mod adapt;
 mod anew;
 mod clock;
 pub(crate) mod inbound;
+mod history;
 mod lead;
 mod share;
 mod status;
@@ -15,7 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -76,6 +77,8 @@ pub enum ServeError {
          copy: give it one, or promote another site first"
     )]
     NoCopy { share: ShareId, site: SiteId },
+    #[error("the journal of {share} has gone on since the pause began; nothing has changed, try again")]
+    WentOn { share: ShareId },
     #[error("share {share}: its URL cannot be served: {source}")]
     Url { share: ShareId, source: PathError },
     #[error("{what} cannot change while running; restart nearshare at this site to take it")]
@@ -119,6 +122,8 @@ pub struct Site {
     pauses: Mutex<BTreeMap<ShareId, lead::Pause>>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// For what must go on when whoever asked for it goes away.
+    this: OnceLock<Weak<Self>>,
 }
 
 /// How long requests may run on after a stop.
@@ -167,6 +172,7 @@ impl Site {
             pauses: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            this: OnceLock::new(),
         };
         site.start_shares(&map)?;
         if let Some(http) = &row.http {
@@ -174,7 +180,8 @@ impl Site {
         }
         site.publish();
         let site = Arc::new(site);
-        let leader: std::sync::Weak<dyn inbound::Leader> = Arc::downgrade(&(site.clone() as Arc<_>));
+        let _once = site.this.set(Arc::downgrade(&site));
+        let leader: Weak<dyn inbound::Leader> = Arc::downgrade(&(site.clone() as Arc<_>));
         site.dispatch.open(leader);
         site.tasks.spawn(site.clone().tell_others());
         let socket = row.cluster.state.join("control.sock");
@@ -310,6 +317,10 @@ impl Site {
             relay: self.relay.clone(),
             links,
         });
+    }
+
+    fn this(&self) -> Result<Arc<Self>, ServeError> {
+        self.this.get().and_then(Weak::upgrade).ok_or(ServeError::Task)
     }
 
     pub fn http_addr(&self) -> Option<SocketAddr> {

@@ -207,7 +207,13 @@ impl Steer for Site {
         to: &'a SiteId,
         accept_loss: bool,
     ) -> BoxFuture<'a, Result<String, String>> {
-        Site::promote(self, share, to, accept_loss).boxed()
+        // Seen through even if the command is broken off: halfway nobody is the primary.
+        async move {
+            let (site, share, to) = (self.this().map_err(said)?, share.clone(), to.clone());
+            let done = tokio::spawn(async move { Site::promote(&site, &share, &to, accept_loss).await });
+            done.await.map_err(said)?
+        }
+        .boxed()
     }
 
     fn metrics(&self) -> String {
@@ -262,4 +268,8 @@ fn read_map(file: &std::path::Path) -> Result<String, ServeError> {
     let opened = std::fs::File::open(file).map_err(failed)?;
     opened.take(MAP_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     Ok(text)
+}
+
+fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }

@@ -1,0 +1,181 @@
+//! What a site's catalog becomes when the primary copy of a share moves (R33 to R35). Not here: who leads,
+//! and how sites agree on it (`lead`).
+
+use std::sync::Arc;
+
+use super::ServeError;
+use crate::catalog::{Batch, Change, Lead, Shelf, Touch};
+use crate::id::{Gen, ObjectId, Position, Seq};
+use crate::object::{Kind, Stamp};
+
+/// Generations of one epoch: a later primary hands out greater ones than any before.
+const GENS_BITS: u32 = 40;
+/// The last epoch that has generations of its own.
+pub(super) const EPOCH_MAX: u32 = (1 << (u64::BITS - GENS_BITS)) - 1;
+/// Rows read from the catalog at once.
+const DEBTS: usize = 1000;
+const RECORDS: usize = 64;
+const RECORD_BYTES: usize = 1 << 20;
+
+/// At the site that leads from now on.
+pub(super) fn succeed(shelf: &Arc<Shelf>, lead: &Lead, wall: i64) -> Result<u64, ServeError> {
+    shelf.raise_gens(Gen(u64::from(lead.epoch.0) << GENS_BITS))?;
+    let mut batch = shelf.batch();
+    for (id, _) in shelf.ahead_notes()? {
+        batch.drop_ahead(id);
+    }
+    // The disk is right from here on, also where a content never came: it is read again.
+    let mut lost = 0;
+    let mut after = None;
+    loop {
+        let debts = shelf.debts(after, DEBTS)?;
+        let Some(last) = debts.last() else { break };
+        after = Some(last.id);
+        for debt in debts {
+            lost += 1;
+            distrust(shelf, debt.id, &mut batch)?;
+            let generation = shelf.next_gen();
+            batch.mark(Touch::Object(debt.id), generation);
+            for (dir, name) in shelf.links(debt.id)? {
+                batch.mark(Touch::Entry(dir, name), generation);
+            }
+            batch.paid(debt.id, debt.version);
+        }
+    }
+    let noted = lead.clone();
+    batch.set_meta(move |meta| {
+        meta.epoch = noted.epoch;
+        meta.lead = Some(noted);
+        meta.scanned = true;
+        // The primary before gave leases.
+        meta.leased = true;
+    });
+    // An epoch begins with a record, so that every position tells which history it is of.
+    batch.publish(wall, Vec::new(), Vec::new());
+    shelf.commit(batch, true).wait()?;
+    Ok(lost)
+}
+
+/// What this disk has of an object is taken for changed behind our back: it is read again, or kept aside.
+fn distrust(shelf: &Arc<Shelf>, id: ObjectId, batch: &mut Batch) -> Result<(), ServeError> {
+    if let Some(mut local) = shelf.local(id)? {
+        local.stamp = Stamp::default();
+        local.settled = false;
+        batch.set_local(id, Some(local));
+    }
+    Ok(())
+}
+
+/// Contents that records after `base` put are in nobody's history any more.
+fn distrust_behind(shelf: &Arc<Shelf>, base: Seq, batch: &mut Batch) -> Result<(), ServeError> {
+    let mut after = base;
+    loop {
+        let records = shelf.records_after(after, RECORDS, RECORD_BYTES)?;
+        let Some(last) = records.last() else { return Ok(()) };
+        after = last.at.seq;
+        for change in records.iter().flat_map(|record| &record.changes) {
+            if let Change::Put(object) = change
+                && object.kind == Kind::File
+            {
+                distrust(shelf, object.id, batch)?;
+            }
+        }
+    }
+}
+
+/// Whether `lead` comes after `known`. Two sites that were promoted apart from each other may have taken
+/// one epoch: one of them must give way, and every site must see it alike.
+pub(super) fn comes_after(lead: &Lead, known: &Lead) -> bool {
+    (lead.epoch, &lead.site) > (known.epoch, &known.site)
+}
+
+/// Behind which record what is here may be in nobody's history, if anything is.
+fn apart_from(head: Position, known: Option<&Lead>, lead: &Lead, was_primary: bool) -> Option<Seq> {
+    let rival = known.is_some_and(|known| known.epoch == lead.epoch);
+    if head.epoch >= lead.epoch && !rival {
+        return None;
+    }
+    // The epoch that the new history took over is neither ours nor follows it as far as we know: one
+    // that led at the same time, or while this site did.
+    let elsewhere = head.epoch > lead.base.epoch || was_primary && head.epoch < lead.base.epoch;
+    let begun = known.map_or(Seq(0), |known| known.base.seq);
+    match elsewhere {
+        true => Some(begun.min(lead.base.seq)),
+        false => (head.seq > lead.base.seq).then_some(lead.base.seq),
+    }
+}
+
+/// At every other site. `true`: what is here goes beyond what the new history took over, and is kept
+/// aside.
+pub(super) fn follow_on(shelf: &Arc<Shelf>, lead: &Lead, was_primary: bool) -> Result<bool, ServeError> {
+    let apart = apart_from(shelf.head().at, shelf.meta().lead.as_ref(), lead, was_primary);
+    let diverged = apart.is_some();
+    let mut batch = shelf.batch();
+    if let Some(since) = apart {
+        distrust_behind(shelf, since, &mut batch)?;
+    }
+    if was_primary {
+        // At a copy the catalog is right, and marks have no generations.
+        for (touch, generation) in shelf.marks()? {
+            batch.clear_mark(&touch, generation);
+            batch.mark(touch, Gen(0));
+        }
+    }
+    let noted = lead.clone();
+    batch.set_meta(move |meta| {
+        meta.epoch = noted.epoch;
+        meta.lead = Some(noted);
+        meta.confirmed = !diverged && (was_primary || meta.confirmed);
+    });
+    shelf.commit(batch, true).wait()?;
+    Ok(diverged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Epoch, Hash};
+
+    fn at(epoch: u32, seq: u64) -> Position {
+        Position { epoch: Epoch(epoch), seq: Seq(seq) }
+    }
+    fn lead(epoch: u32, site: &str, base: Position) -> Lead {
+        Lead { epoch: Epoch(epoch), site: site.parse().unwrap(), base, chain: Hash::default() }
+    }
+
+    #[test]
+    fn of_two_that_took_one_epoch_every_site_follows_the_same() {
+        let (lyon, osaka) = (lead(2, "lyon", at(1, 9)), lead(2, "osaka", at(1, 5)));
+        assert!(comes_after(&osaka, &lyon) && !comes_after(&lyon, &osaka));
+        assert!(!comes_after(&osaka, &osaka));
+        assert!(comes_after(&lead(3, "hq", at(2, 7)), &osaka));
+    }
+
+    #[test]
+    fn what_no_history_has_is_found() {
+        let first = lead(1, "hq", at(0, 0));
+        let (lyon, osaka) = (lead(2, "lyon", at(1, 50)), lead(2, "osaka", at(1, 40)));
+        let back = lead(3, "hq", at(2, 60));
+        for (head, known, new, was_primary, since) in [
+            // Handed over, or behind.
+            (at(1, 40), &first, &osaka, true, None),
+            (at(1, 30), &first, &osaka, false, None),
+            (at(2, 60), &osaka, &back, true, None),
+            // Changed at the old primary, or heard of only by this copy.
+            (at(1, 44), &first, &osaka, true, Some(Seq(40))),
+            (at(1, 44), &first, &osaka, false, Some(Seq(40))),
+            // Both took epoch 2: all of it at the one that gives way, however little it is.
+            (at(2, 45), &lyon, &osaka, true, Some(Seq(40))),
+            (at(2, 45), &lead(2, "lyon", at(1, 30)), &osaka, true, Some(Seq(30))),
+            // Led while another did that this site never heard of.
+            (at(2, 45), &osaka, &lead(3, "lyon", at(1, 50)), true, Some(Seq(40))),
+            (at(1, 45), &first, &back, true, Some(Seq(0))),
+            (at(1, 45), &first, &back, false, None),
+            // The newest copy's records were taken, and then its lead is heard of.
+            (at(2, 45), &first, &osaka, false, None),
+        ] {
+            let found = apart_from(head, Some(known), new, was_primary);
+            assert_eq!(found, since, "{head:?} {known:?} {new:?}");
+        }
+    }
+}
