@@ -99,7 +99,8 @@ impl<T: Tree> Follow<T> {
 
     /// Whether this copy can know what the primary has. Notes that somebody reads.
     pub fn certainty(&self) -> Certainty {
-        if self.lease.is_at_odds() {
+        // One that was stopped hears of no hold any more: another follows, of another primary perhaps.
+        if self.lease.is_at_odds() || self.stopped() {
             return Certainty::Unsure;
         }
         let terms = *lock(&self.terms);

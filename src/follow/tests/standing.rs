@@ -9,6 +9,7 @@ use crate::follow::applier::Job;
 use crate::follow::lock;
 use crate::id::{Gen, RelPath, Seq};
 use crate::object::Kind;
+use crate::route::Certainty;
 use crate::route::Standing::{self, Ahead, Barrier, Behind, Current, Unconfirmed};
 
 fn pair() -> (Share, Rig) {
@@ -42,6 +43,15 @@ fn begin(rig: &Rig, paths: &[&str]) -> AheadTicket<super::faulty::Faulty> {
 }
 fn block_on<F: std::future::Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Requests that came while another took its place may still ask it.
+#[test]
+fn a_copy_that_was_stopped_answers_for_nothing() {
+    let (_share, rig) = pair();
+    assert_eq!(rig.follow().certainty(), Certainty::Relaxed);
+    rig.follow().stop();
+    assert_eq!(rig.follow().certainty(), Certainty::Unsure);
 }
 
 #[test]
