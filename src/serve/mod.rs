@@ -3,8 +3,8 @@
 pub(crate) mod adapt;
 mod anew;
 mod clock;
-pub(crate) mod inbound;
 mod history;
+pub(crate) mod inbound;
 mod lead;
 mod share;
 mod status;
