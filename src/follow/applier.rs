@@ -670,15 +670,21 @@ impl<T: Tree> Applier<T> {
         self.fill_to = Some(to);
     }
 
-    /// Clears marks once what they were about is on the disk (R23).
+    /// Clears marks and the notes of this site's writes once what they were about is on the disk (R23).
     fn sweep(&mut self, last: bool) -> Result<()> {
         let follow = self.follow.clone();
         let now = follow.clock.boot();
-        if self.settled.is_empty() || !last && now.since(self.swept) < SWEEP {
+        if !last && now.since(self.swept) < SWEEP {
+            return Ok(());
+        }
+        // What is over after this may not be synced.
+        let over = lock(&follow.over).len();
+        if self.settled.is_empty() && over == 0 {
             return Ok(());
         }
         follow.tree.sync()?;
         let mut batch = follow.shelf.batch();
+        lock(&follow.over).drain(..over).for_each(|id| batch.drop_ahead(id));
         for touch in self.settled.drain() {
             // Marked again since: not settled again yet, and kept.
             batch.clear_mark(&touch, Gen(0));

@@ -164,6 +164,8 @@ pub struct Follow<T: Tree> {
     /// How many notes are in `ahead`: the fast path of every read.
     ahead_count: AtomicUsize,
     next_note: AtomicU64,
+    /// Notes that are over, but for the file system's sync: after a power cut the copy is behind them again.
+    over: Mutex<Vec<u64>>,
     owed: Mutex<Owed>,
     owed_count: AtomicUsize,
     owing: Notify,
@@ -250,6 +252,7 @@ impl<T: Tree> Follow<T> {
             ahead_count: AtomicUsize::new(ahead.len()),
             ahead: Mutex::new(ahead),
             next_note: AtomicU64::new(last + 1),
+            over: Mutex::default(),
             owed_count: AtomicUsize::new(owed.len()),
             owed: Mutex::new(owed),
             owing: Notify::new(),
@@ -493,18 +496,9 @@ impl<T: Tree> Follow<T> {
         done
     }
 
-    /// What was ahead is here: takes the notes off the disk as well.
+    /// What was ahead is here: the notes go from the catalog with the next sync of the file system.
     fn forget(&self, ids: &[u64]) {
-        let own: Vec<u64> = ids.iter().copied().filter(|id| Ahead::is_own(*id)).collect();
-        if own.is_empty() {
-            return;
-        }
-        let mut batch = self.shelf.batch();
-        for id in own {
-            batch.drop_ahead(id);
-        }
-        // A note that survives a crash is one barrier more after it.
-        drop(self.shelf.commit(batch, false));
+        lock(&self.over).extend(ids.iter().filter(|id| Ahead::is_own(**id)));
     }
 }
 
@@ -595,7 +589,10 @@ impl<T: Tree> AheadTicket<T> {
     pub fn refused(mut self) {
         self.open = false;
         self.follow.with_ahead(|ahead| ahead.remove(self.id));
-        self.follow.forget(&[self.id]);
+        let mut batch = self.follow.shelf.batch();
+        batch.drop_ahead(self.id);
+        // A note that survives a crash is one barrier more after it.
+        drop(self.follow.shelf.commit(batch, false));
     }
 }
 

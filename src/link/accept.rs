@@ -2,7 +2,6 @@
 //! session. Requests are handed to [`Inbound`].
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -256,7 +255,7 @@ impl Connection {
         let (stream, fault) = Watched::new(tls);
         let service = service_fn(|request| {
             let this = self.clone();
-            async move { Ok::<_, Infallible>(this.answer(request).await) }
+            this.answer(request)
         });
         let mut connection = pin!(self.class.server().serve_connection(TokioIo::new(stream), service));
         let mut patience = pin!(sleep(core.limits.hello));
@@ -298,23 +297,24 @@ impl Connection {
             fix: "run the same release at both sites".into(),
         }
     }
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    /// An answer of the link itself would be taken for one of the server: a request that may not come in
+    /// is refused as one that was not processed (RFC 9113 section 8.7).
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, h2::Error> {
         if request.uri().path() == HELLO_PATH {
-            return self.hello(request).await;
+            return Ok(self.hello(request).await);
         }
         let session = match *lock(&self.greeting) {
             Greeting::Said(session) => session,
-            Greeting::Awaited { .. } | Greeting::Failed => {
-                return told(StatusCode::FORBIDDEN, "say hello first\n");
-            }
+            Greeting::Awaited { .. } => return Ok(told(StatusCode::FORBIDDEN, "say hello first\n")),
+            Greeting::Failed => return Err(h2::Reason::REFUSED_STREAM.into()),
         };
         if !self.is_current() {
             self.closing.cancel();
-            return self.gone();
+            return Err(h2::Reason::REFUSED_STREAM.into());
         }
         let (site, class, addr) = (self.site.clone(), self.class, self.address);
         let request = request.map(Body::from);
-        self.acceptor.inbound.call(Caller { site, class, session, addr }, request).await
+        Ok(self.acceptor.inbound.call(Caller { site, class, session, addr }, request).await)
     }
     async fn hello(&self, request: Request<Incoming>) -> Response<Body> {
         if request.method() != Method::POST {

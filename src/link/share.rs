@@ -13,6 +13,7 @@
 //! POST /v1/share/SHARE/lead       request: Lead                     answer: Lead, the newest known there
 //! POST /v1/share/SHARE/who        answer: Lead
 //! POST /v1/share/SHARE/step-down  answer: Stepping: the primary lets no change begin
+//! POST /v1/share/SHARE/step-on    request: Stepping                 answer: Lead; changes begin again
 //! POST /v1/share/SHARE/hand-over  request: HandOver                 answer: 200: it is a copy now
 //! POST /v1/share/SHARE/report     answer: Report
 //! POST /v1/share/SHARE/records    request: Follow                   answer: Sent ..., or 409

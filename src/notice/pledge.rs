@@ -22,7 +22,7 @@ use super::table::Held;
 use super::{Notice, NoticeError, Result, blocking, lock};
 use crate::catalog::Touch;
 use crate::effect::{Depth, Reach, Read, Target};
-use crate::id::{Gen, ObjectId, SiteId};
+use crate::id::{Gen, ObjectId, SiteId, Version};
 use crate::link::share::{Feed, Pledge, feed};
 use crate::object::Kind;
 use crate::tree::{Resolved, Tree};
@@ -298,10 +298,12 @@ impl<T: Tree> Notice<T> {
             tokio::pin!(stirred);
             stirred.as_mut().enable();
             let sites = self.sites();
+            let copies = self.copies();
             {
                 let mut open = lock(&self.pledges.open);
                 let Some(waiting) = open.changes.get(&generation) else { return false };
-                let enough = 1 + waiting.kept_by.len() >= sites.needed;
+                let kept_by = copies.iter().filter(|site| waiting.kept_by.contains(*site));
+                let enough = 1 + kept_by.count() >= sites.needed;
                 let degraded = !enough && sites.alive < sites.needed && sites.may_degrade;
                 if enough || degraded {
                     self.note_degraded(&mut open, degraded, &sites);
@@ -336,13 +338,14 @@ impl<T: Tree> Notice<T> {
 
     /// Waits until the journal says what is on the disk now for these touches. Says the files among them.
     async fn journalled(self: &Arc<Self>, touches: &[Touch], deep: bool) -> Result<Vec<ObjectId>> {
+        let versions = self.versions(touches)?;
         loop {
             self.flush().await?;
             if deep {
                 return Ok(Vec::new());
             }
-            let (notice, some) = (self.clone(), touches.to_vec());
-            if let Some(files) = blocking(move || notice.as_journalled(&some)).await? {
+            let (notice, some, before) = (self.clone(), touches.to_vec(), versions.clone());
+            if let Some(files) = blocking(move || notice.as_journalled(&some, &before)).await? {
                 return Ok(files);
             }
             tokio::time::sleep(AGAIN).await;
@@ -354,8 +357,28 @@ impl<T: Tree> Notice<T> {
         }
     }
 
-    /// The files at these touches, or nothing if the catalog does not know what is there now.
-    fn as_journalled(&self, touches: &[Touch]) -> Result<Option<Vec<ObjectId>>> {
+    /// What the journal has of the objects at these touches.
+    fn versions(&self, touches: &[Touch]) -> Result<BTreeMap<ObjectId, Version>> {
+        let mut versions = BTreeMap::new();
+        for touch in touches {
+            let id = match touch {
+                Touch::Object(id) => Some(*id),
+                Touch::Entry(dir, name) => self.shelf.child(*dir, name)?,
+            };
+            if let Some(object) = id.map_or(Ok(None), |id| self.shelf.object(id))? {
+                versions.insert(object.id, object.version);
+            }
+        }
+        Ok(versions)
+    }
+
+    /// The files at these touches, or nothing if the catalog does not know what is there now. A version
+    /// that is newer than `before` was read after that: somebody may go on writing the file for ever.
+    fn as_journalled(
+        &self,
+        touches: &[Touch],
+        before: &BTreeMap<ObjectId, Version>,
+    ) -> Result<Option<Vec<ObjectId>>> {
         let mut files = Vec::new();
         for touch in touches {
             let (id, found) = match touch {
@@ -383,7 +406,8 @@ impl<T: Tree> Notice<T> {
             let as_found = |found: crate::object::Found| {
                 local.is_some_and(|local| local.handle == found.handle && local.stamp == found.stamp)
             };
-            if object.kind == Kind::File && !found.is_none_or(as_found) {
+            let newer = before.get(&id).is_some_and(|before| object.version > *before);
+            if object.kind == Kind::File && !newer && !found.is_none_or(as_found) {
                 return Ok(None);
             }
             if object.kind == Kind::File {

@@ -190,7 +190,10 @@ impl Site {
         let primary = row.primary().clone();
         let reached = self.links.peer(&primary).is_some_and(|peer| peer.up());
         match (reached, accept_loss) {
-            (true, _) => self.promote_planned(share, &primary, &follow).await,
+            (true, false) => self.promote_planned(share, &primary, &follow).await,
+            (true, true) => self.promote_planned(share, &primary, &follow).await.map_err(|error| {
+                format!("{error}\nto go on without {primary}, stop nearshare there first")
+            }),
             (false, true) => self.promote_forced(share, &primary, &follow).await,
             (false, false) => Err(format!(
                 "{primary} cannot be reached, so it cannot step down: what it has and nobody else would \
@@ -221,6 +224,10 @@ impl Site {
         let incarnation = follow.head().incarnation;
         let head = Head { at, chain, incarnation };
         if let Some(lacks) = follow.level(Some(&head), LEVEL).await {
+            // If it does not hear of that, the pause ends by itself.
+            let token = said::Stepping { token: pause.token, ..said::Stepping::default() };
+            let _ended: Result<said::Lead, String> =
+                ask(&self.links, primary, share, "step-on", &token).await;
             return Err(format!("{lacks}; {primary} goes on as the primary, nothing has changed"));
         }
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
@@ -455,12 +462,13 @@ impl Site {
         }
         match what {
             "who" => self.who(share),
-            "lead" | "hand-over" | "step-down" => {
+            "lead" | "hand-over" | "step-down" | "step-on" => {
                 let body = collect(request.into_body(), ANSWER_MAX).await;
                 let Ok(body) = body else { return refuse(StatusCode::BAD_REQUEST, "no message") };
                 match what {
                     "lead" => self.told(from, share, &body).await,
                     "step-down" => self.step_down(from, share).await,
+                    "step-on" => self.step_on(share, &body),
                     _ => self.hand_over(from, share, &body).await,
                 }
             }
@@ -550,6 +558,17 @@ impl Site {
         })
     }
 
+    /// Whoever wanted the primary copy cannot have it now: changes begin again.
+    fn step_on(&self, share: &ShareId, body: &[u8]) -> http::Response<Body> {
+        let token = said::Stepping::decode(body).map_or(0, |message| message.token);
+        let mut pauses = self.pauses();
+        if pauses.get(share).is_some_and(|pause| pause.token == token) {
+            pauses.remove(share);
+        }
+        drop(pauses);
+        self.who(share)
+    }
+
     async fn hand_over(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> http::Response<Body> {
         let Ok(message) = said::HandOver::decode(body) else {
             return refuse(StatusCode::BAD_REQUEST, "no message");
@@ -628,7 +647,8 @@ impl Site {
 
 impl Leader for Site {
     fn knows(&self, what: &str) -> bool {
-        ["lead", "who", "step-down", "hand-over", "report", "records", "content"].contains(&what)
+        ["lead", "who", "step-down", "step-on", "hand-over", "report", "records", "content"]
+            .contains(&what)
     }
 
     fn inbound(
