@@ -10,7 +10,7 @@ use crate::plant::{self, Bug};
 
 /// Numbers of notes that are holds: they are not of this site's requests, and in no catalog.
 const HOLDS: u64 = 1 << 63;
-/// Releases remembered while an answer is under way, which they may overtake.
+/// Releases remembered while an answer or a grant is under way, which they may overtake.
 const RECENT_MAX: usize = 65_536;
 
 #[derive(Debug, Default)]
@@ -25,6 +25,8 @@ pub(super) struct Ahead {
     awaited: HashMap<Touch, BTreeSet<u64>>,
     /// Notes whose answer is under way.
     unanswered: usize,
+    /// A lease has been asked for: what was in force then may come after its release.
+    grant: Grant,
     recent: HashMap<Touch, Gen>,
     /// The notes that are holds.
     held: HashMap<Touch, u64>,
@@ -33,6 +35,15 @@ pub(super) struct Ahead {
     adrift: HashSet<u64>,
     /// What was in force when the newest stream began, and the newest generation then.
     started: (Gen, HashSet<Touch>),
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Grant {
+    #[default]
+    None,
+    Awaited,
+    /// Releases that overtake it may have been forgotten.
+    Missed,
 }
 
 #[derive(Debug)]
@@ -67,6 +78,9 @@ impl Ahead {
     /// alone (R5); [`Self::place`] has to follow.
     pub fn hold(&mut self, holds: Vec<(Touch, Gen)>) {
         for (touch, generation) in holds {
+            if self.recent.get(&touch).is_some_and(|through| *through >= generation) {
+                continue;
+            }
             if let Some(id) = self.held.get(&touch) {
                 if let Some(Note { awaits: Awaits::Releases(left), .. }) = self.notes.get_mut(id) {
                     let known = left.entry(touch).or_default();
@@ -85,9 +99,32 @@ impl Ahead {
         }
     }
 
+    /// A lease is asked for: from now on releases may overtake what is in force with it.
+    pub fn await_grant(&mut self) {
+        if self.grant == Grant::None {
+            self.grant = Grant::Awaited;
+        }
+    }
+
+    /// It has come, or will not come.
+    pub fn granted(&mut self) {
+        self.grant = Grant::None;
+        self.forget_unneeded();
+    }
+
+    fn overtakes(&self) -> bool {
+        self.unanswered > 0 || self.grant != Grant::None
+    }
+
+    fn forget_unneeded(&mut self) {
+        if !self.overtakes() {
+            self.recent.clear();
+        }
+    }
+
     /// A lease begins anew: this is in force, and holds up to `newest` that are not have been released
-    /// in records up to the head that comes with it (R10).
-    pub fn hold_anew(&mut self, force: Vec<(Touch, Gen)>, newest: Gen) {
+    /// in records up to the head that comes with it (R10). `false`: some of it may be over.
+    pub fn hold_anew(&mut self, force: Vec<(Touch, Gen)>, newest: Gen) -> bool {
         let still: HashSet<&Touch> = force.iter().map(|(touch, _)| touch).collect();
         let over = |touch: &Touch, id: &u64| match self.notes.get(id) {
             Some(Note { awaits: Awaits::Releases(left), .. }) => {
@@ -100,7 +137,11 @@ impl Ahead {
         for id in gone {
             self.remove(id);
         }
+        // What the journal's stream, opened since, no longer had in force.
+        let (then, left) = &self.started;
+        let late = force.iter().any(|(touch, held)| held <= then && !left.contains(touch));
         self.hold(force);
+        !late && self.grant != Grant::Missed
     }
 
     /// Notes that are not known to be below only some directories, and what they are about.
@@ -179,14 +220,12 @@ impl Ahead {
         if let Awaits::Answer { .. } = std::mem::replace(&mut note.awaits, awaits) {
             self.unanswered -= 1;
         }
-        if self.unanswered == 0 {
-            self.recent.clear();
-        }
+        self.forget_unneeded();
     }
 
     /// Whether a release of this touch could end anything: all others need not be waited for.
     pub fn cares(&self, touch: &Touch) -> bool {
-        self.unanswered > 0 || self.awaited.contains_key(touch)
+        self.overtakes() || self.awaited.contains_key(touch)
     }
 
     /// Releases whose changes are applied here. Says which notes are done.
@@ -212,7 +251,7 @@ impl Ahead {
                 self.awaited.remove(touch);
             }
         }
-        if self.unanswered > 0 {
+        if self.overtakes() {
             self.remember(releases);
         }
         for id in &done {
@@ -231,9 +270,13 @@ impl Ahead {
         }
     }
 
-    /// Releases were forgotten: an answer that is under way may never see its own, a barrier ends it.
+    /// Releases were forgotten: an answer that is under way may never see its own, a barrier ends it; a
+    /// grant may hold what is released.
     pub fn forget_recent(&mut self) {
         self.recent.clear();
+        if self.grant == Grant::Awaited {
+            self.grant = Grant::Missed;
+        }
         for note in self.notes.values_mut() {
             if let Awaits::Answer { missed } = &mut note.awaits {
                 *missed = true;
@@ -465,5 +508,29 @@ mod tests {
         ahead.remove(1);
         assert!(ahead.touched.is_empty() && ahead.entries.is_empty() && ahead.below.is_empty());
         assert!(ahead.awaited.is_empty());
+    }
+
+    #[test]
+    fn a_grant_that_its_releases_overtook_holds_nothing_for_ever() {
+        let mut ahead = Ahead::default();
+        ahead.await_grant();
+        assert!(ahead.cares(&touch(7)));
+        ahead.released(&[(touch(7), Gen(5))]);
+        assert!(ahead.hold_anew(vec![(touch(7), Gen(5)), (touch(8), Gen(6))], Gen(6)));
+        assert!(!ahead.whole(ObjectId::from_bytes([7; 16])) && ahead.len() == 1);
+        ahead.hold(vec![(touch(7), Gen(6))]);
+        assert_eq!(ahead.len(), 2, "a later change");
+        ahead.granted();
+        assert!(!ahead.cares(&touch(9)));
+        // Too many to be remembered: a fresh one is needed.
+        ahead.await_grant();
+        ahead.forget_recent();
+        assert!(!ahead.hold_anew(vec![], Gen(7)));
+        ahead.granted();
+        // The journal's stream began in between.
+        ahead.await_grant();
+        ahead.in_force(vec![(touch(8), Gen(6))], Gen(9));
+        assert!(!ahead.hold_anew(vec![(touch(8), Gen(6)), (touch(7), Gen(8))], Gen(8)));
+        assert!(ahead.hold_anew(vec![(touch(8), Gen(6)), (touch(9), Gen(10))], Gen(10)));
     }
 }

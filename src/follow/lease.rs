@@ -33,6 +33,8 @@ const ASK_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct Lease {
     taker: Mutex<Taker>,
+    /// The number of the newest renewal.
+    asked: AtomicU64,
     /// The last record that is on this disk.
     applied: AtomicU64,
     /// When somebody last read, and since when the link is down (0: it is up), in milliseconds since
@@ -161,15 +163,18 @@ impl<T: Tree> Follow<T> {
             Some(fresh) => {
                 // Held before the lease counts: whoever reads asks in the other order.
                 let in_force = touches(&fresh.in_force)?;
-                self.with_ahead(|ahead| ahead.hold_anew(in_force, Gen(fresh.generation)));
+                let right = self.with_ahead(|ahead| ahead.hold_anew(in_force, Gen(fresh.generation)));
                 let epoch = self.shelf.head().at.epoch;
-                if epoch.0 != fresh.epoch {
+                if !right || epoch.0 != fresh.epoch {
                     return Ok(false);
                 }
                 Some(Seq(fresh.seq))
             }
         };
         let len = Duration::from_millis(grant.lease_ms.into());
+        if grant.number >= self.lease.asked.load(Ordering::Acquire) {
+            lock(&self.ahead).granted();
+        }
         let now = Moment::now(&*self.clock);
         Ok(lock(&self.lease.taker).granted(grant.number, len, head, now))
     }
@@ -206,6 +211,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
 async fn session<T: Tree>(follow: &Arc<Follow<T>>, peer: &dyn Remote) -> Result<(), PullError> {
     // Opening the stream says so (R11).
     lock(&follow.lease.taker).drop_lease();
+    lock(&follow.ahead).granted();
     let (asks, body) = sender(ASK_MAX);
     let mut asked = renew(follow, &asks).await?;
     let path = format!("/v1/share/{}/lease", follow.config.share);
@@ -275,6 +281,8 @@ async fn renew<T: Tree>(follow: &Follow<T>, asks: &FrameSender) -> Result<BootTi
         return Ok(now.boot);
     }
     let number = lock(&follow.lease.taker).ask(now);
+    follow.lease.asked.store(number, Ordering::Release);
+    lock(&follow.ahead).await_grant();
     let applied = follow.lease.applied.load(Ordering::Acquire);
     send(asks, lease_ask::Kind::Renew(Renew { number, applied })).await?;
     Ok(now.boot)
