@@ -253,6 +253,7 @@ impl<T: Tree> Applier<T> {
             }
             Job::InForce(force, newest) => {
                 self.confirm_from_here();
+                tracing::trace!(share = %self.follow.config.share, ?force, ?newest, "in force");
                 let released = lock(&self.follow.ahead).in_force(force, newest);
                 self.wait_for(released);
                 self.follow.open.store(true, Ordering::Release);
@@ -608,6 +609,7 @@ impl<T: Tree> Applier<T> {
             });
             drop(owed);
             if !released.is_empty() {
+                tracing::trace!(share = %follow.config.share, ?released, "released");
                 let done = follow.with_ahead(|ahead| ahead.released(&released));
                 follow.forget(&done);
             }

@@ -163,6 +163,9 @@ impl<T: Tree> Follow<T> {
             Some(fresh) => {
                 // Held before the lease counts: whoever reads asks in the other order.
                 let in_force = touches(&fresh.in_force)?;
+                tracing::trace!(
+                    share = %self.config.share, ?in_force, newest = fresh.generation, "a lease with holds"
+                );
                 let right = self.with_ahead(|ahead| ahead.hold_anew(in_force, Gen(fresh.generation)));
                 let epoch = self.shelf.head().at.epoch;
                 if !right || epoch.0 != fresh.epoch {
@@ -250,7 +253,11 @@ async fn heard<T: Tree>(
         Some(lease_say::Kind::Grant(_)) => return Err(PullError::Ended),
         Some(lease_say::Kind::Ask(hold)) => {
             let holds = touches(&hold.touches)?;
-            follow.with_ahead(|ahead| ahead.hold(holds));
+            tracing::trace!(share = %follow.config.share, ?holds, "asked to hold");
+            // One that woke up late may have heard of the release already.
+            if lock(&follow.lease.taker).is_leased(Moment::now(&*follow.clock)) {
+                follow.with_ahead(|ahead| ahead.hold(holds));
+            }
             send(asks, lease_ask::Kind::Held(hold.question)).await?;
         }
         // A newer primary may say more.

@@ -90,6 +90,12 @@ impl Taker {
         self.lease.is_some_and(|lease| applied >= lease.head) && self.covers(now)
     }
 
+    /// Whether a lease is here that counts now or may count later: without one, what is in force comes
+    /// with the next.
+    pub fn is_leased(&self, now: Moment) -> bool {
+        self.lease.is_some_and(|lease| now.boot.since(lease.asked.boot) < lease.len)
+    }
+
     fn covers(&self, now: Moment) -> bool {
         self.lease.is_some_and(|lease| {
             let live = now.boot.since(lease.asked.boot) < lease.len;
@@ -126,6 +132,17 @@ mod tests {
         assert!(taker.may_answer(Seq(7), at(5999)));
         assert!(!taker.may_answer(Seq(7), at(6000)));
         assert!(!taker.may_answer(Seq(6), at(2000)), "records before the grant are missing");
+    }
+
+    #[test]
+    fn a_lease_that_does_not_count_yet_is_one() {
+        let mut taker = Taker::default();
+        let number = taker.ask(at(1000));
+        assert!(!taker.is_leased(at(1000)));
+        taker.granted(number, LEN, Some(Seq(7)), at(1080));
+        assert!(!taker.may_answer(Seq(6), at(2000)) && taker.is_leased(at(2000)));
+        assert!(!taker.may_answer(Seq(7), skewed(2000, 500)) && taker.is_leased(skewed(2000, 500)));
+        assert!(!taker.is_leased(at(6000)));
     }
 
     #[test]
