@@ -76,7 +76,7 @@ pub(super) struct Pass<'a, T: Tree> {
     /// Stamps as new as this prove nothing: the machine crashed, and what it wrote last may be lost
     /// or torn (R24).
     pub distrust: Option<WallTime>,
-    pub read: Tally,
+    pub tally: Tally,
     buffer: Vec<u8>,
     depth: usize,
 }
@@ -103,7 +103,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             unscanned: false,
             lost: HashSet::default(),
             distrust: None,
-            read: Tally::default(),
+            tally: Tally::default(),
             buffer: Vec::new(),
             depth: 0,
         }
@@ -206,12 +206,19 @@ impl<'a, T: Tree> Pass<'a, T> {
         }
         self.visited.insert(entry.clone(), deep);
         self.depth += 1;
-        let compared = self.compare(entry.0, &entry.1, deep);
+        let mut compared = self.compare(entry.0, &entry.1, deep);
+        for _ in 1..TRIES {
+            // What replaced the known object was replaced in turn: something was there all the time.
+            if !matches!(compared, Ok(Compared::Torn)) {
+                break;
+            }
+            compared = self.compare(entry.0, &entry.1, deep);
+        }
         self.depth -= 1;
-        compared
+        compared.map(drop)
     }
 
-    fn compare(&mut self, parent: ObjectId, name: &Name, deep: bool) -> Result<()> {
+    fn compare(&mut self, parent: ObjectId, name: &Name, deep: bool) -> Result<Compared> {
         let found = match self.dir(parent)? {
             Some(dir) => self.tree.look(Spot::Entry(&dir, name))?,
             None => {
@@ -226,29 +233,41 @@ impl<'a, T: Tree> Pass<'a, T> {
             self.record_parents(parent)?;
             if !self.draft.recorded(parent)? {
                 self.unsettle(parent, name);
-                return Ok(());
+                return Ok(Compared::Whole);
             }
         }
         let known = self.draft.child(parent, name)?;
         let Some(found) = found else {
-            return known.map_or(Ok(()), |id| self.vacate(parent, name, id));
+            if let Some(id) = known {
+                self.vacate(parent, name, id)?;
+            }
+            return Ok(Compared::Whole);
         };
         let id = self.identify(&found)?;
         let mut now = known;
+        let mut seen = None;
         if let Some(known) = known.filter(|known| *known != id) {
+            if self.draft.object(id)?.is_none() {
+                // The old one goes in the record that the new one comes in: nobody sees neither.
+                seen = self.read(parent, name, &found)?;
+                if seen.is_none() {
+                    return Ok(Compared::Whole);
+                }
+            }
             self.vacate(parent, name, known)?;
             // What that led to may have been here.
             now = self.draft.child(parent, name)?;
         }
         if now != Some(id) {
-            self.occupy(parent, name, id, &found, deep)?;
+            self.occupy(parent, name, id, &found, deep, seen)?;
         } else {
             self.refresh(parent, name, id, &found)?;
             if deep && found.kind == Kind::Directory {
                 self.expand.push((id, true));
             }
         }
-        Ok(())
+        let torn = self.draft.child(parent, name)?.is_none();
+        Ok(if torn { Compared::Torn } else { Compared::Whole })
     }
 
     /// Looks at every entry on the way to a directory that the catalog does not have yet.
@@ -395,6 +414,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         id: ObjectId,
         found: &Found,
         deep: bool,
+        seen: Option<Seen>,
     ) -> Result<()> {
         self.stirred.insert(parent);
         let known = self.draft.object(id)?;
@@ -406,10 +426,10 @@ impl<'a, T: Tree> Pass<'a, T> {
             }
             self.vacated.remove(&id);
             self.draft.gone(id)?;
-            return self.create(parent, name, id, found);
+            return self.create(parent, name, id, found, seen);
         }
         if known.is_none() {
-            return self.create(parent, name, id, found);
+            return self.create(parent, name, id, found, seen);
         }
         for (dir, old) in self.draft.links(id)? {
             self.visit(dir, &old, false)?;
@@ -482,10 +502,22 @@ impl<'a, T: Tree> Pass<'a, T> {
         self.unsettled.push((parent, name.clone()));
     }
 
-    fn create(&mut self, parent: ObjectId, name: &Name, id: ObjectId, found: &Found) -> Result<()> {
-        if !self.record(parent, name, id, found, None)? {
-            return Ok(());
-        }
+    fn create(
+        &mut self,
+        parent: ObjectId,
+        name: &Name,
+        id: ObjectId,
+        found: &Found,
+        seen: Option<Seen>,
+    ) -> Result<()> {
+        let seen = match seen {
+            Some(seen) => seen,
+            None => match self.read(parent, name, found)? {
+                Some(seen) => seen,
+                None => return Ok(()),
+            },
+        };
+        self.record(parent, name, id, seen, None)?;
         self.draft.link(parent, name, id)?;
         if found.kind == Kind::Directory {
             self.expand.push((id, false));
@@ -504,38 +536,38 @@ impl<'a, T: Tree> Pass<'a, T> {
         let proven = local.as_ref().is_some_and(|local| {
             local.settled && local.stamp == found.stamp && !self.distrusted(&found.stamp)
         });
-        if !proven {
-            self.record(parent, name, id, found, Some(object))?;
+        if !proven && let Some(seen) = self.read(parent, name, found)? {
+            self.record(parent, name, id, seen, Some(object))?;
         }
         Ok(())
     }
 
-    /// Puts what was found into the draft. `false`: it would not hold still, or went away.
+    /// Reads what was found. `None`: it would not hold still, or went away.
+    fn read(&mut self, parent: ObjectId, name: &Name, found: &Found) -> Result<Option<Seen>> {
+        match self.read_entry(parent, name, found) {
+            Ok(Some(seen)) => return Ok(Some(seen)),
+            Ok(None) => {}
+            Err(error @ (NoticeError::Tree(TreeError::Io { .. }) | NoticeError::Read { .. })) => {
+                // One bad block, or a name that changed hands meanwhile, must not stop the share.
+                tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
+            }
+            Err(error) => return Err(error),
+        }
+        self.unsettle(parent, name);
+        Ok(None)
+    }
+
+    /// Puts what was read into the draft.
     fn record(
         &mut self,
         parent: ObjectId,
         name: &Name,
         id: ObjectId,
-        found: &Found,
+        seen: Seen,
         known: Option<Object>,
-    ) -> Result<bool> {
-        let began = self.clock.wall();
-        let seen = match self.read_entry(parent, name, found) {
-            Ok(Some(seen)) => seen,
-            Ok(None) => {
-                self.unsettle(parent, name);
-                return Ok(false);
-            }
-            Err(error @ (NoticeError::Tree(TreeError::Io { .. }) | NoticeError::Read { .. })) => {
-                // One bad block, or a name that changed hands meanwhile, must not stop the share.
-                tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
-                self.unsettle(parent, name);
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
+    ) -> Result<()> {
         let found = &seen.found;
-        let settled = self.settled(&found.stamp, began);
+        let settled = self.settled(&found.stamp, seen.began);
         if !settled {
             self.unsettle(parent, name);
         }
@@ -572,12 +604,14 @@ impl<'a, T: Tree> Pass<'a, T> {
             }
             self.draft.put(object);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Reads an entry's content between two looks that agree (R17).
     fn read_entry(&mut self, parent: ObjectId, name: &Name, found: &Found) -> Result<Option<Seen>> {
+        let began = self.clock.wall();
         let plain = |found: &Found| Seen {
+            began,
             found: found.clone(),
             root: Hash::default(),
             target: Vec::new(),
@@ -619,7 +653,7 @@ impl<'a, T: Tree> Pass<'a, T> {
                 if let Some(inline) = &mut inline {
                     inline.extend_from_slice(&self.buffer[..len]);
                 }
-                self.read.bytes += len as u64;
+                self.tally.bytes += len as u64;
                 size += len as u64;
                 if size > before.size {
                     // It grows: whoever writes may be as fast as we are.
@@ -629,9 +663,9 @@ impl<'a, T: Tree> Pass<'a, T> {
             let content = hasher.finish();
             let after = self.tree.file_found(&file)?;
             if after.stamp == before.stamp && content.size == after.size {
-                self.read.files += 1;
+                self.tally.files += 1;
                 let inline = inline.map(Bytes::from);
-                return Ok(Some(Seen { found: after, root: content.root, target: Vec::new(), inline }));
+                return Ok(Some(Seen { root: content.root, inline, ..plain(&after) }));
             }
         }
         Ok(None)
@@ -729,6 +763,13 @@ impl<'a, T: Tree> Pass<'a, T> {
     }
 }
 
+/// Whether an entry was brought to what was found there.
+enum Compared {
+    Whole,
+    /// Something is there, and nothing was drafted.
+    Torn,
+}
+
 /// What has become of an object that has lost its last name.
 enum Fate {
     Gone,
@@ -740,6 +781,8 @@ enum Fate {
 
 /// One entry as it was read.
 struct Seen {
+    /// Before the read.
+    began: WallTime,
     found: Found,
     root: Hash,
     target: Vec<u8>,

@@ -95,8 +95,8 @@ impl Scan {
     }
 
     fn count<T: Tree>(&mut self, pass: &Pass<'_, T>) {
-        self.progress.files += pass.read.files;
-        self.progress.bytes += pass.read.bytes;
+        self.progress.files += pass.tally.files;
+        self.progress.bytes += pass.tally.bytes;
     }
 
     /// What moved under the scan is looked at again.

@@ -89,6 +89,9 @@ impl Server {
 
     fn execute(&self, asked: &Asked) -> Response<Body> {
         let (status, body) = asked.carry_out(&self.disk).unwrap_or((507, Bytes::new()));
+        if asked.is_read() {
+            self.disk.show();
+        }
         note(|| format!("{} server: {} {} {}", self.site, asked.method, asked.path, status));
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = StatusCode::from_u16(status).expect("a status of ours");
@@ -139,6 +142,9 @@ struct At {
 }
 
 impl Asked {
+    fn is_read(&self) -> bool {
+        matches!(self.method.as_str(), "GET" | "HEAD" | "PROPFIND")
+    }
     /// `None`: there is no room for it.
     fn carry_out(&self, disk: &Model) -> Option<(u16, Bytes)> {
         let plain = |status| Some((status, Bytes::new()));

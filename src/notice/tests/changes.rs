@@ -366,3 +366,43 @@ async fn a_new_tree_is_held_until_all_of_it_is_settled() {
     site.quiet().await;
     site.agrees();
 }
+
+/// A file that is replaced again while it is read: the old one and the new one change places in one record.
+#[tokio::test]
+async fn an_entry_that_is_replaced_is_never_recorded_as_missing() {
+    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let before = site.head();
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (f, new, ends) = (site.at("f"), site.outside("new"), over.clone());
+    fs::create_dir_all(new.parent().unwrap()).unwrap();
+    let busy = std::thread::spawn(move || {
+        let mut number = 0u64;
+        while !ends.load(Ordering::SeqCst) {
+            number += 1;
+            fs::write(&new, vec![b'x'; 200_000 + number as usize % 7]).unwrap();
+            fs::rename(&new, &f).unwrap();
+        }
+    });
+    for _ in 0..100 {
+        site.relay(&["f"], |_| {}).await;
+        site.flush().await;
+    }
+    over.store(true, Ordering::SeqCst);
+    busy.join().unwrap();
+    site.quiet().await;
+    let f = (ObjectId::ROOT, name("f"));
+    for record in site.records(before) {
+        let mut there = true;
+        for change in &record.changes {
+            match change {
+                Row::Unlink { parent, name, .. } if (*parent, name) == (f.0, &f.1) => there = false,
+                Row::Link { parent, name, .. } if (*parent, name) == (f.0, &f.1) => there = true,
+                Row::Move { to, .. } if *to == f => there = true,
+                _ => {}
+            }
+        }
+        assert!(there, "{record:?}");
+    }
+    site.rescan().await;
+    site.agrees();
+}
