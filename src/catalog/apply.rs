@@ -103,6 +103,7 @@ impl Work<'_> {
             Step::SetHead(head) => self.set_head(head),
             Step::SetLocal(id, local) => self.set_local(id, local),
             Step::Mark(touch, generation) => self.mark(&touch, generation),
+            Step::Doubt(touch) => self.doubt(&touch),
             Step::ClearMark(touch, through) => self.clear_mark(&touch, through),
             Step::NoteAhead(id, touches) => self.note_ahead(id, &touches),
             Step::DropAhead(id) => {
@@ -402,23 +403,33 @@ impl Work<'_> {
 
     fn mark(&mut self, touch: &Touch, generation: Gen) -> Result<()> {
         let key = keys::mark(self.index, touch);
-        if self.generation_at(&key)?.is_none_or(|old| old < generation) {
-            self.set(Space::Notes, key, generation.0.to_be_bytes().to_vec());
+        let old = self.mark_at(&key)?;
+        if old.is_none_or(|old| old.generation < generation) {
+            let doubt = old.is_some_and(|old| old.doubt);
+            self.set(Space::Notes, key, MarkRow { generation, doubt }.encode());
+        }
+        Ok(())
+    }
+
+    fn doubt(&mut self, touch: &Touch) -> Result<()> {
+        let key = keys::mark(self.index, touch);
+        if let Some(row) = self.mark_at(&key)? {
+            self.set(Space::Notes, key, MarkRow { doubt: true, ..row }.encode());
         }
         Ok(())
     }
 
     fn clear_mark(&mut self, touch: &Touch, through: Gen) -> Result<()> {
         let key = keys::mark(self.index, touch);
-        if self.generation_at(&key)?.is_some_and(|old| old <= through) {
+        if self.mark_at(&key)?.is_some_and(|old| old.generation <= through) {
             self.remove(Space::Notes, key);
         }
         Ok(())
     }
 
-    fn generation_at(&self, key: &[u8]) -> Result<Option<Gen>> {
+    fn mark_at(&self, key: &[u8]) -> Result<Option<MarkRow>> {
         let row = self.get(Space::Notes, key)?;
-        row.map(|row| generation(&row).map_err(damaged(key))).transpose()
+        row.map(|row| MarkRow::decode(&row).map_err(damaged(key))).transpose()
     }
 
     fn note_ahead(&mut self, id: u64, touches: &[Touch]) -> Result<()> {
@@ -504,14 +515,31 @@ impl Work<'_> {
     }
 }
 
-/// A mark's row.
-pub fn generation(row: &[u8]) -> Result<Gen, DecodeError> {
-    let bytes = row.try_into().map_err(|_| DecodeError::Limit {
-        field: "length of a generation",
-        found: row.len() as u64,
-        limit: 8,
-    })?;
-    Ok(Gen(u64::from_be_bytes(bytes)))
+/// A mark's row: its generation, and a byte more if its change is in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkRow {
+    pub generation: Gen,
+    pub doubt: bool,
+}
+
+impl MarkRow {
+    fn encode(self) -> Vec<u8> {
+        let mut row = self.generation.0.to_be_bytes().to_vec();
+        row.extend(self.doubt.then_some(1));
+        row
+    }
+
+    pub fn decode(row: &[u8]) -> Result<Self, DecodeError> {
+        let wrong =
+            || DecodeError::Limit { field: "length of a mark's row", found: row.len() as u64, limit: 9 };
+        let (generation, rest) = row.split_first_chunk().ok_or_else(wrong)?;
+        let doubt = match rest {
+            [] => false,
+            [1] => true,
+            _ => return Err(wrong()),
+        };
+        Ok(Self { generation: Gen(u64::from_be_bytes(*generation)), doubt })
+    }
 }
 
 /// The error for a row that cannot be read, with the row's key.

@@ -37,6 +37,7 @@ pub(super) enum Step {
     SetHead(Head),
     SetLocal(ObjectId, Option<Local>),
     Mark(Touch, Gen),
+    Doubt(Touch),
     ClearMark(Touch, Gen),
     NoteAhead(u64, Vec<Touch>),
     DropAhead(u64),
@@ -99,6 +100,11 @@ impl Batch {
     /// Raises the generation of a mark, or sets it.
     pub fn mark(&mut self, touch: Touch, generation: Gen) {
         self.step(1, Step::Mark(touch, generation));
+    }
+
+    /// Notes that nobody knows what became of a marked change (R18), for as long as the mark is there.
+    pub fn doubt(&mut self, touch: Touch) {
+        self.step(1, Step::Doubt(touch));
     }
 
     /// Drops a mark unless it was raised above `through` meanwhile (R4).

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::apply::{damaged, generation};
+use super::apply::{MarkRow, damaged};
 use super::batch::Batch;
 use super::commit::{Commit, CommitRecords};
 use super::error::{CatalogError, Result};
@@ -226,8 +226,16 @@ impl Shelf {
 
     pub fn marks(&self) -> Result<Vec<(Touch, Gen)>> {
         self.notes(&keys::marks(self.core.index), |key, row| {
-            Ok((keys::mark_of(key).ok_or(DecodeError::Key)?, generation(row)?))
+            Ok((keys::mark_of(key).ok_or(DecodeError::Key)?, MarkRow::decode(row)?.generation))
         })
+    }
+
+    /// Marked touches of which nobody knows what became.
+    pub fn doubts(&self) -> Result<Vec<Touch>> {
+        let rows = self.notes(&keys::marks(self.core.index), |key, row| {
+            Ok((keys::mark_of(key).ok_or(DecodeError::Key)?, MarkRow::decode(row)?.doubt))
+        })?;
+        Ok(rows.into_iter().filter_map(|(touch, doubt)| doubt.then_some(touch)).collect())
     }
 
     /// Requests that were forwarded and whose changes have not been released here, by their ids.

@@ -207,6 +207,7 @@ impl<T: Tree> Notice<T> {
             worker: Mutex::default(),
             shelf,
         });
+        let was_clean = notice.shelf.meta().clean;
         notice.note_start()?;
         {
             let mut table = lock(&notice.table);
@@ -215,6 +216,7 @@ impl<T: Tree> Notice<T> {
             for (touch, generation) in notice.shelf.marks()? {
                 table.remember(touch, generation, true);
             }
+            table.doubt_found(notice.shelf.doubts()?, was_clean);
         }
         let worker = notice.clone();
         let name = format!("notice {}", notice.config.share);
@@ -297,6 +299,14 @@ impl<T: Tree> Notice<T> {
             degraded,
             ..standing
         }
+    }
+
+    /// What is in doubt is still so after a restart. One that comes before this is on the disk leaves marks
+    /// that are in doubt for seconds.
+    fn note_doubt(&self, touches: &[Touch]) {
+        let mut batch = self.shelf.batch();
+        touches.iter().for_each(|touch| batch.doubt(touch.clone()));
+        drop(self.shelf.commit(batch, true));
     }
 
     /// A touch as people know it.
@@ -765,6 +775,7 @@ impl<T: Tree> Drop for Ticket<T> {
             Stage::Sent => {
                 self.let_keep();
                 lock(&self.notice.table).doubt(&self.touches);
+                self.notice.note_doubt(&self.touches);
                 self.notice.land(self.origin.as_ref());
             }
             Stage::Landed => {}

@@ -29,7 +29,18 @@ impl<T: Tree> Notice<T> {
         if !self.shelf.meta().scanned {
             return not_now("the primary copy is being scanned for the first time");
         }
-        if lock(&self.table).suspects() > 0 {
+        let in_doubt = || {
+            let table = lock(&self.table);
+            (table.suspects() > 0, table.is_in_endless_doubt())
+        };
+        // What was broken off is believed within seconds, and nobody need wait for that.
+        for _ in 0..ENDS.as_millis() / AGAIN.as_millis() {
+            if !in_doubt().0 || in_doubt().1 {
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        if in_doubt().0 {
             return not_now(
                 "changes are in doubt at the primary's server: see its `status`, and `nearshare believe`",
             );

@@ -179,6 +179,19 @@ impl Table {
         self.queue.push_back(Job::Look(Hint { touch, deep }));
     }
 
+    /// After a start: of these changes somebody was told that nobody knows (R18). After a crash the server
+    /// may still be at any of the others, but its connection is closed: it can only be tidying up.
+    pub fn doubt_found(&mut self, doubts: Vec<Touch>, was_clean: bool) {
+        if !was_clean {
+            self.marks.values_mut().for_each(|mark| mark.doubt = Some(TIDYING_LOOKS));
+        }
+        for touch in doubts {
+            if let Some(mark) = self.marks.get_mut(&touch) {
+                mark.doubt = Some(u32::MAX);
+            }
+        }
+    }
+
     pub fn flush(&mut self, ticket: u64) {
         self.queue.push_back(Job::Flush(ticket));
     }
@@ -320,6 +333,11 @@ impl Table {
         many
     }
 
+    /// Whether something is in doubt until somebody believes it.
+    pub fn is_in_endless_doubt(&self) -> bool {
+        self.marks.values().any(|mark| mark.doubt == Some(u32::MAX))
+    }
+
     /// Changes in doubt that have been looked at and found without effect so far.
     pub fn suspects(&self) -> usize {
         self.marks.values().filter(|mark| mark.doubt.is_some() && mark.looks > 0).count()
@@ -383,6 +401,25 @@ mod tests {
         assert_eq!(table.take(at(0), 9), [Job::Look(Hint { touch: touch(1), deep: false })]);
         let closing = table.closing(&touch(1)).unwrap();
         assert!(table.close(&closing, at(0)).is_some());
+    }
+
+    /// A server may go on with what it was asked when nearshare dies.
+    #[test]
+    fn what_is_found_at_start_is_in_doubt_for_seconds_and_what_was_told_so_for_ever() {
+        let mut table = Table::default();
+        table.remember(touch(1), Gen(1), false);
+        table.remember(touch(2), Gen(1), false);
+        table.doubt_found(vec![touch(2)], false);
+        for ms in (0..600_000).step_by(500) {
+            for job in table.take(at(ms), 9) {
+                let Job::Look(hint) = job else { panic!("{job:?}") };
+                let closing = table.closing(&hint.touch).unwrap();
+                if table.close(&closing, at(ms)).is_some() {
+                    assert_eq!((hint.touch, ms), (touch(1), 7000));
+                }
+            }
+        }
+        assert!(table.is_marked(&touch(2)) && !table.is_marked(&touch(1)));
     }
 
     /// An upload that the client breaks off must not be held for ever.

@@ -28,6 +28,29 @@ fn a_mark_is_cleared_only_up_to_its_generation() {
 }
 
 #[test]
+fn a_doubt_lasts_as_long_as_its_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (Touch::Object(id(1)), Touch::Object(id(2)));
+    {
+        let shelf = primary(dir.path());
+        commit(&shelf, |batch| batch.mark(one.clone(), Gen(5))).unwrap();
+        commit(&shelf, |batch| {
+            batch.doubt(one.clone());
+            batch.doubt(two.clone());
+        })
+        .unwrap();
+        assert_eq!(shelf.doubts().unwrap(), [one.clone()], "what is not marked is in no doubt");
+        commit(&shelf, |batch| batch.mark(one.clone(), Gen(6))).unwrap();
+    }
+    let shelf = shelf(dir.path());
+    assert_eq!(shelf.doubts().unwrap(), [one.clone()]);
+    assert_eq!(shelf.marks().unwrap(), [(one.clone(), Gen(6))]);
+    commit(&shelf, |batch| batch.clear_mark(&one, Gen(6))).unwrap();
+    commit(&shelf, |batch| batch.mark(one.clone(), Gen(7))).unwrap();
+    assert!(shelf.doubts().unwrap().is_empty());
+}
+
+#[test]
 fn marks_come_back_as_they_were_set() {
     let dir = tempfile::tempdir().unwrap();
     let touches = [

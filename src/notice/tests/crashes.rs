@@ -40,6 +40,9 @@ async fn a_mark_in_force_at_a_crash_is_looked_at_after_it() {
     assert!(site.notice.standing().marks > 0 || site.has("f", "1"));
     site.quiet().await;
     assert!(site.has("f", "1") && site.has("d/g", "2"));
+    // Whoever asked was told that nobody knows: the server may go on with it for all that the start shows.
+    assert!(site.notice.standing().suspects > 0);
+    assert!(site.notice.believe() > 0);
     site.until("they are swept", || site.shelf.marks().unwrap().is_empty()).await;
     site.agrees();
 }
