@@ -221,11 +221,12 @@ async fn journal<T: Tree>(
         // What has arrived already is taken together; nothing waits for more.
         let more = if records.is_empty() {
             tokio::select! {
-                feed = feeds.next::<Feed>(MESSAGE_MAX) => Some(feed),
+                biased;
                 () = follow.keeping.notified() => {
                     acknowledge(follow, follow.shelf.head().at, &asks).await?;
                     continue;
                 }
+                feed = feeds.next::<Feed>(MESSAGE_MAX) => Some(feed),
             }
         } else {
             futures_util::FutureExt::now_or_never(feeds.next::<Feed>(MESSAGE_MAX))
