@@ -69,6 +69,17 @@ fn distrust(shelf: &Arc<Shelf>, id: ObjectId, batch: &mut Batch) -> Result<(), S
 /// Contents that records after `base` put are in nobody's history any more.
 fn distrust_behind(shelf: &Arc<Shelf>, base: Seq, batch: &mut Batch) -> Result<(), ServeError> {
     let mut after = base;
+    if base.next() < shelf.oldest() {
+        // Those records are not here any more, as after a comparison; their objects tell.
+        after = shelf.head().at.seq;
+        let snapshot = shelf.snapshot()?;
+        for entry in snapshot.entries() {
+            let (_, _, object) = entry?;
+            if object.kind == Kind::File && object.seq > base {
+                distrust(shelf, object.id, batch)?;
+            }
+        }
+    }
     loop {
         let records = shelf.records_after(after, RECORDS, RECORD_BYTES)?;
         let Some(last) = records.last() else { return Ok(()) };
@@ -141,6 +152,44 @@ mod tests {
     }
     fn lead(epoch: u32, site: &str, base: Position) -> Lead {
         Lead { epoch: Epoch(epoch), site: site.parse().unwrap(), base, chain: Hash::default() }
+    }
+
+    #[test]
+    fn what_nobody_has_is_distrusted_also_where_its_record_is_kept_no_more() {
+        let catalog = crate::catalog::Catalog::in_memory(&Default::default()).unwrap();
+        let shelf = catalog.share(&"eng".parse().unwrap()).unwrap();
+        let id = |n: u8| ObjectId::from_bytes([n; 16]);
+        let mut batch = shelf.batch();
+        batch.new_incarnation(Epoch(1));
+        for n in 1..=3 {
+            let object = crate::object::Object {
+                id: id(n),
+                kind: Kind::File,
+                attrs: crate::object::Attrs { mode: 0o644, uid: 0, gid: 0, mtime: Default::default() },
+                size: 1,
+                rdev: 0,
+                target: Vec::new(),
+                version: crate::id::Version(1),
+                root: Hash([n; 32]),
+                ctime: Default::default(),
+                seq: Seq(0),
+            };
+            let name = crate::id::Name::new(&[b'a' + n]).unwrap();
+            let link = Change::Link { parent: ObjectId::ROOT, name, id: id(n) };
+            batch.publish(0, vec![Change::Put(object), link], Vec::new());
+            let handle = crate::object::LocalHandle::from_bytes(&[n]);
+            let (stamp, version) = (Stamp::default(), crate::id::Version(1));
+            let local = crate::object::Local { handle, stamp, version, settled: true };
+            batch.set_local(id(n), Some(local));
+        }
+        shelf.commit(batch, true).wait().unwrap();
+        let mut batch = shelf.batch();
+        batch.trim_journal(Seq(3));
+        shelf.commit(batch, true).wait().unwrap();
+        assert_eq!(shelf.oldest(), Seq(3));
+        assert!(follow_on(&shelf, &lead(2, "osaka", at(1, 1)), false).unwrap());
+        let trusted = [1, 2, 3].map(|n| shelf.local(id(n)).unwrap().unwrap().settled);
+        assert_eq!(trusted, [true, false, false]);
     }
 
     #[test]
