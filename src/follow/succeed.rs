@@ -16,7 +16,7 @@ use crate::catalog::Head;
 use crate::id::SiteId;
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{Follow as Ask, MESSAGE_MAX, Report, Sent};
-use crate::link::{Class, Links, Peer};
+use crate::link::{Class, Net, Remote};
 use crate::tree::Tree;
 
 /// Between two looks at how far the copy is.
@@ -90,11 +90,11 @@ impl<T: Tree> Follow<T> {
 
     /// Takes what another copy has behind this one's position: its records, then the contents that are
     /// awaited here. Says how many of those it could not give.
-    pub async fn take_from(self: &Arc<Self>, links: &Links, site: &SiteId) -> Result<u64> {
+    pub async fn take_from(self: &Arc<Self>, links: &dyn Net, site: &SiteId) -> Result<u64> {
         let Some(peer) = links.peer(site).filter(|peer| peer.up()) else {
             return Err(self.not_told(site, "the link is down".to_owned()));
         };
-        self.take_records(&peer, site).await?;
+        self.take_records(&*peer, site).await?;
         *lock(&self.source) = site.clone();
         let left = self.take_contents().await;
         // If the promotion fails, contents come from the primary again.
@@ -117,7 +117,7 @@ impl<T: Tree> Follow<T> {
         }
     }
 
-    async fn take_records(self: &Arc<Self>, peer: &Peer, site: &SiteId) -> Result<()> {
+    async fn take_records(self: &Arc<Self>, peer: &dyn Remote, site: &SiteId) -> Result<()> {
         let head = self.shelf.head();
         let ask = Ask {
             epoch: head.at.epoch.0,

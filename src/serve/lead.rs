@@ -14,26 +14,26 @@
 //! it when it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
 use http::{Method, Request, StatusCode};
 use prost::Message as _;
+use tokio_util::sync::CancellationToken;
 
 use super::history::{EPOCH_MAX, comes_after, follow_on, succeed};
-use super::inbound::Leader;
-use super::share::Part;
-use super::{ServeError, Site, blocking, terms};
+use super::{ServeError, blocking};
 use crate::body::{Body, collect};
 use crate::catalog::{Catalog, Head, Lead, Shelf};
+use crate::clock::Clock;
 use crate::follow::Follow;
 use crate::id::{Epoch, Hash, Position, Seq, ShareId, SiteId};
 use crate::link::share as said;
-use crate::link::{Class, Links};
+use crate::link::{Class, Net};
 use crate::map::{Map, Place};
 use crate::notice::{Notice, NoticeError, Resigning};
-use crate::tree::Disk;
+use crate::tree::Tree;
+use crate::work;
 
 /// The primary lets no change begin for at most so long.
 const PAUSE: Duration = Duration::from_secs(15);
@@ -51,13 +51,67 @@ const ANSWER: Duration = Duration::from_secs(30);
 const ANSWER_MAX: usize = 4096;
 
 /// A pause of one share, which ends by itself.
-pub(super) struct Pause {
+struct Pause {
     token: u64,
     resigning: Resigning,
 }
 
+/// What must not happen twice at once at a site, and what waits there.
+#[derive(Default)]
+pub(crate) struct Moving {
+    promoting: tokio::sync::Mutex<()>,
+    /// Whatever changes what runs at the site.
+    pub reloading: tokio::sync::Mutex<()>,
+    /// Shares that are about to be led from elsewhere.
+    pauses: Mutex<BTreeMap<ShareId, Pause>>,
+}
+
+/// Ends a share that was taken out of its site, down to the disk. Blocks.
+pub(crate) type End = Box<dyn FnOnce() -> Result<(), ServeError> + Send>;
+
+/// A site, as far as it matters who leads.
+pub(crate) trait Host: Send + Sync + 'static {
+    type Tree: Tree;
+
+    fn me(&self) -> &SiteId;
+    /// With each primary where this site's catalog knows it to be.
+    fn map(&self) -> Arc<Map>;
+    fn shelf(&self, share: &ShareId) -> Result<Arc<Shelf>, ServeError>;
+    fn clock(&self) -> &Arc<dyn Clock>;
+    fn links(&self) -> Arc<dyn Net>;
+    /// When the line to a site came or went, in milliseconds since 1970; 0 if it is not dialled.
+    fn contact(&self, site: &SiteId) -> i64;
+    /// Dials these too, until the next [`install`](Self::install).
+    fn dial_too(&self, sites: BTreeSet<SiteId>);
+    fn home(&self, share: &ShareId) -> Option<Arc<Notice<Self::Tree>>>;
+    fn copy(&self, share: &ShareId) -> Option<Arc<Follow<Self::Tree>>>;
+    fn disk(&self, share: &ShareId) -> Option<Arc<Self::Tree>>;
+    /// Takes a share out of what runs here. Says whether it was the primary copy.
+    fn take_out(&self, share: &ShareId) -> Option<(bool, End)>;
+    /// Makes everything as the catalog says who leads.
+    fn install(&self) -> Result<(), ServeError>;
+    fn moving(&self) -> &Moving;
+    /// Cancelled when the site stops.
+    fn stopping(&self) -> &CancellationToken;
+}
+
+/// What a site does about who leads its shares.
+pub(crate) struct Leading<H: Host>(pub Arc<H>);
+
+impl<H: Host> Clone for Leading<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+impl<H: Host> std::ops::Deref for Leading<H> {
+    type Target = H;
+    fn deref(&self) -> &H {
+        &self.0
+    }
+}
+
 /// The map, with each primary where this site's catalog knows it to be.
-pub(super) fn led(catalog: &Arc<Catalog>, me: &SiteId, text: &Map) -> Result<Map, ServeError> {
+pub(crate) fn led(catalog: &Arc<Catalog>, me: &SiteId, text: &Map) -> Result<Map, ServeError> {
     let mut map = text.clone();
     for (share, _) in text.shares_at(me) {
         let shelf = catalog.share(&share.name)?;
@@ -105,7 +159,7 @@ fn from_wire(lead: &said::Lead) -> Option<Lead> {
 
 /// Asks another site one thing of a share.
 async fn ask<M: prost::Message + Default>(
-    links: &Links,
+    links: &dyn Net,
     site: &SiteId,
     share: &ShareId,
     what: &str,
@@ -143,25 +197,7 @@ fn reply(message: &impl prost::Message) -> http::Response<Body> {
     http::Response::new(Body::Full(message.encode_to_vec().into()))
 }
 
-impl Site {
-    fn shelf(&self, share: &ShareId) -> Result<Arc<Shelf>, ServeError> {
-        Ok(self.catalog.share(share)?)
-    }
-
-    fn home(&self, share: &ShareId) -> Option<Arc<Notice<Disk>>> {
-        match &self.shares().get(share)?.part {
-            Part::Home(notice) => Some(notice.clone()),
-            Part::Copy(_) => None,
-        }
-    }
-
-    fn copy(&self, share: &ShareId) -> Option<Arc<Follow<Disk>>> {
-        match &self.shares().get(share)?.part {
-            Part::Copy(follow) => Some(follow.clone()),
-            Part::Home(_) => None,
-        }
-    }
-
+impl<H: Host> Leading<H> {
     /// Moves the primary copy of a share to this site. Says what was done, a line each.
     pub async fn promote(
         &self,
@@ -169,8 +205,8 @@ impl Site {
         to: &SiteId,
         accept_loss: bool,
     ) -> Result<String, String> {
-        let _one_at_a_time = self.promoting.lock().await;
-        let map = self.map.load_full();
+        let _one_at_a_time = self.moving().promoting.lock().await;
+        let map = self.map();
         let row = map.shares.get(share).ok_or_else(|| format!("there is no share {share}"))?;
         if !row.at(to).is_some_and(|at| !matches!(at.place, Place::Remote)) {
             return Err(format!("{to} has no copy of {share} that could be the primary one"));
@@ -178,7 +214,7 @@ impl Site {
         if row.primary() == to {
             return Err(format!("{to} has the primary copy of {share} already"));
         }
-        if *to != self.options.site {
+        if to != self.me() {
             return Err(format!(
                 "give the command at {to}, which must see for itself that it has everything: \
                  `nearshare promote {share} --to {to}`"
@@ -188,7 +224,7 @@ impl Site {
             return Err(format!("the copy of {share} is not running here"));
         };
         let primary = row.primary().clone();
-        let reached = self.links.peer(&primary).is_some_and(|peer| peer.up());
+        let reached = self.links().peer(&primary).is_some_and(|peer| peer.up());
         match (reached, accept_loss) {
             (true, false) => self.promote_planned(share, &primary, &follow).await,
             (true, true) => self.promote_planned(share, &primary, &follow).await.map_err(|error| {
@@ -208,7 +244,7 @@ impl Site {
         &self,
         share: &ShareId,
         primary: &SiteId,
-        follow: &Follow<Disk>,
+        follow: &Follow<H::Tree>,
     ) -> Result<String, String> {
         if let Some(lacks) = follow.level(None, CATCH_UP).await {
             return Err(format!(
@@ -218,7 +254,7 @@ impl Site {
         if let Some(done) = self.finish(share, primary, follow).await? {
             return Ok(done);
         }
-        let pause: said::Stepping = ask(&self.links, primary, share, "step-down", &()).await?;
+        let pause: said::Stepping = ask(&*self.links(), primary, share, "step-down", &()).await?;
         let chain = Hash::try_from(&pause.chain[..]).map_err(|error| error.to_string())?;
         let at = Position { epoch: Epoch(pause.epoch), seq: Seq(pause.seq) };
         let incarnation = follow.head().incarnation;
@@ -227,15 +263,15 @@ impl Site {
             // If it does not hear of that, the pause ends by itself.
             let token = said::Stepping { token: pause.token, ..said::Stepping::default() };
             let _ended: Result<said::Lead, String> =
-                ask(&self.links, primary, share, "step-on", &token).await;
+                ask(&*self.links(), primary, share, "step-on", &token).await;
             return Err(format!("{lacks}; {primary} goes on as the primary, nothing has changed"));
         }
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
         let epoch = Epoch(known.epoch.max(at.epoch).0 + 1);
-        let lead = Lead { epoch, site: self.options.site.clone(), base: at, chain };
+        let lead = Lead { epoch, site: self.me().clone(), base: at, chain };
         let hand_over = said::HandOver { token: pause.token, lead: to_wire(&lead) };
         let handed: Result<said::Lead, String> =
-            ask(&self.links, primary, share, "hand-over", &hand_over).await;
+            ask(&*self.links(), primary, share, "hand-over", &hand_over).await;
         if let Err(error) = handed {
             return Err(format!(
                 "{error}\nit is not known whether {primary} has stepped down; give the command again"
@@ -246,7 +282,8 @@ impl Site {
         Ok(format!(
             "{} has the primary copy of {share} since record {} (epoch {epoch}); {primary} follows it, \
              nothing was lost",
-            self.options.site, at.seq.0
+            self.me(),
+            at.seq.0
         ))
     }
 
@@ -255,15 +292,15 @@ impl Site {
         &self,
         share: &ShareId,
         primary: &SiteId,
-        follow: &Follow<Disk>,
+        follow: &Follow<H::Tree>,
     ) -> Result<Option<String>, String> {
-        let theirs: said::Lead = ask(&self.links, primary, share, "who", &()).await?;
+        let theirs: said::Lead = ask(&*self.links(), primary, share, "who", &()).await?;
         let theirs = from_wire(&theirs).ok_or_else(|| format!("{primary} tells of no primary"))?;
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
         if !comes_after(&theirs, &known) {
             return Ok(None);
         }
-        let me = &self.options.site;
+        let me = self.me();
         if theirs.site == *me {
             let head = Head { at: theirs.base, chain: theirs.chain, ..follow.head() };
             if let Some(lacks) = follow.level(Some(&head), LEVEL).await {
@@ -281,7 +318,7 @@ impl Site {
         &self,
         share: &ShareId,
         primary: &SiteId,
-        follow: &Arc<Follow<Disk>>,
+        follow: &Arc<Follow<H::Tree>>,
     ) -> Result<String, String> {
         let whole = follow.progress();
         if !whole.confirmed || whole.comparing {
@@ -294,12 +331,12 @@ impl Site {
         let newest = reports.iter().map(|(_, report)| report.epoch).max().unwrap_or(0);
         if let Some((site, report)) = furthest(&follow.head(), &reports) {
             tracing::warn!(%share, %site, record = report.seq, "taking what this copy lacks");
-            follow.take_from(&self.links, site).await.map_err(text)?;
+            follow.take_from(&*self.links(), site).await.map_err(text)?;
         }
         let holders = reports.iter().filter(|(_, report)| report.confirmed).map(|(site, _)| site);
         for site in holders {
             if follow.progress().debts > 0 {
-                follow.take_from(&self.links, site).await.map_err(text)?;
+                follow.take_from(&*self.links(), site).await.map_err(text)?;
             }
         }
         // The disk is right from here on: it must be as the journal says.
@@ -316,7 +353,7 @@ impl Site {
                 "a site tells of epoch {newest} of {share}, beyond which there is none"
             ));
         }
-        let lead = Lead { epoch, site: self.options.site.clone(), base: head.at, chain: head.chain };
+        let lead = Lead { epoch, site: self.me().clone(), base: head.at, chain: head.chain };
         let lost = self.assume(share, lead.clone(), false).await.map_err(text)?;
         self.must_lead(share, &lead)?;
         if lost > 0 {
@@ -325,27 +362,26 @@ impl Site {
         Ok(format!(
             "{told}{} has the primary copy of {share} since record {} (epoch {epoch}); what only \
              {primary} has will be kept aside there when it returns",
-            self.options.site, head.at.seq.0
+            self.me(),
+            head.at.seq.0
         ))
     }
 
     /// What the other copies say of themselves, as far as they can be reached within a moment.
     async fn ask_others(&self, share: &ShareId, primary: &SiteId) -> Vec<(SiteId, said::Report)> {
-        let map = self.map.load_full();
+        let map = self.map();
         let others: BTreeSet<SiteId> = map.shares[share]
             .sites()
             .filter(|(site, at)| {
-                **site != self.options.site && *site != primary && !matches!(at.place, Place::Remote)
+                *site != self.me() && *site != primary && !matches!(at.place, Place::Remote)
             })
             .map(|(site, _)| site.clone())
             .collect();
-        let mut wider = terms(&map, &self.options);
-        wider.dial.extend(others.iter().cloned());
-        self.links.set_terms(Arc::new(wider));
+        self.dial_too(others.clone());
         let asked = others.into_iter().map(|site| async move {
             let report = tokio::time::timeout(DIAL, async {
                 loop {
-                    match ask::<said::Report>(&self.links, &site, share, "report", &()).await {
+                    match ask::<said::Report>(&*self.links(), &site, share, "report", &()).await {
                         Ok(report) => return report,
                         Err(_) => tokio::time::sleep(TELL).await,
                     }
@@ -360,17 +396,16 @@ impl Site {
     fn what_is_known(
         &self,
         share: &ShareId,
-        follow: &Follow<Disk>,
+        follow: &Follow<H::Tree>,
         reports: &[(SiteId, said::Report)],
     ) -> String {
         let primary = follow.primary().clone();
         let here = follow.report();
         let mut text = String::new();
-        let peer = self.links.peer(&primary).map(|peer| peer.state());
-        let since = peer.map_or(0, |state| state.since_unix_ms);
-        let ago = (self.clock.wall().0 / 1_000_000).saturating_sub(since).max(0) / 1000;
+        let since = self.contact(&primary);
+        let ago = (self.clock().wall().0 / 1_000_000).saturating_sub(since).max(0) / 1000;
         text += &format!("last contact with {primary}: {ago} s ago\n");
-        let mine = (self.options.site.clone(), here);
+        let mine = (self.me().clone(), here);
         for (site, report) in std::iter::once(&mine).chain(reports) {
             text += &format!(
                 "{site} has {share} up to record {}, {} of its own changes under way, {} places held for \
@@ -384,13 +419,13 @@ impl Site {
     /// Takes a newer epoch: becomes the primary, or follows it. Says how many contents are lost. It is done
     /// whole even if whoever asked goes away. `handed`: nothing may have happened here since the pause began.
     async fn assume(&self, share: &ShareId, lead: Lead, handed: bool) -> Result<u64, ServeError> {
-        let (site, share) = (self.this()?, share.clone());
-        let done = tokio::spawn(async move { site.take_lead(&share, lead, handed).await });
+        let (site, share) = (self.clone(), share.clone());
+        let done = work::spawn(async move { site.take_lead(&share, lead, handed).await });
         done.await.map_err(|_| ServeError::Task)?
     }
 
     async fn take_lead(&self, share: &ShareId, lead: Lead, handed: bool) -> Result<u64, ServeError> {
-        let _one_at_a_time = self.reloading.lock().await;
+        let _one_at_a_time = self.moving().reloading.lock().await;
         if !self.may_lead(share, &lead.site) {
             return Err(ServeError::NoCopy { share: share.clone(), site: lead.site });
         }
@@ -398,15 +433,14 @@ impl Site {
         if shelf.meta().lead.is_some_and(|known| !comes_after(&lead, &known)) {
             return Ok(0);
         }
-        let running = self.shares().remove(share);
-        let mine = lead.site == self.options.site;
-        let wall = self.clock.wall().0;
+        let running = self.take_out(share);
+        let mine = lead.site == *self.me();
+        let wall = self.clock().wall().0;
         let (new, held) = (lead.clone(), shelf.clone());
         let noted = blocking(move || {
-            let was_primary = running.as_ref().is_some_and(|it| matches!(it.part, Part::Home(_)));
-            if let Some(running) = &running {
-                running.stop();
-                running.end()?;
+            let was_primary = running.as_ref().is_some_and(|(primary, _)| *primary);
+            if let Some((_, end)) = running {
+                end()?;
             }
             let head = held.head();
             if handed && (head.at, head.chain) != (new.base, new.chain) {
@@ -425,8 +459,8 @@ impl Site {
         })
         .await;
         // Also if that failed: the share goes on as the catalog says, or is forwarded.
-        let map = led(&self.catalog, &self.options.site, &self.text.load())?;
-        self.install(map)?;
+        let host = self.clone();
+        blocking(move || host.install()).await?;
         self.pauses().remove(share);
         let lost = noted?;
         tracing::warn!(%share, primary = %lead.site, epoch = lead.epoch.0, "the primary copy has moved");
@@ -445,18 +479,18 @@ impl Site {
     }
 
     fn pauses(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShareId, Pause>> {
-        self.pauses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.moving().pauses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// What another site asks about the lead of a share, or of a copy.
-    async fn answer(
-        self: Arc<Self>,
+    pub async fn answer(
+        self,
         from: &SiteId,
         share: &ShareId,
         what: &str,
         request: Request<Body>,
     ) -> http::Response<Body> {
-        let part = self.map.load().shares.get(share).and_then(|row| row.at(from)).is_some();
+        let part = self.map().shares.get(share).and_then(|row| row.at(from)).is_some();
         if !part {
             return refuse(StatusCode::FORBIDDEN, format!("{from} has no part in {share}"));
         }
@@ -476,7 +510,7 @@ impl Site {
                 let Some(follow) = self.copy(share) else {
                     return refuse(StatusCode::MISDIRECTED_REQUEST, "there is no copy here");
                 };
-                let here = self.shares().get(share).map(|it| (it.shelf.clone(), it.disk.clone()));
+                let here = self.shelf(share).ok().zip(self.disk(share));
                 match (what, here) {
                     ("report", _) => reply(&follow.report()),
                     ("records", Some((shelf, _))) => crate::notice::records(shelf, request).await,
@@ -514,13 +548,13 @@ impl Site {
     }
 
     fn may_lead(&self, share: &ShareId, site: &SiteId) -> bool {
-        let map = self.map.load();
+        let map = self.map();
         let at = map.shares.get(share).and_then(|row| row.at(site));
         at.is_some_and(|at| !matches!(at.place, Place::Remote))
     }
 
     /// The primary lets no change begin until it is asked to hand over, or the pause is over.
-    async fn step_down(self: &Arc<Self>, from: &SiteId, share: &ShareId) -> http::Response<Body> {
+    async fn step_down(&self, from: &SiteId, share: &ShareId) -> http::Response<Body> {
         let Some(notice) = self.home(share) else {
             return refuse(StatusCode::MISDIRECTED_REQUEST, "the primary copy is not here");
         };
@@ -537,11 +571,13 @@ impl Site {
             }
             Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         };
-        let (head, token) = (resigning.head, rand::random());
+        let mut token = [0; 8];
+        work::random(&mut token);
+        let (head, token) = (resigning.head, u64::from_ne_bytes(token));
         tracing::info!(%share, to = %from, record = head.at.seq.0, "no change begins: the primary copy is to move");
         self.pauses().insert(share.clone(), Pause { token, resigning });
         let (site, share) = (self.clone(), share.clone());
-        tokio::spawn(async move {
+        work::spawn(async move {
             tokio::time::sleep(PAUSE).await;
             let mut pauses = site.pauses();
             if pauses.get(&share).is_some_and(|pause| pause.token == token) {
@@ -600,15 +636,15 @@ impl Site {
 
     /// Tells every other site of the shares that this one leads in a later epoch than the first, until
     /// each has heard of it; again when it comes back.
-    pub(super) async fn tell_others(self: Arc<Self>) {
+    pub async fn tell_others(self) {
         let mut told: BTreeMap<(ShareId, SiteId), u32> = BTreeMap::new();
-        while !self.stop.is_cancelled() {
-            let map = self.map.load_full();
-            let me = &self.options.site;
+        while !self.stopping().is_cancelled() {
+            let map = self.map();
+            let me = self.me();
             for share in map.shares.values().filter(|it| it.primary() == me && it.epoch() > 1) {
                 for (site, _) in share.sites().filter(|(site, _)| *site != me) {
                     let key = (share.name.clone(), site.clone());
-                    if !self.links.peer(site).is_some_and(|peer| peer.up()) {
+                    if !self.links().peer(site).is_some_and(|peer| peer.up()) {
                         told.remove(&key);
                     } else if told.get(&key) != Some(&share.epoch())
                         && self.tell(&share.name, site).await
@@ -619,15 +655,15 @@ impl Site {
             }
             tokio::select! {
                 () = tokio::time::sleep(TELL) => {}
-                () = self.stop.cancelled() => {}
+                () = self.stopping().cancelled() => {}
             }
         }
     }
 
     async fn tell(&self, share: &ShareId, site: &SiteId) -> bool {
         let lead = self.shelf(share).ok().and_then(|shelf| shelf.meta().lead);
-        let Some(lead) = lead.filter(|lead| lead.site == self.options.site) else { return false };
-        match ask::<said::Lead>(&self.links, site, share, "lead", &to_wire(&lead)).await {
+        let Some(lead) = lead.filter(|lead| lead.site == *self.me()) else { return false };
+        match ask::<said::Lead>(&*self.links(), site, share, "lead", &to_wire(&lead)).await {
             Ok(theirs) => {
                 // Another was promoted meanwhile, and this site was not there.
                 if let Some(newer) = from_wire(&theirs).filter(|theirs| comes_after(theirs, &lead))
@@ -645,21 +681,9 @@ impl Site {
     }
 }
 
-impl Leader for Site {
-    fn knows(&self, what: &str) -> bool {
-        ["lead", "who", "step-down", "step-on", "hand-over", "report", "records", "content"]
-            .contains(&what)
-    }
-
-    fn inbound(
-        self: Arc<Self>,
-        from: SiteId,
-        share: ShareId,
-        what: String,
-        request: Request<Body>,
-    ) -> BoxFuture<'static, http::Response<Body>> {
-        async move { self.answer(&from, &share, &what, request).await }.boxed()
-    }
+/// Whether [`Leading::answer`] has an answer to this.
+pub(crate) fn knows(what: &str) -> bool {
+    ["lead", "who", "step-down", "step-on", "hand-over", "report", "records", "content"].contains(&what)
 }
 
 fn text(error: impl std::fmt::Display) -> String {

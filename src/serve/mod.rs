@@ -5,8 +5,9 @@ mod anew;
 mod clock;
 mod history;
 pub(crate) mod inbound;
-mod lead;
-mod share;
+pub(crate) mod lead;
+mod seat;
+pub(crate) mod share;
 mod status;
 #[cfg(test)]
 mod storm;
@@ -28,6 +29,7 @@ pub use clock::KernelClock;
 
 use adapt::{AtCopy, AtHome, CatalogTags, Fenceline, InProcess, ToSite};
 use inbound::{Dispatch, Rooms};
+use lead::{Leading, Moving};
 use share::{Part, Running, Surroundings};
 
 use crate::catalog::{self, Catalog, CatalogError};
@@ -116,10 +118,7 @@ pub struct Site {
     running: Arc<relay::Running>,
     upstream: Option<Arc<Upstream>>,
     metrics: Option<PrometheusHandle>,
-    reloading: tokio::sync::Mutex<()>,
-    promoting: tokio::sync::Mutex<()>,
-    /// Shares that are about to be led from elsewhere.
-    pauses: Mutex<BTreeMap<ShareId, lead::Pause>>,
+    moving: Moving,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// For what must go on when whoever asked for it goes away.
@@ -167,9 +166,7 @@ impl Site {
             running: Arc::default(),
             upstream: None,
             metrics,
-            reloading: tokio::sync::Mutex::default(),
-            promoting: tokio::sync::Mutex::default(),
-            pauses: Mutex::default(),
+            moving: Moving::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             this: OnceLock::new(),
@@ -183,7 +180,7 @@ impl Site {
         let _once = site.this.set(Arc::downgrade(&site));
         let leader: Weak<dyn inbound::Leader> = Arc::downgrade(&(site.clone() as Arc<_>));
         site.dispatch.open(leader);
-        site.tasks.spawn(site.clone().tell_others());
+        site.tasks.spawn(Leading(site.clone()).tell_others());
         let socket = row.cluster.state.join("control.sock");
         let steer: Arc<dyn admin::Steer> = site.clone();
         let control = admin::bind(&socket)?;
@@ -344,7 +341,7 @@ impl Site {
     /// Takes a new map without dropping a connection. What cannot change while running is refused, and
     /// then nothing changes.
     pub async fn reload(&self, new: Map) -> Result<String, String> {
-        let _one_at_a_time = self.reloading.lock().await;
+        let _one_at_a_time = self.moving.reloading.lock().await;
         self.take(new).map_err(|error| error.to_string())
     }
 
@@ -357,14 +354,14 @@ impl Site {
         refuse_unchangeable(&old, &new, me)?;
         let map = lead::led(&self.catalog, me, &new)?;
         self.text.store(Arc::new(new));
-        self.install(map)?;
+        self.take_up(map)?;
         let what = format!("serial {} replaces {}", self.text.load().serial, old.serial);
         tracing::info!(site = %me, "{what}");
         Ok(what)
     }
 
     /// Makes everything as the map says: shares, links, doors.
-    fn install(&self, new: Map) -> Result<(), ServeError> {
+    fn take_up(&self, new: Map) -> Result<(), ServeError> {
         let old = self.map.load_full();
         let me = &self.options.site;
         let row = new.sites.get(me).ok_or_else(|| ServeError::NoSuchSite(me.clone()))?;
@@ -474,7 +471,7 @@ fn refuse_unchangeable(old: &Map, new: &Map, me: &SiteId) -> Result<(), ServeErr
 
 /// What the map says of links. A site dials the sites that hold the primaries of its shares, and those
 /// that it must tell that it is one.
-fn terms(map: &Map, options: &Options) -> Terms {
+pub(crate) fn terms(map: &Map, options: &Options) -> Terms {
     let me = &options.site;
     let mine = || map.shares_at(me).map(|(share, _)| share);
     let mut dial: BTreeSet<SiteId> = mine().map(|share| share.primary().clone()).collect();
@@ -528,7 +525,7 @@ fn metrics_handle() -> Option<PrometheusHandle> {
 async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R, ServeError> + Send + 'static,
 ) -> Result<R, ServeError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| ServeError::Task)?
+    crate::work::blocking(work).await.map_err(|_| ServeError::Task)?
 }
 
 #[cfg(test)]

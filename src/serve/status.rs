@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use futures_util::future::{BoxFuture, FutureExt};
 
+use super::lead::Leading;
 use super::share::{Part, Running};
 use super::{ServeError, Site};
 use crate::admin::{CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus, Status, Steer};
@@ -210,7 +211,8 @@ impl Steer for Site {
         // Seen through even if the command is broken off: halfway nobody is the primary.
         async move {
             let (site, share, to) = (self.this().map_err(said)?, share.clone(), to.clone());
-            let done = tokio::spawn(async move { Site::promote(&site, &share, &to, accept_loss).await });
+            let done =
+                tokio::spawn(async move { Leading(site).promote(&share, &to, accept_loss).await });
             done.await.map_err(said)?
         }
         .boxed()
