@@ -26,6 +26,12 @@ pub enum Bug {
     CutOffByLeaseAlone,
     /// A change whose outcome nobody told is taken for one that was not made (R18).
     ForgetDoubt,
+    /// Some changes are journalled after such as were answered later (R20).
+    OutOfOrder,
+    /// A name that is missing is taken for a delete (R16).
+    DeleteForMove,
+    /// A site that takes over leads in the epoch of the site before it (R33).
+    ReuseEpoch,
 }
 
 #[cfg(not(test))]

@@ -15,6 +15,7 @@ use crate::clock::{Clock, WallTime};
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Epoch, Hash, Name, ObjectId, RelPath, Seq, Version};
 use crate::object::{Found, Kind, Local, Object, Stamp};
+use crate::plant::{self, Bug};
 use crate::tree::content::Hasher;
 use crate::tree::{Alive, Place, Spot, Tree, TreeError};
 
@@ -339,7 +340,8 @@ impl<'a, T: Tree> Pass<'a, T> {
 
     /// As the tree says; what the kernel will not tell now is not taken for an end.
     fn fate(&self, id: ObjectId) -> Result<Fate> {
-        let Some(local) = self.draft.local(id)? else { return Ok(Fate::Gone) };
+        let local = self.draft.local(id)?.filter(|_| !plant::is(Bug::DeleteForMove));
+        let Some(local) = local else { return Ok(Fate::Gone) };
         Ok(match self.tree.alive(&local.handle) {
             Ok(Alive::Gone) => Fate::Gone,
             Ok(Alive::Yes(_, path)) => Fate::Lives(path),

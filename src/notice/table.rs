@@ -27,6 +27,7 @@ use crate::clock::BootTime;
 use crate::hash::HashMap;
 use crate::hold::Question;
 use crate::id::{Gen, ObjectId};
+use crate::plant::{self, Bug};
 
 /// A mark in force.
 #[derive(Debug, Clone, Default)]
@@ -227,7 +228,18 @@ impl Table {
             }
         }
         let most = most.min(self.queue.len());
-        self.queue.drain(..most).collect()
+        let mut jobs: Vec<Job> = self.queue.drain(..most).collect();
+        if plant::is(Bug::OutOfOrder) {
+            jobs.retain(|job| self.serial % 2 == 1 || !self.put_off(job, now));
+        }
+        jobs
+    }
+
+    /// Does later what is to be looked at; `true`: that is such a job.
+    fn put_off(&mut self, job: &Job, now: BootTime) -> bool {
+        let Job::Look(hint) = job else { return false };
+        self.again(hint.clone(), BootTime(now.0 + SETTLE * 4));
+        true
     }
 
     pub fn next_due(&self) -> Option<BootTime> {

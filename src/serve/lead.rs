@@ -32,6 +32,7 @@ use crate::link::share as said;
 use crate::link::{Class, Net};
 use crate::map::{Map, Place};
 use crate::notice::{Notice, NoticeError, Resigning};
+use crate::plant::{self, Bug};
 use crate::tree::Tree;
 use crate::work;
 
@@ -267,7 +268,7 @@ impl<H: Host> Leading<H> {
             return Err(format!("{lacks}; {primary} goes on as the primary, nothing has changed"));
         }
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        let epoch = Epoch(known.epoch.max(at.epoch).0 + 1);
+        let epoch = Epoch(known.epoch.max(at.epoch).0 + u32::from(!plant::is(Bug::ReuseEpoch)));
         let lead = Lead { epoch, site: self.me().clone(), base: at, chain };
         let hand_over = said::HandOver { token: pause.token, lead: to_wire(&lead) };
         let handed: Result<said::Lead, String> =
@@ -347,7 +348,8 @@ impl<H: Host> Leading<H> {
         let mut told = self.what_is_known(share, follow, &reports);
         let head = follow.head();
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        let epoch = Epoch(known.epoch.max(head.at.epoch).0.max(newest).saturating_add(1));
+        let raise = u32::from(!plant::is(Bug::ReuseEpoch));
+        let epoch = Epoch(known.epoch.max(head.at.epoch).0.max(newest).saturating_add(raise));
         if epoch.0 > EPOCH_MAX {
             return Err(format!(
                 "a site tells of epoch {newest} of {share}, beyond which there is none"
@@ -556,7 +558,10 @@ impl<H: Host> Leading<H> {
     /// The primary lets no change begin until it is asked to hand over, or the pause is over.
     async fn step_down(&self, from: &SiteId, share: &ShareId) -> http::Response<Body> {
         let Some(notice) = self.home(share) else {
-            return refuse(StatusCode::MISDIRECTED_REQUEST, "the primary copy is not here");
+            return refuse(
+                StatusCode::MISDIRECTED_REQUEST,
+                "the primary copy is not here; if its move to here was broken off, give the command here",
+            );
         };
         if !self.may_lead(share, from) {
             return refuse(
@@ -654,6 +659,7 @@ impl<H: Host> Leading<H> {
                 }
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(TELL) => {}
                 () = self.stopping().cancelled() => {}
             }

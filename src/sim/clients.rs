@@ -12,7 +12,7 @@ use super::clock::{note, now};
 use super::history::names::{Name, Op, Seen};
 use super::history::{Call, End};
 use super::net::millis;
-use super::site::{STALE, Site};
+use super::site::{Site, TOLD, Told};
 use super::{PRIMARY, Plan};
 use crate::body::{Body, collect};
 use crate::hold::LEASE;
@@ -29,13 +29,26 @@ pub const NAMES: [(&str, Option<Name>); 8] = [
     ("e/a", Some(1)),
     ("e/b", Some(1)),
 ];
+/// Bytes of a large content, and a little more.
+const LARGE: u64 = 300_000;
 /// A client gives up after this.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Contents that a client saw at once.
+pub struct Sight {
+    pub site: &'static str,
+    pub called: u64,
+    pub ended: u64,
+    pub seen: Vec<(Name, u64)>,
+    /// The server of this site showed them.
+    pub near: bool,
+}
 
 /// Every call of every client.
 #[derive(Default)]
 pub struct History {
     pub calls: RefCell<Vec<Call<Op>>>,
+    pub sights: RefCell<Vec<Sight>>,
     values: Cell<u64>,
     /// Something that no order of calls would show.
     pub wrong: RefCell<Option<String>>,
@@ -56,6 +69,11 @@ enum Ask {
         to: Name,
         replace: bool,
     },
+    Copy {
+        from: Name,
+        to: Name,
+        replace: bool,
+    },
 }
 
 fn is_dir(name: Name) -> bool {
@@ -65,15 +83,21 @@ fn file() -> Name {
     2 + pick(6) as Name
 }
 
+fn two_files() -> (Name, Name) {
+    let from = file();
+    (from, (2..8).filter(|name| *name != from).nth(pick(5) as usize).unwrap_or(2))
+}
+
 fn children(dir: Option<Name>) -> Vec<Name> {
     (0..NAMES.len()).filter(|name| NAMES[*name].1 == dir).collect()
 }
 
 impl Ask {
     /// Of the primary's site, and of the others, when all want the same two files.
-    fn narrow(history: &History, writes: bool) -> Self {
+    fn narrow(history: &History, writes: bool, lists: bool) -> Self {
         let name = 2 + usize::from(pick(4) == 0);
         match pick(100) {
+            0..50 if lists && !writes => Self::List(None),
             0..94 if !writes => Self::Get(name),
             0..8 => Self::Delete(name),
             8..16 => Self::Move { from: name, to: 5 - name, replace: true },
@@ -84,8 +108,16 @@ impl Ask {
         }
     }
 
-    fn any(history: &History) -> Self {
+    fn any(history: &History, copies: bool) -> Self {
         match pick(100) {
+            50..58 if copies => {
+                let (from, to) = two_files();
+                Self::Copy { from, to, replace: pick(2) == 0 }
+            }
+            58..61 if copies => {
+                let from = pick(2) as Name;
+                Self::Copy { from, to: 1 - from, replace: false }
+            }
             0..36 => Self::Get(file()),
             36..40 => Self::Head(file()),
             40..50 => Self::List([None, Some(0), Some(1)][pick(3) as usize]),
@@ -101,8 +133,7 @@ impl Ask {
                 Self::Move { from, to: 1 - from, replace: false }
             }
             _ => {
-                let from = file();
-                let to = (2..8).filter(|name| *name != from).nth(pick(5) as usize).unwrap_or(2);
+                let (from, to) = two_files();
                 Self::Move { from, to, replace: pick(2) == 0 }
             }
         }
@@ -119,12 +150,13 @@ impl Ask {
             Self::Delete(name) => ("DELETE", path(name), Body::Empty),
             Self::Mkcol(name) => ("MKCOL", path(name), Body::Empty),
             Self::Move { from, .. } => ("MOVE", path(from), Body::Empty),
+            Self::Copy { from, .. } => ("COPY", path(from), Body::Empty),
         };
         let mut request = Request::builder().method(method).uri(path_).header("host", "files");
         if let Self::List(_) = self {
             request = request.header("depth", "1");
         }
-        if let Self::Move { to, replace, .. } = *self {
+        if let Self::Move { to, replace, .. } | Self::Copy { to, replace, .. } = *self {
             request = request.header("destination", path(to));
             request = request.header("overwrite", if replace { "T" } else { "F" });
         }
@@ -144,6 +176,11 @@ impl Ask {
                 Op::MoveTree { names: [(from, to)].into_iter().chain(below).collect() }
             }
             Self::Move { from, to, replace } => within(to, Op::Move { from, to, replace }),
+            Self::Copy { from, to, .. } if is_dir(from) => {
+                let below = children(Some(from)).into_iter().zip(children(Some(to)));
+                Op::CopyTree { names: [(from, to)].into_iter().chain(below).collect() }
+            }
+            Self::Copy { from, to, replace } => within(to, Op::Copy { from, to, replace }),
         })
     }
 
@@ -154,8 +191,8 @@ impl Ask {
             (Self::Get(name), 200) => look(*name, Seen::Value(value_of(body))),
             (Self::Head(name), 200) => look(*name, Seen::Present),
             (Self::Get(name) | Self::Head(name) | Self::Delete(name), 404) => look(*name, Seen::Absent),
-            (Self::Move { from, .. }, 404) => look(*from, Seen::Absent),
-            (Self::Move { to, .. }, 412) => look(*to, Seen::Present),
+            (Self::Move { from, .. } | Self::Copy { from, .. }, 404) => look(*from, Seen::Absent),
+            (Self::Move { to, .. } | Self::Copy { to, .. }, 412) => look(*to, Seen::Present),
             (Self::List(Some(dir)), 404) => look(*dir, Seen::Absent),
             (Self::List(dir), 207) => Some(listed(*dir, body)),
             (Self::Put(name, _), 409) => look(NAMES[*name].1?, Seen::Absent),
@@ -173,9 +210,32 @@ fn within(name: Name, op: Op) -> Op {
     }
 }
 
-/// Each value has its own; some are more than travels with a record.
+/// Each value has its own; some are more than travels with a record, and a few more than is sent at once.
 fn size_of(value: u64) -> u64 {
-    value + if value.is_multiple_of(3) { 6000 } else { 10 }
+    value
+        + match value {
+            _ if value % 40 == 39 => LARGE,
+            _ if value.is_multiple_of(3) => 6000,
+            _ => 10,
+        }
+}
+
+/// The contents that an answer shows.
+fn shown(op: &Op) -> Vec<(Name, u64)> {
+    let value = |name: Name, seen: Seen| match seen {
+        Seen::Value(value) => Some((name, value)),
+        Seen::Size(size) => {
+            let more = [LARGE, 6000, 10].into_iter().find(|more| size > *more).unwrap_or(0);
+            let value = size - more;
+            (size_of(value) == size).then_some((name, value))
+        }
+        _ => None,
+    };
+    match op {
+        Op::Look { name, seen } => value(*name, *seen).into_iter().collect(),
+        Op::List { seen } => seen.iter().filter_map(|(name, seen)| value(*name, *seen)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn content(value: u64) -> Bytes {
@@ -213,22 +273,26 @@ fn listed(dir: Option<Name>, body: &[u8]) -> Op {
 
 impl History {
     async fn call(&self, site: &Site, client: u32, ask: &Ask) {
-        let Some((built, live)) = site.built().zip(site.live()) else { return };
+        let Some((process, live)) = site.process().zip(site.live()) else { return };
+        let (relay, primary) = (process.relay(), process.primary());
+        let cut_off = || !site.net.down_for(&site.id(), &primary).is_zero();
+        let was_cut_off = cut_off();
         let called = now();
         let request = ask.request();
         let addr = ([10, 9, 0, client as u8], 999).into();
-        let task = live.group.spawn(STALE.scope(Cell::new(false), async move {
-            let response = built.relay.serve(addr, request).await;
+        let task = live.group.spawn(TOLD.scope(Told::default(), async move {
+            let response = relay.serve(addr, request).await;
             let status = response.status().as_u16();
             let body = collect(response.into_body(), 1 << 20).await;
-            (status, body, STALE.with(Cell::get))
+            let (stale, near) = TOLD.with(|told| (told.stale.get(), told.near.get()));
+            (status, body, stale, near)
         }));
         let answer = timeout(PATIENCE, task).await;
         let unknown = End::Unknown { until: u64::MAX };
         let (end, op, exempt) = match answer {
-            Ok(Ok((status, body, stale))) => {
-                let down = site.net.down_for(&site.id());
-                if stale && down < LEASE {
+            Ok(Ok((status, body, stale, near))) => {
+                let down = site.net.down_for(&site.id(), &primary);
+                if stale && down < LEASE && process.primary() == primary {
                     let why = format!(
                         "{} served {ask:?} as if cut off, {down:?} after it lost its line",
                         site.name
@@ -244,7 +308,18 @@ impl History {
                 });
                 let refused = matches!(status, 502 | 503 | 507);
                 match (body.ok().and_then(|body| ask.told(status, &body)), ask.change()) {
-                    (Some(op), _) => (End::Answered(now()), op, stale),
+                    (Some(op), _) => {
+                        // Another has taken its place, and it has not heard.
+                        let deposed =
+                            process.epoch() < site.net.epoch() && process.primary() == site.id();
+                        let stale = stale || deposed;
+                        // Contents that it waits for are then not asked for at home.
+                        let behind = stale || was_cut_off || cut_off();
+                        let seen = if behind { Vec::new() } else { shown(&op) };
+                        let (site, ended) = (site.name, now());
+                        self.sights.borrow_mut().push(Sight { site, called, ended, seen, near });
+                        (End::Answered(ended), op, stale)
+                    }
                     (None, Some(change)) if status >= 500 && !refused => (unknown, change, false),
                     _ => return,
                 }
@@ -268,7 +343,8 @@ impl History {
         for _ in 0..calls {
             // Bursts, and rests in which bursts end.
             let rest = match (plan.narrow, writes) {
-                (true, true) => millis(60, 600),
+                (true, true) if plan.rules.strict => millis(60, 600),
+                (true, true) => millis(2, 120),
                 (true, false) => millis(2, 80),
                 (false, _) if pick(3) == 0 => millis(100, 1500),
                 (false, _) => millis(1, 60),
@@ -277,7 +353,10 @@ impl History {
             if Duration::from_nanos(now()) > until {
                 return;
             }
-            let ask = if plan.narrow { Ask::narrow(&self, writes) } else { Ask::any(&self) };
+            let ask = match plan.narrow {
+                true => Ask::narrow(&self, writes, !plan.rules.strict),
+                false => Ask::any(&self, plan.copies),
+            };
             let begun = now();
             self.call(&site, client, &ask).await;
             let took = Duration::from_nanos(now() - begun);

@@ -5,13 +5,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::PRIMARY;
 use super::clock::{note, now};
 use super::net::{Net, millis};
 use super::site::Site;
-use crate::id::SiteId;
 use crate::work::single::{outside, pick};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,9 +24,14 @@ pub enum Fault {
     Sloppy,
     FullDisk,
     WallJump,
+    /// The primary copy moves, by an operator's word.
+    Promote,
+    /// The same, without the old primary.
+    Force,
 }
 
 impl Fault {
+    /// Those that may happen at any time.
     pub const ALL: [Self; 10] = [
         Self::OneWay,
         Self::Partition,
@@ -43,18 +46,30 @@ impl Fault {
     ];
 }
 
+/// An operator waits so long.
+const COMMAND: Duration = Duration::from_secs(90);
+/// And gives a command again so often.
+const TRIES: u32 = 8;
+
+/// What a primary had on its disk, and who took its place without it had not.
+pub struct Left {
+    pub site: &'static str,
+    pub contents: BTreeSet<Vec<u8>>,
+}
+
 /// What is going on.
 pub struct Faults {
     net: Net,
     sites: Vec<Rc<Site>>,
     kinds: Vec<Fault>,
     busy: RefCell<BTreeSet<(Fault, &'static str)>>,
+    pub left: RefCell<Vec<Left>>,
 }
 
 impl Faults {
     pub fn new(net: &Net, sites: &[Rc<Site>], kinds: &[Fault]) -> Rc<Self> {
         let (net, sites, kinds) = (net.clone(), sites.to_vec(), kinds.to_vec());
-        Rc::new(Self { net, sites, kinds, busy: RefCell::default() })
+        Rc::new(Self { net, sites, kinds, busy: RefCell::default(), left: RefCell::default() })
     }
 
     /// Makes trouble until then.
@@ -63,7 +78,10 @@ impl Faults {
             sleep(millis(200, 3000)).await;
             let kind = self.kinds[pick(self.kinds.len() as u64) as usize];
             let site = self.sites[pick(self.sites.len() as u64) as usize].clone();
-            if !self.busy.borrow_mut().insert((kind, site.name)) {
+            // One operator, with one thing in mind.
+            let moves = |kind| matches!(kind, Fault::Promote | Fault::Force);
+            let occupied = moves(kind) && self.busy.borrow().iter().any(|(other, _)| moves(*other));
+            if occupied || !self.busy.borrow_mut().insert((kind, site.name)) {
                 continue;
             }
             let this = self.clone();
@@ -79,6 +97,10 @@ impl Faults {
         let span = if pick(3) == 0 { millis(5000, 12_000) } else { millis(50, 3000) };
         match kind {
             Fault::OneWay | Fault::Partition => self.part(kind, site, span).await,
+            Fault::Promote => {
+                self.promote(site, false).await;
+            }
+            Fault::Force => self.force(site).await,
             Fault::Reset => {
                 note(|| format!("the line of {} breaks", site.name));
                 self.net.reset(&site.id());
@@ -129,41 +151,93 @@ impl Faults {
         }
     }
 
+    /// Cuts a site off from all others, one way or both.
     async fn part(&self, kind: Fault, site: &Site, span: Duration) {
-        let primary: SiteId = PRIMARY.parse().expect("a name of ours");
-        let there = site.id();
-        if there == primary {
-            // All lines end there: it is cut off from all.
-            for other in &self.sites {
-                self.block(&other.id(), &primary, kind, true);
-            }
-            sleep(span).await;
-            for other in &self.sites {
-                self.block(&other.id(), &primary, kind, false);
-            }
-            return;
-        }
-        let kind_here = if kind == Fault::Partition { 2 } else { pick(2) };
-        let (from, to) = if kind_here == 1 { (&primary, &there) } else { (&there, &primary) };
-        note(|| format!("nothing gets from {from} to {to} for {span:?}"));
-        self.net.set_blocked(from, to, true);
-        if kind_here == 2 {
-            self.net.set_blocked(to, from, true);
-        }
+        let ways = match (kind, pick(2)) {
+            (Fault::Partition, _) => (true, true),
+            (_, 0) => (true, false),
+            _ => (false, true),
+        };
+        note(|| format!("nothing gets from (0) or to (1) {} for {span:?}: {ways:?}", site.name));
+        self.cut(site, ways, true);
         sleep(span).await;
-        note(|| format!("{from} and {to} hear of each other again"));
-        self.net.set_blocked(from, to, false);
-        self.net.set_blocked(to, from, false);
+        note(|| format!("{} and the others hear of each other again", site.name));
+        self.cut(site, ways, false);
     }
 
-    fn block(&self, site: &SiteId, primary: &SiteId, kind: Fault, blocked: bool) {
-        if site == primary {
-            return;
+    fn cut(&self, site: &Site, (from, to): (bool, bool), blocked: bool) {
+        for other in self.sites.iter().filter(|other| other.name != site.name) {
+            if from {
+                self.net.set_blocked(&site.id(), &other.id(), blocked);
+            }
+            if to {
+                self.net.set_blocked(&other.id(), &site.id(), blocked);
+            }
         }
-        note(|| format!("{site} to {primary}: blocked: {blocked}"));
-        self.net.set_blocked(site, primary, blocked);
-        if kind == Fault::Partition {
-            self.net.set_blocked(primary, site, blocked);
+    }
+
+    /// An operator gives the command. `false`: it could not be done.
+    async fn promote(&self, site: &Site, accept_loss: bool) -> bool {
+        let Some(task) = site.promote(accept_loss) else { return false };
+        note(|| format!("{} is to lead, accept loss: {accept_loss}", site.name));
+        match timeout(COMMAND, task).await {
+            Ok(Ok(done)) => {
+                note(|| format!("{} is to lead: {done:?}", site.name));
+                done.is_ok()
+            }
+            _ => {
+                note(|| format!("{} is to lead: no answer", site.name));
+                false
+            }
+        }
+    }
+
+    /// A move that was broken off halfway leaves nobody to lead: the command is given again there.
+    async fn see_through(&self) {
+        for _ in 0..TRIES {
+            let known = self.sites.iter().filter_map(|site| site.process());
+            let newest = known.map(|process| (process.epoch(), process.primary())).max();
+            let Some((_, leads)) = newest else { return };
+            let Some(site) = self.sites.iter().find(|site| site.id() == leads) else { return };
+            if site.process().is_some_and(|process| process.primary() == leads) {
+                return;
+            }
+            sleep(Duration::from_secs(3)).await;
+            self.promote(site, false).await;
+        }
+    }
+
+    /// The primary is gone, for as long as it takes to do without it.
+    async fn force(&self, site: &Rc<Site>) {
+        let Some(old) = super::leader(&self.sites).filter(|old| old.name != site.name) else { return };
+        let killed = pick(2) == 0;
+        note(|| format!("{} is gone for good, it seems", old.name));
+        if killed {
+            old.crash(pick(2) == 0);
+        } else {
+            self.cut(&old, (true, true), true);
+        }
+        sleep(millis(200, 6000)).await;
+        for _ in 0..TRIES {
+            if self.promote(site, true).await {
+                if killed {
+                    let on = |site: &Site| -> BTreeSet<Vec<u8>> {
+                        site.disk.tree().into_values().flatten().collect()
+                    };
+                    let (had, taken) = (on(&old), on(site));
+                    let contents = had.difference(&taken).cloned().collect();
+                    self.left.borrow_mut().push(Left { site: old.name, contents });
+                }
+                break;
+            }
+            sleep(Duration::from_secs(2)).await;
+        }
+        sleep(millis(0, 4000)).await;
+        note(|| format!("{} is back", old.name));
+        if killed {
+            old.start();
+        } else {
+            self.cut(&old, (true, true), false);
         }
     }
 
@@ -173,6 +247,7 @@ impl Faults {
             sleep(Duration::from_millis(100)).await;
         }
         self.net.heal();
+        self.see_through().await;
         note(|| "everything is well".to_owned());
     }
 }

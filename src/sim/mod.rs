@@ -15,6 +15,7 @@ mod clients;
 mod clock;
 mod faults;
 mod net;
+mod order;
 mod server;
 mod site;
 mod tests;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use clients::{History, NAMES};
+use clients::{History, NAMES, Sight};
 use clock::{begin_trace, end_trace, note, now};
 use faults::{Fault, Faults};
 use history::names::Names;
@@ -32,7 +33,8 @@ use history::own;
 use net::{Net, SILENCE};
 use site::{Part, Site};
 
-use crate::id::{ShareId, SiteId};
+use crate::id::ShareId;
+use crate::map::Map;
 use crate::work::single::{self, outside, pick};
 
 /// The site with the primary copy.
@@ -59,8 +61,26 @@ pub struct Rules {
 }
 
 impl Rules {
-    fn copies(&self) -> Vec<SiteId> {
-        SITES[1..self.sites].iter().map(|site| site.parse().expect("a name of ours")).collect()
+    fn map(&self) -> Map {
+        let mut text = "serial = 1\n".to_owned();
+        let http = "{ server = \"http://server:81\", listen = \"0.0.0.0:80\" }";
+        for site in &SITES[..self.sites] {
+            text += &format!("[site.{site}]\nlink = \"{site}:7400\"\nhttp = {http}\n");
+        }
+        let (consistency, cut_off) = (
+            if self.strict { "strict" } else { "relaxed" },
+            if self.serve { "serve" } else { "refuse" },
+        );
+        text += &format!(
+            "[share.eng]\nhttp = \"/eng\"\nconsistency = \"{consistency}\"\ndurable_copies = {}\n\
+             when_cut_off = \"{cut_off}\"\n",
+            self.durable
+        );
+        for site in &SITES[..self.sites] {
+            let role = if *site == PRIMARY { "local" } else { "broadcast" };
+            text += &format!("{site} = {{ role = \"{role}\", path = \"/srv/eng\" }}\n");
+        }
+        crate::map::parse(&text).expect("a map of ours")
     }
 }
 
@@ -74,6 +94,8 @@ struct Plan {
     calls: u32,
     /// All want the same: those at the primary's site write, the others read.
     narrow: bool,
+    /// Some changes are copies.
+    copies: bool,
     /// Nothing but a lease may hold up a write.
     prompt: bool,
     /// A line on which nothing comes is given up after this, plus up to as much again.
@@ -96,8 +118,26 @@ impl Plan {
         }
         let (clients, calls) = if sites == 3 { (2, 16) } else { (1, 20) };
         let durable = if seed.is_multiple_of(5) { 2 } else { 1 };
+        if seed % 7 == 3 {
+            faults.push(Fault::Promote);
+        }
+        if seed % 14 == 5 {
+            // What only the lost primary and another that is away had would be lost.
+            let harmless = |fault: &Fault| matches!(fault, Fault::Reset | Fault::WallJump);
+            faults.retain(harmless);
+            faults.push(Fault::Force);
+        }
         let rules = Rules { sites, strict, serve, durable };
-        Self { rules, faults, clients, calls, narrow: pick(3) == 0, prompt: false, silence: SILENCE }
+        Self {
+            rules,
+            faults,
+            clients,
+            calls,
+            narrow: pick(3) == 0,
+            copies: seed % 5 == 2,
+            prompt: false,
+            silence: SILENCE,
+        }
     }
 }
 
@@ -124,8 +164,8 @@ fn run(seed: u64, plan: impl FnOnce() -> Plan, keep: bool) -> Ended {
         note(|| format!("{plan:?}"));
         let history = Rc::new(History::default());
         let failure = live(&plan, &history).await;
-        let calls = history.calls.borrow();
-        (calls.len(), failure.or_else(|| judge(&plan, &calls)))
+        let (calls, sights) = (history.calls.borrow(), history.sights.borrow());
+        (calls.len(), failure.or_else(|| judge(&plan, &calls, &sights)))
     });
     if single.panicked() {
         failure = Some("a task panicked; see above".to_owned());
@@ -173,6 +213,23 @@ async fn live(plan: &Plan, history: &Rc<History>) -> Option<String> {
     for site in &sites {
         history.read_all(site).await;
     }
+    // A machine without power may find what was deleted before, and so may one that takes over before it
+    // has all contents.
+    if !plan.faults.iter().any(|fault| matches!(fault, Fault::PowerCut | Fault::Force))
+        && let Some(process) = leader(&sites).and_then(|site| site.process())
+        && let Err(why) = order::identities(&process.shelf, plan.copies)
+    {
+        return Some(why);
+    }
+    for left in faults.left.borrow().iter() {
+        let site = sites.iter().find(|site| site.name == left.site);
+        let process = leader(&sites).and_then(|site| site.process());
+        if let Some((site, process)) = site.zip(process)
+            && let Err(why) = order::kept(left, &site.disk, &process.shelf)
+        {
+            return Some(why);
+        }
+    }
     history.wrong.take()
 }
 
@@ -190,18 +247,27 @@ async fn settled(sites: &[Rc<Site>], within: Duration) -> bool {
     false
 }
 
+/// The site that leads, where all agree on that.
+fn leader(sites: &[Rc<Site>]) -> Option<Rc<Site>> {
+    let known = sites.iter().map(|site| site.process().map(|it| (it.primary(), it.epoch())));
+    let known: Vec<_> = known.collect::<Option<_>>()?;
+    let first = known.first()?;
+    let agree = known.iter().all(|known| known == first);
+    sites.iter().find(|site| agree && site.id() == first.0).cloned()
+}
+
 fn is_settled(sites: &[Rc<Site>]) -> bool {
-    let wanted = sites[0].disk.tree();
-    let mut doubts = false;
-    sites.iter().all(|site| match site.built().map(|built| built.part) {
-        None => false,
-        Some(Part::Home(notice)) => {
-            let standing = notice.standing();
-            doubts = standing.suspects > 0;
-            // What is in doubt keeps others marked.
-            let looked = standing.marks == 0 || doubts;
-            looked && standing.stopped.is_none() && standing.scan.is_none()
-        }
+    let Some(leader) = leader(sites) else { return false };
+    let wanted = leader.disk.tree();
+    let Some(Part::Home(notice)) = leader.process().and_then(|it| it.part()) else { return false };
+    let standing = notice.standing();
+    let doubts = standing.suspects > 0;
+    // What is in doubt keeps others marked.
+    let looked = standing.marks == 0 || doubts;
+    let home = looked && standing.stopped.is_none() && standing.scan.is_none();
+    let others = sites.iter().filter(|site| site.name != leader.name);
+    home && others.into_iter().all(|site| match site.process().and_then(|it| it.part()) {
+        None | Some(Part::Home(_)) => false,
         Some(Part::Copy(follow)) => {
             let progress = follow.progress();
             let free = progress.ahead == 0 && progress.held == 0 || doubts;
@@ -214,7 +280,7 @@ fn is_settled(sites: &[Rc<Site>]) -> bool {
 fn unlike(sites: &[Rc<Site>]) -> String {
     let mut text = "the sites do not become alike:\n".to_owned();
     for site in sites {
-        let state = match site.built().map(|built| built.part) {
+        let state = match site.process().and_then(|it| it.part()) {
             None => "not running".to_owned(),
             Some(Part::Home(notice)) => format!("{:?}", notice.standing()),
             Some(Part::Copy(follow)) => format!("{:?}", follow.progress()),
@@ -233,7 +299,14 @@ fn unlike(sites: &[Rc<Site>]) -> String {
     text
 }
 
-fn judge(plan: &Plan, calls: &[history::Call<history::names::Op>]) -> Option<String> {
+fn judge(plan: &Plan, calls: &[history::Call<history::names::Op>], sights: &[Sight]) -> Option<String> {
+    if plan.faults.contains(&Fault::Force) && plan.rules.durable < 2 {
+        // What only the lost primary had is lost, also what it answered.
+        return None;
+    }
+    if let Err(why) = order::check(calls, sights) {
+        return Some(why);
+    }
     if !plan.rules.strict {
         return own::check(calls).err();
     }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,11 +33,14 @@ pub struct Net(Arc<Inner>);
 struct Inner {
     silence: Duration,
     ports: Mutex<BTreeMap<SiteId, Port>>,
-    blocked: Mutex<BTreeSet<(SiteId, SiteId)>>,
+    /// How often each way is blocked.
+    blocked: Mutex<BTreeMap<(SiteId, SiteId), u32>>,
     changed: Notify,
     sessions: AtomicU64,
-    /// When each site last had a line, as it knows; none while it has one.
-    down: Mutex<BTreeMap<SiteId, Option<Instant>>>,
+    /// The newest epoch in which a site leads.
+    epoch: AtomicU32,
+    /// When each site last had a line to another, as it knows; none while it has one.
+    down: Mutex<BTreeMap<(SiteId, SiteId), Option<Instant>>>,
 }
 
 /// A running site.
@@ -64,33 +67,25 @@ impl Net {
             blocked: Mutex::default(),
             changed: Notify::new(),
             sessions: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
             down: Mutex::default(),
         }))
     }
 
-    /// A site listens, and dials `to`.
-    pub fn open(
-        &self,
-        site: &SiteId,
-        to: Option<&SiteId>,
-        group: &Arc<Group>,
-        inbound: Arc<dyn Inbound>,
-    ) -> Arc<Dialled> {
+    /// A site listens, and dials nobody yet.
+    pub fn open(&self, site: &SiteId, group: &Arc<Group>, inbound: Arc<dyn Inbound>) -> Arc<Dialled> {
         let port = Port { group: group.clone(), inbound, lines: BTreeMap::new() };
         lock(&self.0.ports).insert(site.clone(), port);
-        let pair = to.map(|to| {
-            self.set_down(site, Some(Instant::now()));
-            let pair = Arc::new(Pair {
-                net: self.clone(),
-                from: site.clone(),
-                to: to.clone(),
-                up: watch::Sender::default(),
-                line: Mutex::default(),
-            });
-            group.spawn(pair.clone().dial());
-            pair
-        });
-        Arc::new(Dialled(pair))
+        let (net, from, group) = (self.clone(), site.clone(), group.clone());
+        Arc::new(Dialled { net, from, group, pairs: Mutex::default() })
+    }
+
+    /// A site leads.
+    pub fn leads(&self, epoch: u32) {
+        self.0.epoch.fetch_max(epoch, Ordering::SeqCst);
+    }
+    pub fn epoch(&self) -> u32 {
+        self.0.epoch.load(Ordering::SeqCst)
     }
 
     /// Its process has ended.
@@ -109,13 +104,10 @@ impl Net {
 
     pub fn set_blocked(&self, from: &SiteId, to: &SiteId, blocked: bool) {
         let pair = (from.clone(), to.clone());
-        let mut set = lock(&self.0.blocked);
-        if blocked {
-            set.insert(pair);
-        } else {
-            set.remove(&pair);
-        }
-        drop(set);
+        let mut times = lock(&self.0.blocked);
+        let of_pair = times.entry(pair).or_default();
+        *of_pair = if blocked { *of_pair + 1 } else { of_pair.saturating_sub(1) };
+        drop(times);
         self.0.changed.notify_waiters();
     }
     pub fn heal(&self) {
@@ -133,17 +125,17 @@ impl Net {
         }
     }
 
-    /// How long a site has known that it has no line.
-    pub fn down_for(&self, site: &SiteId) -> Duration {
-        let down = lock(&self.0.down).get(site).copied().flatten();
+    /// How long a site has known that it has no line to another.
+    pub fn down_for(&self, from: &SiteId, to: &SiteId) -> Duration {
+        let down = lock(&self.0.down).get(&(from.clone(), to.clone())).copied().flatten();
         down.map_or(Duration::ZERO, |since| since.elapsed())
     }
-    fn set_down(&self, site: &SiteId, since: Option<Instant>) {
-        lock(&self.0.down).insert(site.clone(), since);
+    fn set_down(&self, from: &SiteId, to: &SiteId, since: Option<Instant>) {
+        lock(&self.0.down).insert((from.clone(), to.clone()), since);
     }
 
     fn is_blocked(&self, from: &SiteId, to: &SiteId) -> bool {
-        lock(&self.0.blocked).contains(&(from.clone(), to.clone()))
+        lock(&self.0.blocked).get(&(from.clone(), to.clone())).is_some_and(|times| *times > 0)
     }
     async fn pass(&self, from: &SiteId, to: &SiteId) {
         loop {
@@ -159,12 +151,50 @@ impl Net {
 }
 
 /// What a site can ask.
-pub struct Dialled(Option<Arc<Pair>>);
+pub struct Dialled {
+    net: Net,
+    from: SiteId,
+    group: Arc<Group>,
+    pairs: Mutex<BTreeMap<SiteId, Arc<Pair>>>,
+}
+
+impl Dialled {
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// These and no others from now on.
+    pub fn dial(&self, sites: &BTreeSet<SiteId>) {
+        let mut pairs = lock(&self.pairs);
+        pairs.retain(|site, pair| {
+            let stays = sites.contains(site);
+            if !stays {
+                pair.over.cancel();
+            }
+            stays
+        });
+        for to in sites {
+            if pairs.contains_key(to) {
+                continue;
+            }
+            self.net.set_down(&self.from, to, Some(Instant::now()));
+            let pair = Arc::new(Pair {
+                net: self.net.clone(),
+                from: self.from.clone(),
+                to: to.clone(),
+                up: watch::Sender::default(),
+                line: Mutex::default(),
+                over: CancellationToken::new(),
+            });
+            pairs.insert(to.clone(), pair.clone());
+            self.group.spawn(pair.dial());
+        }
+    }
+}
 
 impl link::Net for Dialled {
     fn peer(&self, site: &SiteId) -> Option<Arc<dyn Remote>> {
-        let pair = self.0.clone().filter(|pair| pair.to == *site);
-        pair.map(|pair| pair as Arc<dyn Remote>)
+        lock(&self.pairs).get(site).map(|pair| pair.clone() as Arc<dyn Remote>)
     }
     fn disagrees(&self, _: &SiteId, _: &ShareId) -> bool {
         false
@@ -178,6 +208,8 @@ struct Pair {
     to: SiteId,
     up: watch::Sender<Up>,
     line: Mutex<Option<Arc<Line>>>,
+    /// It is not dialled any more.
+    over: CancellationToken,
 }
 
 type Parcel = (Instant, Box<dyn FnOnce() + Send>);
@@ -251,7 +283,7 @@ fn send(queue: &mpsc::UnboundedSender<Parcel>, deliver: impl FnOnce() + Send + '
 
 impl Pair {
     async fn dial(self: Arc<Self>) {
-        loop {
+        while !self.over.is_cancelled() {
             sleep(millis(20, 300)).await;
             let reach = async {
                 self.net.pass(&self.from, &self.to).await;
@@ -265,12 +297,12 @@ impl Pair {
             note(|| format!("{} has a line to {}", self.from, self.to));
             *lock(&self.line) = Some(line.clone());
             let up = Up { up: true, bulk: true, session: Some(line.session) };
-            self.net.set_down(&self.from, None);
+            self.net.set_down(&self.from, &self.to, None);
             self.up.send_replace(up);
             self.watch_over(&line).await;
             note(|| format!("{} has lost its line to {}", self.from, self.to));
             *lock(&self.line) = None;
-            self.net.set_down(&self.from, Some(Instant::now()));
+            self.net.set_down(&self.from, &self.to, Some(Instant::now()));
             self.up.send_replace(Up { up: false, bulk: false, ..up });
             line.near.cancel();
             line.end_far();
@@ -308,6 +340,7 @@ impl Pair {
             tokio::select! {
                 biased;
                 () = line.near.cancelled() => return,
+                () = self.over.cancelled() => return,
                 () = sleep(Duration::from_millis(500)) => {}
             }
             let there = self.net.is_blocked(&self.from, &self.to);

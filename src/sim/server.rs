@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::clock::note;
 use super::net::millis;
+use super::site::TOLD;
 use crate::body::{Body, collect};
 use crate::id::{Name, RelPath};
 use crate::object::{Attrs, Found, Kind, Object, Timespec};
@@ -105,6 +106,7 @@ impl Serves for Server {
         request: Request<Body>,
     ) -> BoxFuture<'static, Result<Response<Body>, ServerError>> {
         Box::pin(async move {
+            let _ = TOLD.try_with(|told| told.near.set(true));
             let (parts, body) = request.into_parts();
             let data = collect(body, 1 << 20)
                 .await
@@ -169,7 +171,7 @@ impl Asked {
             }
             (_, None) => plain(404),
             ("GET" | "HEAD", _) if is_dir => plain(403),
-            ("GET" | "HEAD", _) => Some((200, read(disk, &at))),
+            ("GET" | "HEAD", _) => Some((200, read(disk, &at.dir, &at.name))),
             ("PROPFIND", Some(found)) if is_dir => {
                 let dir = open(disk, found)?;
                 Some((207, list(disk, &self.path, &dir)))
@@ -183,8 +185,25 @@ impl Asked {
                 plain(if disk.remove(Spot::Entry(&at.dir, &at.name)).is_ok() { 204 } else { 423 })
             }
             ("MOVE", Some(_)) => self.rename(disk, &at),
+            ("COPY", Some(_)) => self.copy(disk, &at),
             _ => plain(501),
         }
+    }
+
+    fn copy(&self, disk: &Model, from: &At) -> Option<(u16, Bytes)> {
+        let plain = |status| Some((status, Bytes::new()));
+        let Some(to) = locate(disk, self.to.as_deref()?) else { return plain(409) };
+        if to.found.is_some() && !self.overwrite {
+            return plain(412);
+        }
+        match from.found.as_ref().filter(|found| found.kind == Kind::Directory) {
+            Some(found) => copy_tree(disk, &open(disk, found)?, &to)?,
+            None => {
+                let over = to.found.is_some() && pick(2) == 0;
+                disk.write(&to.dir, &to.name, &read(disk, &from.dir, &from.name), over).ok()?;
+            }
+        }
+        plain(if to.found.is_some() { 204 } else { 201 })
     }
 
     fn rename(&self, disk: &Model, from: &At) -> Option<(u16, Bytes)> {
@@ -199,6 +218,16 @@ impl Asked {
             Err(_) => plain(423),
         }
     }
+}
+
+fn copy_tree(disk: &Model, from: &ModelDir, to: &At) -> Option<()> {
+    disk.make(Spot::Entry(&to.dir, &to.name), &directory()).ok()?;
+    let made = disk.look(Spot::Entry(&to.dir, &to.name)).ok()??;
+    let dir = open(disk, &made)?;
+    for name in disk.list(from).unwrap_or_default() {
+        disk.write(&dir, &name, &read(disk, from, &name), false).ok()?;
+    }
+    Some(())
 }
 
 fn directory() -> Object {
@@ -228,8 +257,8 @@ fn locate(disk: &Model, path: &str) -> Option<At> {
     }
 }
 
-fn read(disk: &Model, at: &At) -> Bytes {
-    let file = disk.open_file(Spot::Entry(&at.dir, &at.name)).ok().flatten();
+fn read(disk: &Model, dir: &ModelDir, name: &Name) -> Bytes {
+    let file = disk.open_file(Spot::Entry(dir, name)).ok().flatten();
     let mut data = Vec::new();
     if let Some(mut file) = file {
         // A model's file can always be read.

@@ -1,38 +1,57 @@
 //! One site: what outlives its process, and the process, built of the real rooms.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::clock::{SimClock, note};
 use super::net::{Dialled, Net};
 use super::server::Server;
-use super::{PRIMARY, Rules, share};
+use super::{Rules, share};
+use crate::body::Body;
 use crate::catalog::memory::Memory;
 use crate::catalog::{self, Catalog, Shelf};
 use crate::clock::Clock;
 use crate::effect::{Change, Read};
 use crate::follow::{self, Follow};
-use crate::id::{Epoch, Hash, ObjectId, SiteId, Version};
+use crate::id::{Epoch, Hash, ObjectId, ShareId, SiteId, Version};
 use crate::link;
+use crate::map::{Map, Place};
 use crate::notice::{self, Notice};
 use crate::object::Local;
-use crate::relay::seam::{Certainty, Fence, Near, NearError, NearTicket, Standing, Wire};
+use crate::relay::seam::{
+    Certainty, Class, Fence, Near, NearError, NearTicket, Standing, Wire, WireError,
+};
 use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, ShareHttp};
 use crate::route::Clients;
 use crate::serve::adapt::{AtCopy, AtHome, Fenceline, ToSite};
-use crate::serve::inbound::{Dispatch, Rooms};
+use crate::serve::inbound::{Dispatch, Leader, Rooms};
+use crate::serve::lead::{self, Host, Leading, Moving};
+use crate::serve::share::{copy_terms, home_terms};
+use crate::serve::{Options, ServeError, terms};
 use crate::tree::Tree;
 use crate::tree::model::Model;
 use crate::wire::http::{Move, ShareUrl, SiteShares};
 use crate::work::single::{Group, pick, spawn_blocking};
 
 tokio::task_local! {
-    /// Whether the copy answered this read although it was cut off.
-    pub static STALE: Cell<bool>;
+    pub static TOLD: Told;
+}
+
+/// Who answered a client.
+#[derive(Default)]
+pub struct Told {
+    /// The copy, although it was cut off.
+    pub stale: Cell<bool>,
+    /// The server of this site.
+    pub near: Cell<bool>,
 }
 
 /// What outlives the process.
@@ -52,20 +71,17 @@ pub struct Site {
 pub struct Live {
     pub group: Arc<Group>,
     /// Once it is built.
-    rooms: Mutex<Option<Built>>,
-}
-
-/// What a process is made of.
-#[derive(Clone)]
-pub struct Built {
-    pub relay: Arc<HttpRelay>,
-    pub part: Part,
+    process: Mutex<Option<Arc<Process>>>,
 }
 
 #[derive(Clone)]
 pub enum Part {
     Home(Arc<Notice<Model>>),
     Copy(Arc<Follow<Model>>),
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> std::sync::MutexGuard<'_, V> {
+    mutex.lock().expect("one thread never panics while it holds this")
 }
 
 impl Site {
@@ -88,40 +104,39 @@ impl Site {
         self.name.parse().expect("a name of ours")
     }
     pub fn live(&self) -> Option<Arc<Live>> {
-        self.live.lock().expect("one thread never panics while it holds this").clone()
+        lock(&self.live).clone()
     }
-    pub fn built(&self) -> Option<Built> {
-        self.live()?.rooms.lock().expect("one thread never panics while it holds this").clone()
+    pub fn process(&self) -> Option<Arc<Process>> {
+        lock(&self.live()?.process).clone()
     }
 
     /// Starts the process. What it is made of is there some time later.
     pub fn start(&self) {
         note(|| format!("{} starts", self.name));
-        let live = Arc::new(Live { group: Arc::default(), rooms: Mutex::default() });
-        *self.live.lock().expect("one thread never panics while it holds this") = Some(live.clone());
+        let live = Arc::new(Live { group: Arc::default(), process: Mutex::default() });
+        *lock(&self.live) = Some(live.clone());
         let dispatch: Dispatch<Model> = Dispatch::default();
-        let primary: SiteId = PRIMARY.parse().expect("a name of ours");
-        let to = (self.name != PRIMARY).then_some(&primary);
-        let links = self.net.open(&self.id(), to, &live.group, Arc::new(dispatch.clone()));
         let make = Make {
             site: self.id(),
-            primary,
             clock: self.clock.clone(),
             disk: Arc::new(self.disk.clone()),
             memory: self.memory.clone(),
             server: self.server.clone(),
-            rules: self.rules.clone(),
+            map: self.rules.map(),
             boot_id: format!("boot {}", self.boots.get()),
-            links,
+            links: self.net.open(&self.id(), &live.group, Arc::new(dispatch.clone())),
+            dispatch,
         };
         let into = live.clone();
         live.group.spawn(async move {
             loop {
-                let (make, dispatch) = (make.clone(), dispatch.clone());
-                match spawn_blocking(move || make.build(&dispatch)).await {
-                    Ok(Ok(built)) => {
-                        *into.rooms.lock().expect("one thread never panics while it holds this") =
-                            Some(built);
+                let make = make.clone();
+                match spawn_blocking(move || make.build()).await {
+                    Ok(Ok(process)) => {
+                        let leader: Weak<dyn Leader> = Arc::downgrade(&(process.clone() as Arc<_>));
+                        process.dispatch.open(leader);
+                        crate::work::spawn(Leading(process.clone()).tell_others());
+                        *lock(&into.process) = Some(process);
                         return;
                     }
                     Ok(Err(why)) => note(|| format!("cannot start: {why}")),
@@ -135,8 +150,7 @@ impl Site {
     /// The process ends without a word; with `power` the machine does, the server too.
     pub fn crash(&self, power: bool) {
         note(|| format!("{} crashes{}", self.name, if power { " with its machine" } else { "" }));
-        if let Some(live) = self.live.lock().expect("one thread never panics while it holds this").take()
-        {
+        if let Some(live) = lock(&self.live).take() {
             live.group.kill();
         }
         self.net.close(&self.id());
@@ -155,91 +169,141 @@ impl Site {
         note(|| format!("{}: the disk is {}", self.name, if full { "full" } else { "not full" }));
         self.disk.set_full(full);
     }
+
+    /// An operator wants the primary copy here; `None`: nothing runs here.
+    pub fn promote(&self, accept_loss: bool) -> Option<JoinHandle<Result<String, String>>> {
+        let (live, process) = self.live().zip(self.process())?;
+        Some(live.group.spawn(async move {
+            Leading(process.clone()).promote(&share(), &process.me, accept_loss).await
+        }))
+    }
+}
+
+/// What a process is made of.
+pub struct Process {
+    me: SiteId,
+    options: Options,
+    /// As it was read, and with the primary where the catalog knows it to be.
+    text: Map,
+    map: Mutex<Arc<Map>>,
+    clock: Arc<dyn Clock>,
+    disk: Arc<Model>,
+    server: Arc<Server>,
+    boot_id: String,
+    links: Arc<Dialled>,
+    dispatch: Dispatch<Model>,
+    catalog: Arc<Catalog>,
+    pub shelf: Arc<Shelf>,
+    part: Mutex<Option<Part>>,
+    relay: OnceLock<Arc<HttpRelay>>,
+    moving: Moving,
+    stop: CancellationToken,
 }
 
 #[derive(Clone)]
 struct Make {
     site: SiteId,
-    primary: SiteId,
     clock: Arc<SimClock>,
     disk: Arc<Model>,
     memory: Memory,
     server: Arc<Server>,
-    rules: Rules,
+    map: Map,
     boot_id: String,
     links: Arc<Dialled>,
+    dispatch: Dispatch<Model>,
 }
 
 impl Make {
-    fn build(&self, dispatch: &Dispatch<Model>) -> Result<Built, String> {
+    fn build(self) -> Result<Arc<Process>, String> {
         let failed = |error: &dyn std::fmt::Display| error.to_string();
         let catalog = Catalog::in_memory(&self.memory).map_err(|error| failed(&error))?;
         let shelf = catalog.share(&share()).map_err(|error| failed(&error))?;
         self.memory.set_slow();
-        self.open(&shelf).map_err(|error| failed(&error))?;
-        let clock: Arc<dyn Clock> = self.clock.clone();
-        let part = if self.site == self.primary {
-            let config = notice::Config { share: share(), key: [5; 32], boot_id: self.boot_id.clone() };
-            let terms = notice::Terms {
-                copies: self.rules.copies(),
-                sync: true,
-                strict: self.rules.strict,
-                durable: self.rules.durable,
-                may_degrade: false,
-            };
-            let notice = Notice::start(config, terms, shelf, self.disk.clone(), clock);
-            Part::Home(notice.map_err(|error| failed(&error))?)
-        } else {
-            let config = follow::Config { share: share(), primary: self.primary.clone() };
-            let terms =
-                follow::Terms { strict: self.rules.strict, serve_when_cut_off: self.rules.serve };
-            let follow =
-                Follow::start(config, terms, shelf, self.disk.clone(), self.links.clone(), clock);
-            Part::Copy(follow.map_err(|error| failed(&error))?)
-        };
-        let relay = Arc::new(HttpRelay::new(self.http_site(&part)));
-        let homes = match &part {
-            Part::Home(notice) => BTreeMap::from([(share(), notice.clone())]),
-            Part::Copy(_) => BTreeMap::new(),
-        };
-        let links: Weak<Dialled> = Weak::new();
-        let links: Weak<dyn link::Net> = links;
-        let rooms = Rooms { open: true, homes, relay: Some(relay.clone()), links };
-        dispatch.set(rooms);
-        Ok(Built { relay, part })
+        let options =
+            Options { map_file: PathBuf::new(), site: self.site.clone(), via: BTreeMap::new() };
+        let process = Arc::new(Process {
+            me: self.site,
+            options,
+            map: Mutex::new(Arc::new(self.map.clone())),
+            text: self.map,
+            clock: self.clock,
+            disk: self.disk,
+            server: self.server,
+            boot_id: self.boot_id,
+            links: self.links,
+            dispatch: self.dispatch,
+            catalog,
+            shelf,
+            part: Mutex::default(),
+            relay: OnceLock::new(),
+            moving: Moving::default(),
+            stop: CancellationToken::new(),
+        });
+        process.install().map_err(|error| failed(&error))?;
+        Ok(process)
+    }
+}
+
+impl Process {
+    pub fn relay(&self) -> Arc<HttpRelay> {
+        self.relay.get().expect("it was built").clone()
+    }
+    pub fn part(&self) -> Option<Part> {
+        lock(&self.part).clone()
+    }
+    pub fn primary(&self) -> SiteId {
+        lock(&self.map).shares[&share()].primary().clone()
+    }
+    pub fn epoch(&self) -> u32 {
+        lock(&self.map).shares[&share()].epoch()
     }
 
-    /// What `serve` does before it starts a share.
-    fn open(&self, shelf: &Arc<Shelf>) -> Result<(), Box<dyn std::error::Error>> {
+    /// What `serve` does when it starts a share.
+    fn begin(&self, map: &Map) -> Result<Part, ServeError> {
+        let at = map.shares[&share()].at(&self.me).expect("every site has a part in it");
         let root = self.disk.dir_found(&self.disk.root()?)?;
-        let mut batch = shelf.batch();
-        if shelf.local(ObjectId::ROOT)?.is_none() {
+        let mut batch = self.shelf.batch();
+        if self.shelf.local(ObjectId::ROOT)?.is_none() {
             let local =
                 Local { handle: root.handle, stamp: root.stamp, version: Version(1), settled: false };
             batch.set_local(ObjectId::ROOT, Some(local));
         }
-        if self.site == self.primary && shelf.head().incarnation == Hash::default() {
+        let local = matches!(at.place, Place::Local(_));
+        if local && self.shelf.head().incarnation == Hash::default() {
             batch.new_incarnation(Epoch(1));
         }
-        Ok(shelf.commit(batch, true).wait()?)
+        self.shelf.commit(batch, true).wait()?;
+        let (shelf, disk, clock) = (self.shelf.clone(), self.disk.clone(), self.clock.clone());
+        Ok(if local {
+            let config = notice::Config { share: share(), key: [5; 32], boot_id: self.boot_id.clone() };
+            let terms = home_terms(map, &share(), at.http_sync);
+            Part::Home(Notice::start(config, terms, shelf, disk, clock)?)
+        } else {
+            let primary = map.shares[&share()].primary().clone();
+            let config = follow::Config { share: share(), primary };
+            let terms = copy_terms(map, &share(), at);
+            Part::Copy(Follow::start(config, terms, shelf, disk, self.links.clone(), clock)?)
+        })
     }
 
-    fn http_site(&self, part: &Part) -> HttpSite {
+    fn http_site(&self, map: &Map) -> HttpSite {
         let url = ShareUrl::new(share(), "/eng").expect("a path of ours");
-        let part = match part {
-            Part::Home(notice) => relay::Part::Local { home: Arc::new(AtHome(notice.clone())) },
-            Part::Copy(follow) => {
-                let wire = Arc::new(ToSite { links: self.links.clone(), site: self.primary.clone() });
-                let moved = Move::new(url.prefix(), url.encoded());
-                let away = Away { site: self.primary.clone(), wire: wire.clone(), moved };
-                let near = Probe { near: AtCopy(follow.clone()), wire };
+        let primary = map.shares[&share()].primary().clone();
+        let wire = Arc::new(Far(ToSite { links: self.links.clone(), site: primary.clone() }));
+        let moved = Move::new(url.prefix(), url.encoded());
+        let away = Away { site: primary, wire: wire.clone(), moved };
+        let part = match self.part() {
+            Some(Part::Home(notice)) => relay::Part::Local { home: Arc::new(AtHome(notice)) },
+            Some(Part::Copy(follow)) => {
+                let near = Probe { near: AtCopy(follow), wire };
                 relay::Part::Broadcast { near: Arc::new(near), away }
             }
+            None => relay::Part::Remote { away },
         };
         let fence: Arc<dyn Fence> = Arc::new(Fenceline(self.disk.clone()));
         let slot = ShareHttp { share: share(), clients: Clients::default(), fence: Some(fence), part };
         HttpSite {
-            site: self.site.clone(),
+            site: self.me.clone(),
             shares: SiteShares::new(vec![url]),
             slots: vec![slot],
             upstream: self.server.clone(),
@@ -251,12 +315,148 @@ impl Make {
             running: Arc::default(),
         }
     }
+
+    /// What `serve` does with a map.
+    fn take_up(&self, map: Map) -> Result<(), ServeError> {
+        self.links.dial(&terms(&map, &self.options).dial);
+        let begun = match self.part() {
+            Some(_) => Ok(()),
+            None => self.begin(&map).map(|part| *lock(&self.part) = Some(part)),
+        };
+        let site = self.http_site(&map);
+        match self.relay.get() {
+            Some(relay) => relay.reload(site),
+            None => drop(self.relay.set(Arc::new(HttpRelay::new(site)))),
+        }
+        note(|| {
+            let row = &map.shares[&share()];
+            format!("{} knows {} to lead in epoch {}", self.me, row.primary(), row.epoch())
+        });
+        if map.shares[&share()].primary() == &self.me {
+            self.links.net().leads(map.shares[&share()].epoch());
+        }
+        *lock(&self.map) = Arc::new(map);
+        let homes = match self.part() {
+            Some(Part::Home(notice)) => BTreeMap::from([(share(), notice)]),
+            _ => BTreeMap::new(),
+        };
+        let links: Weak<Dialled> = Weak::new();
+        let links: Weak<dyn link::Net> = links;
+        let relay = self.relay.get().cloned();
+        self.dispatch.set(Rooms { open: true, homes, relay, links });
+        begun
+    }
+}
+
+impl Host for Process {
+    type Tree = Model;
+
+    fn me(&self) -> &SiteId {
+        &self.me
+    }
+    fn map(&self) -> Arc<Map> {
+        lock(&self.map).clone()
+    }
+    fn shelf(&self, _: &ShareId) -> Result<Arc<Shelf>, ServeError> {
+        Ok(self.shelf.clone())
+    }
+    fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+    fn links(&self) -> Arc<dyn link::Net> {
+        self.links.clone()
+    }
+    fn contact(&self, _: &SiteId) -> i64 {
+        0
+    }
+    fn dial_too(&self, sites: BTreeSet<SiteId>) {
+        let mut dial = terms(&self.map(), &self.options).dial;
+        dial.extend(sites);
+        self.links.dial(&dial);
+    }
+    fn home(&self, _: &ShareId) -> Option<Arc<Notice<Model>>> {
+        match self.part()? {
+            Part::Home(notice) => Some(notice),
+            Part::Copy(_) => None,
+        }
+    }
+    fn copy(&self, _: &ShareId) -> Option<Arc<Follow<Model>>> {
+        match self.part()? {
+            Part::Copy(follow) => Some(follow),
+            Part::Home(_) => None,
+        }
+    }
+    fn disk(&self, _: &ShareId) -> Option<Arc<Model>> {
+        self.part().map(|_| self.disk.clone())
+    }
+    fn take_out(&self, _: &ShareId) -> Option<(bool, lead::End)> {
+        let part = lock(&self.part).take()?;
+        let primary = matches!(part, Part::Home(_));
+        let (disk, shelf) = (self.disk.clone(), self.shelf.clone());
+        let end = move || {
+            match &part {
+                Part::Home(notice) => {
+                    notice.stop();
+                    notice.join();
+                }
+                Part::Copy(follow) => {
+                    follow.stop();
+                    follow.join();
+                }
+            }
+            disk.sync()?;
+            let mut batch = shelf.batch();
+            batch.set_meta(|meta| meta.clean = true);
+            Ok(shelf.commit(batch, true).wait()?)
+        };
+        Some((primary, Box::new(end)))
+    }
+    fn install(&self) -> Result<(), ServeError> {
+        self.take_up(lead::led(&self.catalog, &self.me, &self.text)?)
+    }
+    fn moving(&self) -> &Moving {
+        &self.moving
+    }
+    fn stopping(&self) -> &CancellationToken {
+        &self.stop
+    }
+}
+
+impl Leader for Process {
+    fn knows(&self, what: &str) -> bool {
+        lead::knows(what)
+    }
+    fn inbound(
+        self: Arc<Self>,
+        from: SiteId,
+        share: ShareId,
+        what: String,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move { Leading(self).answer(&from, &share, &what, request).await })
+    }
 }
 
 /// Tells the history which reads promise nothing.
 struct Probe<N: Near> {
     near: N,
-    wire: Arc<ToSite>,
+    wire: Arc<Far>,
+}
+
+struct Far(ToSite);
+
+impl Wire for Far {
+    fn up(&self) -> bool {
+        self.0.up()
+    }
+    fn send(
+        &self,
+        class: Class,
+        request: Request<Body>,
+    ) -> BoxFuture<'_, Result<Response<Body>, WireError>> {
+        let _ = TOLD.try_with(|told| told.near.set(false));
+        self.0.send(class, request)
+    }
 }
 
 impl<N: Near> Near for Probe<N> {
@@ -268,7 +468,7 @@ impl<N: Near> Near for Probe<N> {
         // With a link it is asked of the primary.
         let stale = certainty == Certainty::CutOffServe && !self.wire.up();
         // Reads are asked for within a scope; what a room asks by itself is not.
-        let _ = STALE.try_with(|cell| cell.set(stale));
+        let _ = TOLD.try_with(|told| told.stale.set(stale));
         certainty
     }
     fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>> {

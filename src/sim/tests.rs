@@ -96,6 +96,7 @@ fn ground(bug: Bug) -> Plan {
         clients: 1,
         calls: 20,
         narrow: true,
+        copies: false,
         prompt: false,
         silence: SILENCE,
     };
@@ -112,6 +113,13 @@ fn ground(bug: Bug) -> Plan {
             Plan { faults: vec![Fault::OneWay], prompt: true, silence, ..narrow }
         }
         Bug::ForgetDoubt => Plan { faults: vec![Fault::Sloppy], ..narrow },
+        Bug::OutOfOrder => Plan { rules: Rules { strict: false, ..rules }, clients: 2, ..narrow },
+        Bug::ReuseEpoch => Plan {
+            rules: Rules { durable: 2, ..rules },
+            faults: vec![Fault::Promote, Fault::Force],
+            ..narrow
+        },
+        Bug::DeleteForMove => Plan { narrow: false, ..narrow },
         Bug::ForgetAhead => Plan { rules: Rules { strict: false, ..rules }, ..narrow },
         Bug::CutOffByLeaseAlone => {
             Plan { rules: Rules { serve: true, ..rules }, faults: vec![Fault::Partition], ..narrow }
@@ -129,7 +137,7 @@ fn caught(bug: Bug, most: u64) -> Option<(u64, String)> {
     })
 }
 
-const PLANTED: [Bug; 11] = [
+const PLANTED: [Bug; 14] = [
     Bug::SkipHold,
     Bug::ReleaseAnyGeneration,
     Bug::ServeOnExpiredLease,
@@ -141,6 +149,9 @@ const PLANTED: [Bug; 11] = [
     Bug::ForgetAhead,
     Bug::CutOffByLeaseAlone,
     Bug::ForgetDoubt,
+    Bug::OutOfOrder,
+    Bug::DeleteForMove,
+    Bug::ReuseEpoch,
 ];
 
 #[test]

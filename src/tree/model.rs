@@ -173,6 +173,19 @@ impl Model {
         found
     }
 
+    /// The contents of all that was kept aside.
+    pub fn kept(&self) -> Vec<Vec<u8>> {
+        let state = self.lock();
+        let mut todo = vec![KEPT];
+        let mut found = Vec::new();
+        while let Some(inode) = todo.pop() {
+            let row = &state.inodes[&inode];
+            todo.extend(row.entries.values().copied());
+            found.push(row.data.clone());
+        }
+        found
+    }
+
     /// Unmounts or mounts the share: nothing is lost, but `check` tells.
     pub fn set_present(&self, present: bool) {
         self.lock().present = present;

@@ -60,6 +60,12 @@ pub enum Op {
         to: Name,
         replace: bool,
     },
+    /// As a move, but `from` stays as it was.
+    Copy {
+        from: Name,
+        to: Name,
+        replace: bool,
+    },
     /// Nothing was there.
     Mkcol {
         name: Name,
@@ -67,6 +73,10 @@ pub enum Op {
     /// A directory and the names in it, each with what it becomes, the directory itself first; nothing
     /// was at the new ones.
     MoveTree {
+        names: Vec<(Name, Name)>,
+    },
+    /// The same for a copy.
+    CopyTree {
         names: Vec<(Name, Name)>,
     },
     /// A directory without any of `names`, which are all that can be in it, was there.
@@ -148,8 +158,10 @@ impl Model for Names {
         match op {
             Op::Put { name, .. } => !directory(name),
             Op::Delete { name } => !absent(name),
-            Op::Move { from, to, replace } => !absent(from) && (*replace || absent(to)),
-            Op::MoveTree { names } => {
+            Op::Move { from, to, replace } | Op::Copy { from, to, replace } => {
+                !absent(from) && (*replace || absent(to))
+            }
+            Op::MoveTree { names } | Op::CopyTree { names } => {
                 names.first().is_some_and(|(from, _)| directory(from))
                     && names.iter().all(|(_, to)| absent(to))
             }
@@ -176,8 +188,8 @@ impl Model for Names {
             | Op::Mkcol { name }
             | Op::Clear { name }
             | Op::Look { name, .. } => 1 << name,
-            Op::Move { from, to, .. } => 1 << from | 1 << to,
-            Op::MoveTree { names } => {
+            Op::Move { from, to, .. } | Op::Copy { from, to, .. } => 1 << from | 1 << to,
+            Op::MoveTree { names } | Op::CopyTree { names } => {
                 names.iter().fold(0, |bits, (from, to)| bits | 1 << from | 1 << to)
             }
             Op::Rmdir { name, names } => names.iter().fold(1 << name, |bits, name| bits | 1 << name),
@@ -193,7 +205,15 @@ impl Model for Names {
             Op::Delete { name: of } => format!("DELETE {}", name(of)),
             Op::Move { from, to, replace: true } => format!("MOVE {} to {}", name(from), name(to)),
             Op::Move { from, to, .. } => format!("MOVE {} to {}, if free", name(from), name(to)),
+            Op::Copy { from, to, replace } => {
+                let free = if *replace { "" } else { ", if free" };
+                format!("COPY {} to {}{free}", name(from), name(to))
+            }
             Op::Mkcol { name: of } => format!("MKCOL {}", name(of)),
+            Op::CopyTree { names } => {
+                let each = names.iter().map(|(from, to)| format!("{} to {}", name(from), name(to)));
+                format!("COPY {}", each.collect::<Vec<_>>().join(", "))
+            }
             Op::MoveTree { names } => {
                 let each = names.iter().map(|(from, to)| format!("{} to {}", name(from), name(to)));
                 format!("MOVE {}", each.collect::<Vec<_>>().join(", "))
@@ -234,6 +254,12 @@ fn change(state: &mut [Entry], op: &Op) {
         Op::MoveTree { names } => {
             for (from, to) in names {
                 state[*to] = std::mem::replace(&mut state[*from], Entry::Absent);
+            }
+        }
+        Op::Copy { from, to, .. } => state[*to] = state[*from],
+        Op::CopyTree { names } => {
+            for (from, to) in names {
+                state[*to] = state[*from];
             }
         }
         Op::Mkcol { name } => state[*name] = Entry::Directory,

@@ -13,7 +13,7 @@ enum Left {
         value: u64,
         size: u64,
     },
-    /// What a MOVE brought: its content is another name's.
+    /// What a MOVE or COPY brought: its content is another name's.
     Something,
     /// The same, or nothing.
     Any,
@@ -83,6 +83,14 @@ fn changes(op: &Op) -> Vec<(Name, Left)> {
         Op::Put { name, value, size } => vec![(name, Left::File { value, size })],
         Op::Delete { name } | Op::Rmdir { name, .. } | Op::Clear { name } => vec![(name, Left::Nothing)],
         Op::Move { from, to, .. } => vec![(from, Left::Nothing), (to, Left::Something)],
+        Op::Copy { to, .. } => vec![(to, Left::Something)],
+        Op::CopyTree { ref names } => {
+            let mut left: Vec<(Name, Left)> = names.iter().map(|(_, to)| (*to, Left::Any)).collect();
+            if let Some((_, left)) = left.first_mut() {
+                *left = Left::Directory;
+            }
+            left
+        }
         Op::MoveTree { ref names } => {
             let mut left: Vec<(Name, Left)> =
                 names.iter().flat_map(|(from, to)| [(*from, Left::Nothing), (*to, Left::Any)]).collect();
