@@ -379,6 +379,10 @@ impl<T: Tree> Notice<T> {
         }
         let (marked, ()) = tokio::join!(self.mark(&ticket.touches, generation), self.held(questions));
         marked?;
+        // While it waited another may have taken over without this site.
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(NoticeError::Moved);
+        }
         ticket.stage = Stage::Sent;
         Ok(ticket)
     }
