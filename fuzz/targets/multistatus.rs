@@ -2,22 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nearshare::wire::http::multistatus::Multistatus;
+use nearshare::wire::http::{Move, judge};
 
-fn filter(body: &[u8], cut: usize) -> Option<Vec<u8>> {
-    let mut filter = Multistatus::new(None, true);
-    let mut out = Vec::new();
-    for piece in body.chunks(cut.max(1)) {
-        filter.push(piece, &mut out).ok()?;
-    }
-    filter.finish().ok()?;
-    Some(out)
-}
-
-fuzz_target!(|input: (u8, &[u8])| {
-    let (cut, body) = input;
-    let whole = filter(body, body.len());
-    if let Some(pieces) = filter(body, usize::from(cut)) {
-        assert_eq!(whole, Some(pieces));
-    }
+fuzz_target!(|input: (u8, bool, &[u8])| {
+    let (cut, moves, body) = input;
+    let moved = moves.then(|| Move::new(&[], "/e"));
+    judge::multistatus(body, usize::from(cut), moved.as_ref()).unwrap();
 });

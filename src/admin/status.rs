@@ -1,6 +1,7 @@
 //! What a site says of itself. `nearshare status --json` prints it as it is here. Not here: how it is
 //! said to people (`words`, `page`).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -57,8 +58,13 @@ pub struct HttpStatus {
     /// The server answers, as far as is known.
     pub up: bool,
     pub last_error: Option<String>,
+    /// Where the door listens for TLS.
+    pub tls: Option<SocketAddr>,
     /// Clients' open connections.
     pub connections: u64,
+    /// Clients and requests that were turned away since the start, by reason; reasons that never came up are
+    /// left out.
+    pub turned_away: BTreeMap<&'static str, u64>,
 }
 
 /// One share at this site.

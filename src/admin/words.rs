@@ -113,6 +113,12 @@ fn http(http: &HttpStatus) -> Row {
             format!("server {} up", http.server)
         }
     };
+    more.extend(http.tls.map(|tls| format!("TLS at {tls}")));
+    let away: Vec<_> =
+        http.turned_away.iter().map(|(why, count)| format!("{why} {}", HumanCount(*count))).collect();
+    if !away.is_empty() {
+        more.push(format!("turned away: {}", away.join(", ")));
+    }
     let said = format!("{open} connections; {server}");
     Row { name: http.listen.to_string(), wrong: !http.up, said, more }
 }
@@ -329,6 +335,24 @@ mod tests {
         lines.clear();
         at_copy(&follow::Progress { comparing: false, ..copy }, ShareState::Filling, &mut lines);
         assert_eq!(lines[1], "contents arrive at 2.00 KiB/s, 3 files/s, about 9 min left");
+    }
+
+    #[test]
+    fn the_door_says_whom_it_turned_away() {
+        let door = HttpStatus {
+            listen: "127.0.0.1:80".parse().unwrap(),
+            server: "embedded".into(),
+            up: true,
+            last_error: None,
+            tls: Some("127.0.0.1:443".parse().unwrap()),
+            connections: 1000,
+            turned_away: [("malformed", 3), ("rate", 1200)].into(),
+        };
+        let row = http(&door);
+        assert_eq!(row.said, "1,000 connections; server embedded up");
+        assert_eq!(row.more, ["TLS at 127.0.0.1:443", "turned away: malformed 3, rate 1,200"]);
+        let row = http(&HttpStatus { tls: None, turned_away: Default::default(), ..door });
+        assert!(row.more.is_empty() && !row.wrong);
     }
 
     #[test]

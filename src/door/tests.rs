@@ -1,3 +1,7 @@
+mod slow;
+mod smuggling;
+mod two;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -53,8 +57,10 @@ async fn origin(go: CancellationToken, came: CancellationToken) -> u16 {
     port
 }
 
+/// A door with all behind it.
 struct Door {
     address: SocketAddr,
+    door: Arc<super::Door>,
     stop: CancellationToken,
     go: CancellationToken,
     came: CancellationToken,
@@ -62,9 +68,14 @@ struct Door {
 }
 
 async fn door(limits: Limits) -> Door {
-    let stop = CancellationToken::new();
     let (go, came) = (CancellationToken::new(), CancellationToken::new());
     let port = origin(go.clone(), came.clone()).await;
+    Door { go, came, ..door_to(port, limits).await }
+}
+
+/// One with another server behind it.
+async fn door_to(port: u16, limits: Limits) -> Door {
+    let stop = CancellationToken::new();
     let target = Target::Tcp { host: "127.0.0.1".into(), port };
     let site = HttpSite {
         site: "hq".parse().unwrap(),
@@ -78,8 +89,10 @@ async fn door(limits: Limits) -> Door {
     let listener = listen(([127, 0, 0, 1], 0).into(), false).unwrap();
     let address = listener.local_addr().unwrap();
     let relay = Arc::new(HttpRelay::new(site));
-    let serving = tokio::spawn(serve(listener, relay, limits, stop.clone()));
-    Door { address, stop, go, came, serving }
+    let door = super::Door::new(relay, limits);
+    let serving = tokio::spawn(door.clone().serve(listener, stop.clone()));
+    let (go, came) = (CancellationToken::new(), CancellationToken::new());
+    Door { address, door, stop, go, came, serving }
 }
 
 /// Sends `bytes` on a new connection and reads until it is closed.
@@ -145,7 +158,7 @@ async fn a_hundred_is_sent_only_when_the_body_is_wanted() {
 
 #[tokio::test]
 async fn limits_have_names() {
-    let limits = Limits { head: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { idle: Duration::from_millis(100), ..Limits::default() };
     let door = door(limits).await;
     let get = "GET /a HTTP/1.1\r\nHost: x\r\n";
     let fields = "x: y\r\n".repeat(200);
@@ -198,7 +211,7 @@ async fn a_closed_connection_makes_room() {
 
 #[tokio::test]
 async fn what_runs_at_the_end_is_answered() {
-    let Door { address, stop, go, came, serving } = door(Limits::default()).await;
+    let Door { address, stop, go, came, serving, .. } = door(Limits::default()).await;
     let mut idle = TcpStream::connect(address).await.unwrap();
     let mut running = TcpStream::connect(address).await.unwrap();
     idle.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -216,7 +229,7 @@ async fn what_runs_at_the_end_is_answered() {
 #[tokio::test]
 async fn a_request_that_never_ends_is_cut_off_at_the_end() {
     let limits = Limits { drain: Duration::from_millis(50), ..Limits::default() };
-    let Door { address, stop, go: _go, came, serving } = door(limits).await;
+    let Door { address, stop, go: _go, came, serving, .. } = door(limits).await;
     let mut running = TcpStream::connect(address).await.unwrap();
     running.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     came.cancelled().await;

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use crate::id::{ShareId, SiteId};
 
+mod http;
 mod near;
 mod prefix;
 mod read;
@@ -127,6 +128,30 @@ pub struct HttpDoor {
     pub host: Option<String>,
     /// How long the server may take to send the head of its answer: 1 s to 1 h, default 60 s.
     pub server_timeout: Duration,
+    /// Whether messages that pass carry Via (RFC 9110 section 7.6.3). Default `false`: nobody is to notice.
+    pub via: bool,
+    /// Most open connections of one client, at least 1; default 4096.
+    pub client_connections: u64,
+    /// Most requests of one client in a second, at least 1. `None`: any number.
+    pub client_rate: Option<u32>,
+    /// The same door over TLS.
+    pub tls: Option<HttpTls>,
+}
+
+/// An HTTP door over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpTls {
+    /// Where clients connect. One address and port, used by nothing else at the site.
+    pub listen: SocketAddr,
+    /// At least one. Which one is shown is decided by the names in them; the first is for all other names.
+    pub certificates: Vec<CertificateFiles>,
+}
+
+/// A certificate with its chain, PEM, and its private key, PEM, mode 0600. Absolute paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// The server behind an HTTP door.

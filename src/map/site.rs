@@ -3,28 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use super::read::{At, Reader, Section};
 use super::rules::Fact;
 use super::share::RESERVED;
 use super::value::{self, LABEL_RULE, shown, text};
-use super::{Cluster, HttpDoor, HttpServer, Need, NeedKind, Site, link_addr};
+use super::{Cluster, Need, NeedKind, Site, link_addr};
 use crate::id::SiteId;
 
 const SITE_KEYS: &[&str] =
     &["ca", "certificate", "http", "key", "link", "link_listen", "nfs", "secret", "state", "zone"];
 const CLUSTER_KEYS: &[&str] = &["ca", "certificate", "key", "secret", "state"];
-const HTTP_KEYS: &[&str] = &["host", "listen", "server", "server_timeout"];
 const NFS_KEYS: &[&str] = &["listen", "mountd", "portmap", "server", "v4"];
 
-const HTTP_EXAMPLE: &str = r#"{ server = "http://127.0.0.1:8080", listen = "0.0.0.0:80" }"#;
 const NFS_EXAMPLE: &str = r#"{ server = "127.0.0.1:12049", listen = "0.0.0.0:2049" }"#;
-
-/// Default of `server_timeout`: nginx's `proxy_read_timeout`.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
-const SERVER_TIMEOUT_LEAST: Duration = Duration::from_secs(1);
-const SERVER_TIMEOUT_MOST: Duration = Duration::from_secs(3600);
 
 /// A [`Cluster`] and where the map sets its paths. A path that has no place is a default.
 #[derive(Clone, Default)]
@@ -83,31 +75,6 @@ impl<'t> Reader<'t> {
         Some(Site { name: name?, link: link?.it, link_listen, zone, http, cluster: placed.cluster })
     }
 
-    fn http_door(&mut self, site: &'t str, section: &Section<'t>) -> Option<HttpDoor> {
-        let section = self.table(section, "http", HTTP_EXAMPLE)?;
-        self.unknown(&section, HTTP_KEYS);
-        let example = "\"http://127.0.0.1:8080\"";
-        let server = self.required(&section, "server", example, text(example, value::http_server));
-        let listen = self.listen(site, "http", &section);
-        let host = self.optional(&section, "host", text("\"files.example.com\"", value::host));
-        let server_timeout = self.optional(
-            &section,
-            "server_timeout",
-            text("a duration such as \"60s\"", |duration| {
-                value::duration(duration, SERVER_TIMEOUT_LEAST, SERVER_TIMEOUT_MOST)
-            }),
-        );
-        if let Some(At { at, it: HttpServer::Url(url) }) = &server {
-            self.facts.servers.push(Fact { site, of: "http", at: *at, it: url.clone() });
-        }
-        Some(HttpDoor {
-            server: server?.it,
-            listen: listen?.it,
-            host: host.map(|host| host.it),
-            server_timeout: server_timeout.map_or(SERVER_TIMEOUT, |timeout| timeout.it),
-        })
-    }
-
     /// Checks every key of the door, and then refuses the door.
     fn nfs_door(&mut self, site: &'t str, section: &Section<'t>) {
         let Some((at, _)) = section.entry("nfs") else { return };
@@ -124,13 +91,17 @@ impl<'t> Reader<'t> {
         self.optional(&section, "mountd", text("\"127.0.0.1:20048\"", value::host_port));
     }
 
-    fn listen(
+    pub(super) fn listen(
         &mut self,
         site: &'t str,
         door: &'static str,
         section: &Section<'t>,
     ) -> Option<At<std::net::SocketAddr>> {
-        let example = if door == "nfs" { "\"0.0.0.0:2049\"" } else { "\"0.0.0.0:80\"" };
+        let example = match door {
+            "nfs" => "\"0.0.0.0:2049\"",
+            "tls" => "\"0.0.0.0:443\"",
+            _ => "\"0.0.0.0:80\"",
+        };
         let listen = self.required(section, "listen", example, text(example, value::listen))?;
         self.facts.listens.push(Fact { site, of: door, at: listen.at, it: listen.it });
         Some(listen)

@@ -14,6 +14,7 @@ use http::{
 use http_body::Body as _;
 
 use super::answer::{self, Early, Mend};
+use super::near::TRAILERS;
 use super::seam::{Class, Near, WireError};
 use super::{Away, HttpSite, Part, Taken};
 use crate::body::{Body, collect};
@@ -187,7 +188,9 @@ fn small_range(headers: &HeaderMap) -> bool {
 fn outward(taken: Taken) -> Result<(Parts, Body), Early> {
     let Taken { site, slot, client, classified, mut parts, body, .. } = taken;
     let headers = &mut parts.headers;
-    strip_hop_by_hop(headers);
+    if strip_hop_by_hop(headers) {
+        headers.insert(header::TE, TRAILERS);
+    }
     remove_ours(headers);
     // The body is asked for as soon as this site has found nothing against the request.
     headers.remove(header::EXPECT);

@@ -15,11 +15,11 @@ pub mod seam;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 
 use self::meters::{From, Meters};
 use self::seam::{Awaits, Fence, Home, Near, Wire};
@@ -28,7 +28,9 @@ use crate::effect::{Change, Effect, Read};
 use crate::id::{ShareId, SiteId};
 use crate::route::{Access, Certainty, Clients, Facts, Role, Route, Standing, route};
 use crate::server::Serves;
-use crate::wire::http::{Classified, Conditions, Move, Refusal, SiteShares, classify, conditions};
+use crate::wire::http::{
+    Classified, Conditions, Move, Refusal, SiteShares, classify, conditions, normalise,
+};
 
 pub use self::cut::Running;
 pub use self::peer::Caller;
@@ -112,12 +114,23 @@ pub struct HttpRelay {
     site: ArcSwap<HttpSite>,
     meters: Meters,
     connections: AtomicU64,
+    via: AtomicBool,
 }
 
 impl HttpRelay {
     /// The metrics recorder must be installed before: handles are taken here.
     pub fn new(site: HttpSite) -> Self {
-        Self { site: ArcSwap::from_pointee(site), meters: Meters::new(), connections: AtomicU64::new(0) }
+        Self {
+            site: ArcSwap::from_pointee(site),
+            meters: Meters::new(),
+            connections: AtomicU64::new(0),
+            via: AtomicBool::new(false),
+        }
+    }
+    /// Whether messages that pass say so in Via (RFC 9110 section 7.6.3), by the site's name. Off at first:
+    /// nobody is to notice this relay.
+    pub fn show_via(&self, via: bool) {
+        self.via.store(via, Ordering::Relaxed);
     }
     /// From the next request on; those that run end under the old map.
     pub fn reload(&self, site: HttpSite) {
@@ -140,14 +153,22 @@ impl HttpRelay {
     pub async fn serve(&self, client: SocketAddr, request: Request<Body>) -> Response<Body> {
         let site = self.site.load_full();
         let _running = self.meters.running();
-        let (parts, body) = request.into_parts();
-        let (decided, response) = match classify(&parts, &site.shares) {
+        let (mut parts, body) = request.into_parts();
+        let understood = normalise(&mut parts).and_then(|()| classify(&parts, &site.shares));
+        let via = self.via.load(Ordering::Relaxed);
+        if via {
+            add_via(&mut parts.headers, parts.version, &site.site);
+        }
+        let (decided, mut response) = match understood {
             Ok(classified) => self.decided(&site, client, classified, parts, body).await,
             Err(refusal) => {
                 note_refusal(&refusal, client, parts.uri.path());
                 (None, answer::refused(&refusal))
             }
         };
+        if via {
+            add_via(response.headers_mut(), Version::HTTP_11, &site.site);
+        }
         self.meters.answered(From::Client, decided, response.status());
         response
     }
@@ -195,6 +216,19 @@ impl HttpRelay {
             response.headers_mut().append("cache-status", CUT_OFF);
         }
         (Some((route, changes)), response)
+    }
+}
+
+/// `version`: that of the message as it came.
+fn add_via(headers: &mut HeaderMap, version: Version, site: &SiteId) {
+    let version = match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    };
+    // A site's name is a token.
+    if let Ok(value) = HeaderValue::try_from(format!("{version} {site}")) {
+        headers.append(header::VIA, value);
     }
 }
 

@@ -20,14 +20,12 @@ use crate::wire::http::{
 };
 use crate::work;
 
+/// Who asked takes trailers, so we do.
+pub const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
 /// What is in no share.
 pub async fn pass(site: &HttpSite, changes: bool, mut parts: Parts, body: Body) -> Response<Body> {
-    strip_hop_by_hop(&mut parts.headers);
-    host(site, &mut parts);
-    if parts.uri.scheme().is_some() {
-        let path = parts.uri.path_and_query().cloned();
-        parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-    }
+    to_http_1(site, &mut parts);
     match site.upstream.clone().serve(Request::from_parts(parts, body)).await {
         Ok(mut response) => {
             strip_hop_by_hop(response.headers_mut());
@@ -101,12 +99,11 @@ pub async fn ask(
 pub fn to_server(taken: Taken) -> Result<Request<Body>, Early> {
     let Taken { site, slot, classified, mut parts, body, .. } = taken;
     let url = site.shares.url(slot);
-    strip_hop_by_hop(&mut parts.headers);
-    host(&site, &mut parts);
+    to_http_1(&site, &mut parts);
     let Some(place) = &classified.place else {
         return Ok(Request::from_parts(parts, body));
     };
-    if !place.canonical || parts.uri.scheme().is_some() {
+    if !place.canonical {
         parts.uri = uri(url, classified.path(), place.slash, parts.uri.query())?;
     }
     if let Some((to, slash)) = &place.destination {
@@ -139,13 +136,16 @@ fn unwritable() -> Early {
 }
 
 /// Every request that goes out is HTTP/1.1 and names a host, whatever came in (RFC 9112 section 3.2).
-fn host(site: &HttpSite, parts: &mut Parts) {
+fn to_http_1(site: &HttpSite, parts: &mut Parts) {
+    if strip_hop_by_hop(&mut parts.headers) {
+        parts.headers.insert(header::TE, TRAILERS);
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
     parts.version = Version::HTTP_11;
-    let meant = match (&site.host, parts.uri.authority()) {
-        (Some(host), _) => Some(host.clone()),
-        (None, Some(authority)) => HeaderValue::try_from(authority.as_str()).ok(),
-        (None, None) if parts.headers.contains_key(header::HOST) => return,
-        (None, None) => HeaderValue::try_from(site.upstream.target().host()).ok(),
+    let meant = match &site.host {
+        Some(host) => Some(host.clone()),
+        None if parts.headers.contains_key(header::HOST) => return,
+        None => HeaderValue::try_from(site.upstream.target().host()).ok(),
     };
     if let Some(host) = meant {
         parts.headers.insert(header::HOST, host);

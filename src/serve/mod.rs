@@ -32,22 +32,23 @@ use inbound::{Dispatch, Rooms};
 use lead::{Leading, Moving};
 use share::{Part, Running, Surroundings};
 
+use crate::admin;
 use crate::catalog::{self, Catalog, CatalogError};
 use crate::clock::{Clock, WallTime};
+use crate::door::{self, Door};
 use crate::embedded::{EmbeddedError, EmbeddedShare, embedded};
 use crate::follow::FollowError;
 use crate::id::{ShareId, SiteId};
 use crate::link::bundle::{BundleError, read_identity, read_secret};
 use crate::link::cert::Secret;
 use crate::link::{LinkConfig, LinkError, Links, Terms};
-use crate::map::{self, HttpDoor, HttpServer, Map, Place};
+use crate::map::{self, HttpDoor, HttpServer, HttpTls, Map, Place};
 use crate::notice::NoticeError;
 use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, ShareHttp};
 use crate::route::{self, Clients};
 use crate::server::{Limits, Target, Upstream};
 use crate::tree::{Disk, TreeError};
 use crate::wire::http::{Move, PathError, ShareUrl, SiteShares};
-use crate::{admin, door};
 
 /// A site cannot start, or a new map cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,8 @@ pub enum ServeError {
     Embedded(#[from] EmbeddedError),
     #[error(transparent)]
     Door(#[from] door::ListenError),
+    #[error(transparent)]
+    Tls(#[from] door::tls::TlsError),
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
     #[error(
@@ -115,6 +118,7 @@ pub struct Site {
     map: ArcSwap<Map>,
     shares: Mutex<BTreeMap<ShareId, Running>>,
     relay: Option<Arc<HttpRelay>>,
+    door: Option<Arc<Door>>,
     running: Arc<relay::Running>,
     upstream: Option<Arc<Upstream>>,
     metrics: Option<PrometheusHandle>,
@@ -163,6 +167,7 @@ impl Site {
             map: ArcSwap::from_pointee(map.clone()),
             shares: Mutex::default(),
             relay: None,
+            door: None,
             running: Arc::default(),
             upstream: None,
             metrics,
@@ -217,10 +222,23 @@ impl Site {
         let target = self.target(map, http)?;
         let upstream = Upstream::new(target, limits, self.clock.clone());
         let relay = Arc::new(HttpRelay::new(self.http_site(map, http, upstream.clone())?));
+        relay.show_via(http.via);
         let listener = door::listen(http.listen, false)?;
-        let limits = door::Limits { drain: DRAIN, ..door::Limits::default() };
-        self.tasks.spawn(door::serve(listener, relay.clone(), limits, self.stop.clone()));
+        let limits = door::Limits {
+            client_connections: http.client_connections,
+            client_rate: http.client_rate,
+            drain: DRAIN,
+            ..door::Limits::default()
+        };
+        let door = Door::new(relay.clone(), limits);
+        if let Some(at) = &http.tls {
+            door.set_tls(certificates(at)?);
+            let listener = door::listen(at.listen, false)?;
+            self.tasks.spawn(door.clone().serve_tls(listener, self.stop.clone()));
+        }
+        self.tasks.spawn(door.clone().serve(listener, self.stop.clone()));
         self.relay = Some(relay);
+        self.door = Some(door);
         self.upstream = Some(upstream);
         Ok(())
     }
@@ -353,6 +371,12 @@ impl Site {
         }
         refuse_unchangeable(&old, &new, me)?;
         let map = lead::led(&self.catalog, me, &new)?;
+        let http = new.sites.get(me).and_then(|row| row.http.as_ref());
+        // They may have been renewed; all that can be wrong with them is found before anything changes.
+        let tls = http.and_then(|http| http.tls.as_ref()).map(certificates).transpose()?;
+        if let (Some(door), Some(tls)) = (&self.door, tls) {
+            door.set_tls(tls);
+        }
         self.text.store(Arc::new(new));
         self.take_up(map)?;
         let what = format!("serial {} replaces {}", self.text.load().serial, old.serial);
@@ -404,6 +428,7 @@ impl Site {
                 HttpServer::Embedded | HttpServer::Url(_) => upstream.clone(),
             };
             relay.reload(self.http_site(&new, http, upstream)?);
+            relay.show_via(http.via);
         }
         self.map.store(Arc::new(new));
         self.publish();
@@ -454,7 +479,11 @@ fn refuse_unchangeable(old: &Map, new: &Map, me: &SiteId) -> Result<(), ServeErr
     if was.link_addr() != is.link_addr() {
         return restart(format!("site.{me}.link"));
     }
-    let door = |http: &HttpDoor| (http.listen, http.server.clone(), http.server_timeout);
+    let door = |http: &HttpDoor| {
+        let tls = http.tls.as_ref().map(|tls| tls.listen);
+        let clients = (http.client_connections, http.client_rate);
+        (http.listen, http.server.clone(), http.server_timeout, tls, clients)
+    };
     if was.http.as_ref().map(door) != is.http.as_ref().map(door) {
         return restart(format!("site.{me}.http"));
     }
@@ -508,6 +537,11 @@ fn open_catalog(state: &Path) -> Result<Arc<Catalog>, ServeError> {
         |source| ServeError::State { what: "make the state directory", path: state.into(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(failed)?;
     Ok(Catalog::open(&state.join("catalog"), &catalog::Options::default())?)
+}
+
+fn certificates(of: &HttpTls) -> Result<Arc<rustls::ServerConfig>, door::tls::TlsError> {
+    let pair = |files: &map::CertificateFiles| (files.certificate.clone(), files.key.clone());
+    door::tls::config(&of.certificates.iter().map(pair).collect::<Vec<_>>())
 }
 
 fn boot_id() -> String {

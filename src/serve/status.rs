@@ -36,7 +36,9 @@ pub(super) fn status(site: &Site) -> Status {
                 },
                 up: health.up,
                 last_error: health.last_error.map(|(_, what)| what),
+                tls: http.tls.as_ref().map(|tls| tls.listen),
                 connections: site.relay.as_ref().map_or(0, |relay| relay.connections()),
+                turned_away: site.door.as_ref().map(|door| door.tally().counts()).unwrap_or_default(),
             }
         });
     let running = site.shares();

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -213,6 +213,7 @@ impl Upstream {
     ) -> Result<Response<hyper::body::Incoming>, Failed> {
         conn.watched.await_server();
         if !empty {
+            frame(&mut request);
             request = Upload::watched(request, conn.watched.clone());
         }
         let mut failed = match conn.sender.try_send_request(request).await {
@@ -281,6 +282,14 @@ fn is_reset(error: &hyper::Error) -> bool {
     use std::io::ErrorKind;
     let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| matches!(io.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
+}
+
+/// hyper leaves out a body of unknown length where one is unusual.
+fn frame(request: &mut Request<Body>) {
+    let unusual = matches!(*request.method(), Method::GET | Method::HEAD);
+    if unusual && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// The same request again, of one without a body.

@@ -98,6 +98,25 @@ link_listen = "hq.example.com:7400""#, &[
         r#"7:70: `server_timeout` is "60 sekunden", which is no duration; write a number and its unit, from "1s" to "1h", such as "60s""#,
         r#"7:92: `host` holds "a b", which is no host; write a name or address, such as "files.example.com""#,
     ]),
+    (r#""0.0.0.0:8080""#, r#""[::]:8080", via = "on", client_rate = 0, client_connections = "many""#, &[
+        "7:59: `via` is a string, not a boolean; write true or false",
+        "7:79: `client_rate` is 0, out of range; write a number from 1 to 9223372036854775807",
+        "7:103: `client_connections` is a string, not an integer; write a number such as 1000, without quotes",
+    ]),
+    (r#""0.0.0.0:8080""#, r#""[::]:8080", tls = { listen = "0.0.0.0:8080", certificates = [] }"#, &[
+        "7:70: `tls` listens on 0.0.0.0:8080 at lyon, where `http` listens on [::]:8080 already; give each listener an address or port of its own",
+        r#"7:101: `certificates` is empty; write [{ certificate = "/etc/nearshare/files.pem", key = "/etc/nearshare/files.key" }]"#,
+    ]),
+    (r#""0.0.0.0:8080""#, r#""[::]:8080", tls = { certs = 1 }"#, &[
+        r#"7:53: `tls` of `http` of [site.lyon] has no `certificates`; add certificates = [{ certificate = "/etc/nearshare/files.pem", key = "/etc/nearshare/files.key" }]"#,
+        r#"7:53: `tls` of `http` of [site.lyon] has no `listen`; add listen = "0.0.0.0:443""#,
+        "7:61: unknown key `certs` in `tls` of `http` of [site.lyon]; the known keys are certificates, listen",
+    ]),
+    (r#""0.0.0.0:8080""#, r#""[::]:8080", tls = { listen = "[::]:443", certificates = [{ certificate = "x.pem" }, 1] }"#, &[
+        r#"7:98: `certificates` of `tls` of `http` of [site.lyon] has no `key`; add key = "/etc/nearshare/files.key""#,
+        r#"7:114: `certificate` is "x.pem", a relative path; write it from the root, such as "/x.pem""#,
+        r#"7:125: `certificates` is an integer, not a table; write { certificate = "/etc/nearshare/files.pem", key = "/etc/nearshare/files.key" }"#,
+    ]),
     (r#""0.0.0.0:8080""#, r#""[::]:8080", server_timeout = "0s""#, &[
         r#"7:70: `server_timeout` is "0s", out of range; write a number and its unit, from "1s" to "1h", such as "60s""#,
     ]),

@@ -53,6 +53,10 @@ fn the_example_is_clean_and_means_what_it_says() {
             listen: "10.1.0.10:80".parse().expect("an address"),
             host: Some("files.hq.example.com".to_owned()),
             server_timeout: Duration::from_secs(60),
+            via: false,
+            client_connections: 4096,
+            client_rate: None,
+            tls: None,
         })
     );
     assert_eq!(map.sites[&hq].link.to_string(), "hq.example.com:7400");
@@ -61,6 +65,11 @@ fn the_example_is_clean_and_means_what_it_says() {
     assert_eq!(map.sites[&osaka].zone.as_deref(), Some("apac"));
     let timeout = map.sites[&osaka].http.as_ref().map(|door| door.server_timeout);
     assert_eq!(timeout, Some(Duration::from_secs(120)));
+    let door = map.sites[&osaka].http.as_ref().expect("Osaka has a door");
+    assert_eq!((door.via, door.client_connections, door.client_rate), (true, 1000, Some(500)));
+    let tls = door.tls.as_ref().expect("Osaka speaks TLS");
+    assert_eq!((tls.listen.to_string().as_str(), tls.certificates.len()), ("10.3.0.10:443", 2));
+    assert_eq!(tls.certificates[1].key, Path::new("/etc/nearshare/files.key"));
     let own = Cluster { state: "/data/nearshare".into(), ..Cluster::default() };
     assert_eq!(map.sites[&osaka].cluster, own);
 

@@ -105,16 +105,17 @@ pub fn drop_conditions(headers: &mut HeaderMap) {
 }
 
 /// Removes the fields that belong to one connection only, those that Connection nominates among them
-/// (RFC 9110 section 7.6.1). Framing is made anew on the next one.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// (RFC 9110 section 7.6.1). Framing is made anew on the next one. Says whether who sent it takes trailers.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {
     const ALWAYS: [HeaderName; 6] = [
+        HeaderName::from_static("http2-settings"),
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
         header::TE,
-        header::TRAILER,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
     ];
+    let trailers = headers.contains_key(header::TE) && takes_trailers(headers);
     if headers.contains_key(header::CONNECTION) {
         for name in nominated(headers) {
             headers.remove(name);
@@ -124,6 +125,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in ALWAYS {
         headers.remove(name);
     }
+    trailers
+}
+
+/// RFC 9110 section 10.1.4.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(header::TE).into_iter();
+    let mut codings = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
@@ -134,14 +143,18 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// What Connection may not take away: without these the message would mean something else.
-const END_TO_END: [&str; 16] = [
+const END_TO_END: [&str; 26] = [
     "authorization",
+    "cache-control",
     "content-encoding",
     "content-length",
     "content-range",
     "content-type",
+    "cookie",
     "depth",
     "destination",
+    "etag",
+    "expect",
     "host",
     "if",
     "if-match",
@@ -149,6 +162,12 @@ const END_TO_END: [&str; 16] = [
     "if-none-match",
     "if-range",
     "if-unmodified-since",
+    "last-modified",
+    "lock-token",
     "overwrite",
     "range",
+    "set-cookie",
+    "timeout",
+    "trailer",
+    "www-authenticate",
 ];

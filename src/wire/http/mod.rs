@@ -5,12 +5,14 @@
 //! the decision where a request goes.
 
 mod fields;
+pub mod framing;
 pub mod judge;
 mod method;
 pub mod multistatus;
 mod path;
 mod prefix;
 mod shares;
+mod target;
 
 use ::http::request::Parts;
 use ::http::uri::Authority;
@@ -21,6 +23,7 @@ pub use self::method::{Row, Touches, row};
 pub use self::path::{PathError, UrlPath, encode, encode_into};
 pub use self::prefix::Move;
 pub use self::shares::{Located, ShareUrl, SiteShares};
+pub use self::target::{Secure, normalise};
 
 use crate::effect::{Change, Depth, Effect, Reach, Read, Target};
 use crate::id::{RelPath, ShareId};
@@ -60,6 +63,12 @@ pub enum Refusal {
     TwoLengths,
     #[error("the Host field is neither a host nor a host and a port")]
     Host,
+    #[error("the request target must be a path, or an absolute URL of this site")]
+    Target,
+    #[error("an https URL was asked for over a connection without TLS")]
+    Misdirected,
+    #[error("of what may be expected only 100-continue is known")]
+    Expectation,
     #[error("the field {0} may stand only once")]
     Twice(&'static str),
     #[error("the request names no {0}, which {1} needs")]
@@ -76,8 +85,11 @@ impl Refusal {
             | Self::Overwrite
             | Self::TwoLengths
             | Self::Host
+            | Self::Target
             | Self::Twice(_)
             | Self::Missing(..) => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::AcrossTheEdge(_) => StatusCode::BAD_GATEWAY,
             Self::IntoItself(_)
             | Self::AboveShare(_)
@@ -332,11 +344,37 @@ fn refuse_ambiguous(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Refusal::TwoLengths);
     }
+    if headers.get(header::EXPECT).is_some_and(|field| !is_continue(field.as_bytes())) {
+        return Err(Refusal::Expectation);
+    }
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
     let twice = |name: &&&str| headers.get_all(**name).iter().nth(1).is_some();
-    match ["host", "depth", "destination", "overwrite"].iter().find(twice) {
+    match ONCE.iter().find(twice) {
         Some(name) => Err(Refusal::Twice(name)),
         None => Ok(()),
     }
+}
+
+/// What a request says once or not at all, and servers differ about when it comes twice.
+const ONCE: [&str; 12] = [
+    "authorization",
+    "content-range",
+    "depth",
+    "destination",
+    "expect",
+    "host",
+    "if",
+    "if-modified-since",
+    "if-range",
+    "if-unmodified-since",
+    "overwrite",
+    "range",
+];
+
+fn is_continue(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"100-continue")
 }
 
 #[cfg(test)]

@@ -366,6 +366,76 @@ proptest! {
     }
 
     #[test]
+    fn a_stream_is_read_alike_however_it_is_cut(
+        pieces in proptest::collection::vec(
+            "GET|PUT|/a|HTTP/1\\.[012]| |\r\n|\r|\n|host: h|content-length: [0-9]{1,2}|\
+             transfer-encoding: (chunked|gzip)|[0-9a-f]{1,2}(;x)?|x: y|:|abc|\
+             (GET|PUT) /a HTTP/1\\.1\r\nhost: h\r\n|\r\n\r\n|[a-z]{300}|\\PC",
+            0..16,
+        ),
+        cut in 1usize..40,
+    ) {
+        let stream = pieces.concat();
+        judge::stream(stream.as_bytes(), cut).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn good_streams_pass_whole_and_are_counted(
+        bodies in proptest::collection::vec(("[a-z\r\n]{0,40}", any::<bool>()), 1..6),
+        cut in 1usize..80,
+    ) {
+        let mut stream = String::new();
+        for (body, chunked) in &bodies {
+            stream += "PUT /a HTTP/1.1\r\nhost: h\r\n";
+            stream += &match (chunked, body.is_empty()) {
+                (false, _) => format!("content-length: {}\r\n\r\n{body}", body.len()),
+                (true, true) => "transfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+                (true, false) => {
+                    let size = body.len();
+                    format!("transfer-encoding: chunked\r\n\r\n{size:x}\r\n{body}\r\n0\r\nx: y\r\n\r\n")
+                }
+            };
+        }
+        let mut framing = framing::Framing::new(framing::HeadLimits { fields: 8, bytes: 256 });
+        let (mut passed, mut heads, mut seen) = (0, 0, 0);
+        while seen < stream.len() {
+            seen = (seen + cut).min(stream.len());
+            let (more, fault) = framing.pass(&stream.as_bytes()[passed..seen], &mut heads);
+            prop_assert_eq!(fault, None);
+            passed += more;
+        }
+        prop_assert_eq!((passed, heads), (stream.len(), bodies.len() as u64));
+        prop_assert!(!framing.in_body());
+    }
+
+    #[test]
+    fn fields_that_are_not_ours_are_kept_in_their_order(
+        fields in proptest::collection::vec(
+            (
+                "[a-d]|x-[a-c]|te|connection|upgrade|cookie|if-match|trailer|keep-alive",
+                "([a-d]|x-[a-c]|close|cookie|trailers|if-match|, |\"){0,5}",
+            ),
+            0..12,
+        ),
+    ) {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        judge::fields(&fields).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn a_multistatus_is_read_alike_however_it_is_cut(
+        pieces in proptest::collection::vec(
+            "<D:multistatus xmlns:D=\"DAV:\">|<D:response>|<D:href>/eng/f</D:href>|<D:href>http://h/eng/\\.nearshare/</D:href>|\
+             </D:response>|</D:multistatus>|<D:getetag>\"x\"</D:getetag>|&amp;|<!--|-->|<|>|<!\\[CDATA\\[|\\]\\]>|x",
+            0..16,
+        ),
+        cut in 1usize..40,
+    ) {
+        let moved = Move::new(&[crate::id::Name::new(b"eng").unwrap()], "/e");
+        judge::multistatus(pieces.concat().as_bytes(), cut, Some(&moved)).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
     fn any_names_survive_the_way_through_a_url(
         names in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..20), 0..5),
         slash: bool,
