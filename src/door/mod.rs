@@ -12,11 +12,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
@@ -382,15 +383,25 @@ where
         .max_local_error_reset_streams(RESETS)
         .max_header_list_size(list)
         .max_send_buf_size(limits.buffer);
+    let watched = service.watched.clone();
     let serving = http.serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving);
-    tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let mut asked = 0;
+    loop {
+        tokio::select! {
+            ended = serving.as_mut() => return ended,
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(limits.idle) => {
+                let before = std::mem::replace(&mut asked, watched.calls.load(Ordering::Relaxed));
+                if before == asked {
+                    break;
+                }
+            }
         }
     }
+    // What runs ends as it should; for what is new the client comes again.
+    serving.as_mut().graceful_shutdown();
+    serving.await
 }
 
 /// The kernel gives up on a client a little later than we do.
@@ -411,19 +422,16 @@ struct ForClient {
     own: Place,
     /// Over TLS.
     secure: bool,
-    /// Requests so far.
-    calls: AtomicU64,
 }
 
 impl ForClient {
     fn new(door: &Arc<Door>, watched: &Arc<Watched>, own: Place, secure: bool) -> Self {
-        let (door, watched, calls) = (door.clone(), watched.clone(), AtomicU64::new(0));
-        Self { door, watched, own, secure, calls }
+        Self { door: door.clone(), watched: watched.clone(), own, secure }
     }
 
     /// What must not even be looked at.
     fn turned_away(&self, request: &Request<Incoming>) -> Option<Response<Body>> {
-        let before = self.calls.fetch_add(1, Ordering::Relaxed);
+        let before = self.watched.calls.fetch_add(1, Ordering::Relaxed);
         if let Some(fault) = self.watched.fault(before) {
             let mut answer = said(fault.status(), &fault.to_string());
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -466,7 +474,16 @@ impl Service<Request<Incoming>> for ForClient {
         }
         let relay = self.door.relay.clone();
         let client = self.watched.client;
-        Box::pin(async move { Ok(relay.serve(client, request.map(Body::from)).await) })
+        let old = request.version() == Version::HTTP_10;
+        Box::pin(async move {
+            let mut answer = relay.serve(client, request.map(Body::from)).await;
+            if old && answer.body().size_hint().exact().is_none() {
+                // Its end is that of the connection, whatever was asked for. hyper keeps no connection after
+                // an answer of this version.
+                *answer.version_mut() = Version::HTTP_10;
+            }
+            Ok(answer)
+        })
     }
 }
 

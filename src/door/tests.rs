@@ -1,3 +1,4 @@
+mod passing;
 mod slow;
 mod smuggling;
 mod two;
@@ -61,6 +62,7 @@ async fn origin(go: CancellationToken, came: CancellationToken) -> u16 {
 struct Door {
     address: SocketAddr,
     door: Arc<super::Door>,
+    relay: Arc<HttpRelay>,
     stop: CancellationToken,
     go: CancellationToken,
     came: CancellationToken,
@@ -89,10 +91,10 @@ async fn door_to(port: u16, limits: Limits) -> Door {
     let listener = listen(([127, 0, 0, 1], 0).into(), false).unwrap();
     let address = listener.local_addr().unwrap();
     let relay = Arc::new(HttpRelay::new(site));
-    let door = super::Door::new(relay, limits);
+    let door = super::Door::new(relay.clone(), limits);
     let serving = tokio::spawn(door.clone().serve(listener, stop.clone()));
     let (go, came) = (CancellationToken::new(), CancellationToken::new());
-    Door { address, door, stop, go, came, serving }
+    Door { address, door, relay, stop, go, came, serving }
 }
 
 /// Sends `bytes` on a new connection and reads until it is closed.

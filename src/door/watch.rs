@@ -35,6 +35,8 @@ pub(super) struct Watched {
     /// Since which tick, from 1 on, the client takes nothing; 0 if it does.
     write: AtomicU32,
     fault: OnceLock<(u64, Fault)>,
+    /// Requests so far.
+    pub(super) calls: AtomicU64,
     /// Ends the connection.
     pub(super) over: CancellationToken,
 }
@@ -109,6 +111,7 @@ impl Watch {
             read: AtomicU64::new(0),
             write: AtomicU32::new(0),
             fault: OnceLock::new(),
+            calls: AtomicU64::new(0),
             over: CancellationToken::new(),
         });
         self.all().push(Arc::downgrade(&watched));

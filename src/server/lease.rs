@@ -89,7 +89,8 @@ impl http_body::Body for Upload {
             Poll::Pending => self.watched.still_client(),
             Poll::Ready(_) => self.watched.await_server(),
         }
-        let last = matches!(polled, Poll::Ready(None)) || self.body.is_end_stream();
+        let trailers = matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_trailers());
+        let last = trailers || matches!(polled, Poll::Ready(None)) || self.body.is_end_stream();
         if last && !matches!(polled, Poll::Ready(Some(Err(_)))) {
             self.watched.uploaded();
         }
@@ -140,9 +141,10 @@ impl http_body::Body for Answer {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match (&polled, &self.lease) {
             (Poll::Pending, Some((conn, _))) => conn.watched.still_server(),
-            (Poll::Ready(Some(Ok(_))), Some((conn, _))) => {
+            (Poll::Ready(Some(Ok(frame))), Some((conn, _))) => {
                 conn.watched.await_client();
-                if self.body.is_end_stream() {
+                // Nothing follows trailers, and nobody asks whether something does.
+                if frame.is_trailers() || self.body.is_end_stream() {
                     self.end();
                 }
             }

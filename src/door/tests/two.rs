@@ -79,6 +79,24 @@ async fn its_limits_hold_for_it_as_well() {
     assert!(answer.is_err() || answer.unwrap().status() == 431);
 }
 
+#[tokio::test]
+async fn nobody_keeps_a_connection_for_nothing() {
+    let door = door(Limits { idle: Duration::from_millis(100), ..Limits::default() }).await;
+    let sender = plain(&door).await;
+    let slow = tokio::spawn(sender.clone().send_request(request("GET", "http://files/slow", "")));
+    door.came.cancelled().await;
+    let closed = async {
+        while sender.clone().send_request(request("GET", "http://files/a", "")).await.is_ok() {
+            // Longer than the door waits, twice.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the connection stays open");
+    // What was asked before is answered.
+    door.go.cancel();
+    assert_eq!(text(slow.await.unwrap().unwrap()).await, (200, "/slow 0".to_owned()));
+}
+
 /// A client that resets every request it makes gets thrown out.
 #[tokio::test]
 async fn a_storm_of_resets_ends_the_connection() {
@@ -99,7 +117,8 @@ async fn a_storm_of_resets_ends_the_connection() {
     let ended: Result<(), h2::Error> =
         tokio::time::timeout(Duration::from_secs(30), storm).await.unwrap();
     let why = connection.await.unwrap().err().or(ended.err()).unwrap();
-    assert_eq!(why.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{why}");
+    // Of a connection that is closed in the middle of a storm the reason may not arrive.
+    assert!(why.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) || why.is_io(), "{why}");
 }
 
 /// Takes any certificate, and notes it.
