@@ -179,13 +179,26 @@ impl Framing {
         }
         // At once, for one of a client that waits for an answer may never be followed by an empty line.
         let old = request_line(ended(&bytes[..first])?)?;
+        let fields = &bytes[first + 1..];
+        // Mostly all of it is here, and good.
+        if self.searched == 0
+            && let Ok(Some((at, length))) = judge(fields, old, self.limits.fields)
+            && first + 1 + length <= most
+        {
+            self.at = at;
+            *heads += 1;
+            return Ok(first + 1 + length);
+        }
         let end = match self.head_end(bytes, first) {
             Some(end) if end <= most => end,
             None if bytes.len() <= most => return Ok(0),
             _ => return Err(Fault::LongHead),
         };
         self.searched = 0;
-        self.at = judge(&bytes[first + 1..end], old, self.limits.fields)?;
+        match judge(&bytes[first + 1..end], old, self.limits.fields)? {
+            Some((at, length)) if first + 1 + length == end => self.at = at,
+            _ => return Err(Fault::LineEnd),
+        }
         *heads += 1;
         Ok(end)
     }
@@ -208,14 +221,15 @@ impl Framing {
     }
 }
 
-/// What the fields of a whole head say of what follows it. `old`: it is one of HTTP/1.0.
-fn judge(fields: &[u8], old: bool, most: usize) -> Result<At, Fault> {
+/// What the fields of a head say of what follows it, and their length up to the end of the empty line;
+/// none if that is not here. `old`: it is one of HTTP/1.0.
+fn judge(fields: &[u8], old: bool, most: usize) -> Result<Option<(At, usize)>, Fault> {
     let (mut length, mut coded, mut hosts) = (None, false, 0);
-    let mut rest = fields;
+    let mut at = 0;
     for number in 0.. {
-        let at = memchr::memchr(b'\n', rest).ok_or(Fault::LineEnd)?;
-        let line = ended(&rest[..at])?;
-        rest = &rest[at + 1..];
+        let Some(end) = memchr::memchr(b'\n', &fields[at..]) else { return Ok(None) };
+        let line = ended(&fields[at..at + end])?;
+        at += end + 1;
         if line.is_empty() {
             break;
         }
@@ -246,26 +260,25 @@ fn judge(fields: &[u8], old: bool, most: usize) -> Result<At, Fault> {
     if hosts > 1 {
         return Err(Fault::TwoHosts);
     }
-    match (length, coded) {
-        (Some(_), true) => Err(Fault::TwoLengths),
-        (None, true) => Ok(At::ChunkSize),
-        (Some(length @ 1..), false) => Ok(At::Rest(length)),
-        (Some(0) | None, false) => Ok(At::Head(0)),
-    }
+    let next = match (length, coded) {
+        (Some(_), true) => return Err(Fault::TwoLengths),
+        (None, true) => At::ChunkSize,
+        (Some(length @ 1..), false) => At::Rest(length),
+        (Some(0) | None, false) => At::Head(0),
+    };
+    Ok(Some((next, at)))
 }
 
 /// Whether it is one of HTTP/1.0.
 fn request_line(line: &[u8]) -> Result<bool, Fault> {
-    let mut parts = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(Fault::RequestLine);
-    };
+    let first = memchr::memchr(b' ', line).ok_or(Fault::RequestLine)?;
+    let last = memchr::memrchr(b' ', line).filter(|last| *last > first + 1).ok_or(Fault::RequestLine)?;
+    let (method, target, version) = (&line[..first], &line[first + 1..last], &line[last + 1..]);
     // A fragment never leaves its client, and is dropped where one comes: the server would see less than
     // was looked at elsewhere.
     let odd = |byte: &u8| *byte <= b' ' || *byte == 0x7f || *byte == b'#';
-    if !is_token(method) || target.is_empty() || target.iter().any(odd) {
+    // Over all of them, which takes less time than to look for the first.
+    if !is_token(method) || target.iter().fold(false, |found, byte| found | odd(byte)) {
         return Err(Fault::RequestLine);
     }
     match version {
@@ -279,10 +292,11 @@ fn request_line(line: &[u8]) -> Result<bool, Fault> {
     }
 }
 
-/// A line up to its LF, without the CR that must stand before that and nowhere else.
+/// A line up to its LF, without the CR that must stand before that. One that stands anywhere else is no part
+/// of anything, and found where that is looked at.
 fn ended(line: &[u8]) -> Result<&[u8], Fault> {
     match line {
-        [line @ .., b'\r'] if memchr::memchr(b'\r', line).is_none() => Ok(line),
+        [line @ .., b'\r'] => Ok(line),
         _ => Err(Fault::LineEnd),
     }
 }
@@ -299,12 +313,11 @@ fn line(bytes: &[u8], most: usize, fault: Fault) -> Result<Option<&[u8]>, Fault>
 
 /// The name and the value of a field line (RFC 9112 section 5), the value without blanks around it.
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    let colon = line.iter().position(|byte| !TOKEN[usize::from(*byte)]).filter(|at| *at > 0)?;
+    let (name, [b':', value @ ..]) = line.split_at(colon) else { return None };
     // Control characters but the tab; bytes above ASCII are the server's to understand.
     let odd = |byte: &u8| *byte < b' ' && *byte != b'\t' || *byte == 0x7f;
-    // Over all of them, which takes less time than to look for the first.
-    if !is_token(name) || value.iter().fold(false, |found, byte| found | odd(byte)) {
+    if value.iter().fold(false, |found, byte| found | odd(byte)) {
         return None;
     }
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
