@@ -36,6 +36,22 @@ fn reads_with_ranges_and_without_bodies() {
     assert_eq!((moved.status, moved.field("location")), (301, Some("/eng/dir/")));
 }
 
+/// Many streams on a few connections of HTTP/2, by a client of another make, and the same over HTTP/1.1. No more
+/// at once than this nginx has connections for.
+#[test]
+fn h2load_gets_every_answer() {
+    let house = House::new();
+    fs::write(house.share("f"), vec![b'x'; 4096]).unwrap();
+    let url = format!("http://{}/eng/f", house.address());
+    for more in [&["-m", "16"][..], &["--h1"]] {
+        let load = ["-n", "2000", "-c", "8"];
+        let ran = Command::new("h2load").args(load).args(more).arg(&url).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(said.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{said}");
+        assert!(said.contains("status codes: 2000 2xx"), "{said}");
+    }
+}
+
 #[test]
 fn every_change_reaches_the_disk_after_it_was_marked() {
     let house = House::new();
