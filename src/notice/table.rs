@@ -230,15 +230,20 @@ impl Table {
         let most = most.min(self.queue.len());
         let mut jobs: Vec<Job> = self.queue.drain(..most).collect();
         if plant::is(Bug::OutOfOrder) {
-            jobs.retain(|job| self.serial % 2 == 1 || !self.put_off(job, now));
+            jobs.retain(|job| !self.put_off(job, now));
         }
         jobs
     }
 
-    /// Does later what is to be looked at; `true`: that is such a job.
+    /// Every other change is looked at a second later. `true`: this is of one.
     fn put_off(&mut self, job: &Job, now: BootTime) -> bool {
         let Job::Look(hint) = job else { return false };
-        self.again(hint.clone(), BootTime(now.0 + SETTLE * 4));
+        let Some(mark) = self.marks.get_mut(&hint.touch) else { return false };
+        if mark.generation.0 % 2 == 1 || mark.looks > 0 {
+            return false;
+        }
+        mark.looks += 1;
+        self.again(hint.clone(), BootTime(now.0 + Duration::from_secs(1)));
         true
     }
 
