@@ -385,6 +385,11 @@ impl<'a, T: Tree> Pass<'a, T> {
             let gone = self.detach(dir, &name, child)?;
             if gone || (lost && self.vacated.contains_key(&child)) {
                 stack.push(self.ending(child)?);
+            } else if let Some(entries) = self.vacated.get_mut(&child) {
+                // It lives on and has not turned up: its name goes before the directory does.
+                let entry = (dir, name);
+                entries.retain(|known| *known != entry);
+                self.draft.unlinked(entry, child);
             }
         }
         Ok(())

@@ -296,3 +296,25 @@ async fn our_own_directory_is_never_journalled() {
     site.quiet().await;
     site.agrees();
 }
+
+/// What was in a directory that is gone may live on where nobody looks.
+#[tokio::test]
+async fn a_directory_ends_after_the_names_in_it() {
+    let site = Site::with(|root| {
+        fs::create_dir_all(root.join("d/sub")).unwrap();
+        fs::write(root.join("d/f"), "1").unwrap();
+        fs::write(root.join("d/sub/g"), "2").unwrap();
+    })
+    .await;
+    fs::create_dir_all(site.outside("")).unwrap();
+    site.relay(&["d"], |site| {
+        fs::rename(site.at("d/f"), site.outside("f")).unwrap();
+        fs::rename(site.at("d/sub/g"), site.outside("g")).unwrap();
+        fs::remove_dir_all(site.at("d")).unwrap();
+    })
+    .await;
+    site.flush().await;
+    assert_eq!(site.id("d"), None);
+    site.rescan().await;
+    site.agrees();
+}
