@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, FutureExt};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::body::Body;
 use crate::id::{ShareId, SiteId};
@@ -79,6 +79,10 @@ fn differs(share: &ShareId) -> String {
 fn refuse(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::text(text));
     *response.status_mut() = status;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        // It reaches the client if the request was one.
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }
 
