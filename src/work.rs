@@ -1,6 +1,6 @@
 //! Who does the work: tasks, threads of their own, calls that block. The rooms ask for them here and
 //! nowhere else, so that a simulation can do all of it on one thread, in an order that it chooses, and
-//! so that the same seed gives the same run (see [`single`]). Otherwise each of these is the runtime's
+//! so that the same seed gives the same run (see `work/single.rs`). Otherwise each of these is the runtime's
 //! or the standard library's.
 //!
 //! Not here: time (`clock`, and tokio's timers, which a runtime can pause).
