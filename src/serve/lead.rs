@@ -17,11 +17,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
+use futures_util::future::{BoxFuture, FutureExt};
+use http::{Method, Request, Response, StatusCode};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use super::history::{EPOCH_MAX, comes_after, follow_on, succeed};
+use super::inbound::Leader;
 use super::{ServeError, blocking};
 use crate::body::{Body, collect};
 use crate::catalog::{Catalog, Head, Lead, Shelf};
@@ -111,6 +113,23 @@ impl<H: Host> std::ops::Deref for Leading<H> {
     }
 }
 
+/// What other sites ask of whoever leads, or is to lead.
+impl<H: Host> Leader for H {
+    fn knows(&self, what: &str) -> bool {
+        ["lead", "who", "step-down", "step-on", "hand-over", "report", "records", "content"]
+            .contains(&what)
+    }
+    fn inbound(
+        self: Arc<Self>,
+        from: SiteId,
+        share: ShareId,
+        what: String,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Response<Body>> {
+        async move { Leading(self).answer(&from, &share, &what, request).await }.boxed()
+    }
+}
+
 /// The map, with each primary where this site's catalog knows it to be.
 pub(crate) fn led(catalog: &Arc<Catalog>, me: &SiteId, text: &Map) -> Result<Map, ServeError> {
     let mut map = text.clone();
@@ -188,14 +207,14 @@ async fn ask<M: prost::Message + Default>(
     M::decode(body).map_err(|error| format!("{site}: {error}"))
 }
 
-fn refuse(status: StatusCode, why: impl Into<String>) -> http::Response<Body> {
-    let mut response = http::Response::new(Body::text(why));
+fn refuse(status: StatusCode, why: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(Body::text(why));
     *response.status_mut() = status;
     response
 }
 
-fn reply(message: &impl prost::Message) -> http::Response<Body> {
-    http::Response::new(Body::Full(message.encode_to_vec().into()))
+fn reply(message: &impl prost::Message) -> Response<Body> {
+    Response::new(Body::Full(message.encode_to_vec().into()))
 }
 
 impl<H: Host> Leading<H> {
@@ -485,13 +504,13 @@ impl<H: Host> Leading<H> {
     }
 
     /// What another site asks about the lead of a share, or of a copy.
-    pub async fn answer(
+    async fn answer(
         self,
         from: &SiteId,
         share: &ShareId,
         what: &str,
         request: Request<Body>,
-    ) -> http::Response<Body> {
+    ) -> Response<Body> {
         let part = self.map().shares.get(share).and_then(|row| row.at(from)).is_some();
         if !part {
             return refuse(StatusCode::FORBIDDEN, format!("{from} has no part in {share}"));
@@ -524,7 +543,7 @@ impl<H: Host> Leading<H> {
     }
 
     /// Another site says that it leads.
-    async fn told(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> http::Response<Body> {
+    async fn told(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> Response<Body> {
         let lead = said::Lead::decode(body).ok().and_then(|lead| from_wire(&lead));
         let Some(lead) = lead.filter(|lead| lead.site == *from) else {
             return refuse(StatusCode::BAD_REQUEST, "a site tells of its own lead only");
@@ -542,7 +561,7 @@ impl<H: Host> Leading<H> {
         self.who(share)
     }
 
-    fn who(&self, share: &ShareId) -> http::Response<Body> {
+    fn who(&self, share: &ShareId) -> Response<Body> {
         match self.shelf(share).map(|shelf| shelf.meta().lead) {
             Ok(Some(lead)) => reply(&to_wire(&lead)),
             _ => refuse(StatusCode::SERVICE_UNAVAILABLE, "the catalog cannot be read"),
@@ -556,7 +575,7 @@ impl<H: Host> Leading<H> {
     }
 
     /// The primary lets no change begin until it is asked to hand over, or the pause is over.
-    async fn step_down(&self, from: &SiteId, share: &ShareId) -> http::Response<Body> {
+    async fn step_down(&self, from: &SiteId, share: &ShareId) -> Response<Body> {
         let Some(notice) = self.home(share) else {
             return refuse(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -600,7 +619,7 @@ impl<H: Host> Leading<H> {
     }
 
     /// Whoever wanted the primary copy cannot have it now: changes begin again.
-    fn step_on(&self, share: &ShareId, body: &[u8]) -> http::Response<Body> {
+    fn step_on(&self, share: &ShareId, body: &[u8]) -> Response<Body> {
         let token = said::Stepping::decode(body).map_or(0, |message| message.token);
         let mut pauses = self.pauses();
         if pauses.get(share).is_some_and(|pause| pause.token == token) {
@@ -610,7 +629,7 @@ impl<H: Host> Leading<H> {
         self.who(share)
     }
 
-    async fn hand_over(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> http::Response<Body> {
+    async fn hand_over(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> Response<Body> {
         let Ok(message) = said::HandOver::decode(body) else {
             return refuse(StatusCode::BAD_REQUEST, "no message");
         };
@@ -688,9 +707,6 @@ impl<H: Host> Leading<H> {
 }
 
 /// Whether [`Leading::answer`] has an answer to this.
-pub(crate) fn knows(what: &str) -> bool {
-    ["lead", "who", "step-down", "step-on", "hand-over", "report", "records", "content"].contains(&what)
-}
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()

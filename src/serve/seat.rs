@@ -3,15 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, FutureExt};
-use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 
-use super::inbound::Leader;
-use super::lead::{self, End, Host, Leading, Moving};
+use super::lead::{self, End, Host, Moving};
 use super::share::Part;
 use super::{ServeError, Site, terms};
-use crate::body::Body;
 use crate::catalog::Shelf;
 use crate::clock::Clock;
 use crate::follow::Follow;
@@ -80,21 +76,5 @@ impl Host for Site {
     }
     fn stopping(&self) -> &CancellationToken {
         &self.stop
-    }
-}
-
-impl Leader for Site {
-    fn knows(&self, what: &str) -> bool {
-        lead::knows(what)
-    }
-
-    fn inbound(
-        self: Arc<Self>,
-        from: SiteId,
-        share: ShareId,
-        what: String,
-        request: Request<Body>,
-    ) -> BoxFuture<'static, Response<Body>> {
-        async move { Leading(self).answer(&from, &share, &what, request).await }.boxed()
     }
 }

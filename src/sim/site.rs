@@ -422,21 +422,6 @@ impl Host for Process {
     }
 }
 
-impl Leader for Process {
-    fn knows(&self, what: &str) -> bool {
-        lead::knows(what)
-    }
-    fn inbound(
-        self: Arc<Self>,
-        from: SiteId,
-        share: ShareId,
-        what: String,
-        request: Request<Body>,
-    ) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(async move { Leading(self).answer(&from, &share, &what, request).await })
-    }
-}
-
 /// Tells the history which reads promise nothing.
 struct Probe<N: Near> {
     near: N,
