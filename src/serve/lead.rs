@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Killed before (1): nothing has changed, changes begin again. Between (1) and (2): nobody is the primary,
-//! nothing can be changed, and nothing is lost: the command is given again. After (2): who was away hears of
-//! it when it is back.
+//! nothing can be changed, and nothing is lost: the old primary tells the new one of it until it has taken
+//! over. After (2): who was away hears of it when it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -271,8 +271,8 @@ impl<H: Host> Leading<H> {
                 "{lacks}; nothing has changed, try again when `nearshare status` shows no lag"
             ));
         }
-        if let Some(done) = self.finish(share, primary, follow).await? {
-            return Ok(done);
+        if let Some(newer) = self.newer(share, primary).await? {
+            return self.take_over(share, primary, follow, newer).await;
         }
         let pause: said::Stepping = ask(&*self.links(), primary, share, "step-down", &()).await?;
         let chain = Hash::try_from(&pause.chain[..]).map_err(|error| error.to_string())?;
@@ -307,31 +307,33 @@ impl<H: Host> Leading<H> {
         ))
     }
 
+    /// Who leads by what another site knows, if that comes after what is known here.
+    async fn newer(&self, share: &ShareId, site: &SiteId) -> Result<Option<Lead>, String> {
+        let theirs: said::Lead = ask(&*self.links(), site, share, "who", &()).await?;
+        let theirs = from_wire(&theirs).ok_or_else(|| format!("{site} tells of no primary"))?;
+        let known = lead_of(&self.shelf(share).map_err(text)?, site).map_err(text)?;
+        Ok(comes_after(&theirs, &known).then_some(theirs))
+    }
+
     /// Takes up what an earlier command began: the old primary has stepped down already.
-    async fn finish(
+    async fn take_over(
         &self,
         share: &ShareId,
         primary: &SiteId,
         follow: &Follow<H::Tree>,
-    ) -> Result<Option<String>, String> {
-        let theirs: said::Lead = ask(&*self.links(), primary, share, "who", &()).await?;
-        let theirs = from_wire(&theirs).ok_or_else(|| format!("{primary} tells of no primary"))?;
-        let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        if !comes_after(&theirs, &known) {
-            return Ok(None);
-        }
-        let me = self.me();
-        if theirs.site == *me {
-            let head = Head { at: theirs.base, chain: theirs.chain, ..follow.head() };
+        lead: Lead,
+    ) -> Result<String, String> {
+        if lead.site == *self.me() {
+            let head = Head { at: lead.base, chain: lead.chain, ..follow.head() };
             if let Some(lacks) = follow.level(Some(&head), LEVEL).await {
                 return Err(format!(
                     "{lacks}, which has stepped down: see why this copy lags, and try again"
                 ));
             }
         }
-        let site = theirs.site.clone();
-        self.assume(share, theirs, false).await.map_err(text)?;
-        Ok(Some(format!("{site} has the primary copy of {share}: {primary} had stepped down before")))
+        let site = lead.site.clone();
+        self.assume(share, lead, false).await.map_err(text)?;
+        Ok(format!("{site} has the primary copy of {share}: {primary} had stepped down before"))
     }
 
     async fn promote_forced(
@@ -347,7 +349,7 @@ impl<H: Host> Leading<H> {
                  other copies of {share} too; give the command at a site whose copy is whole"
             ));
         }
-        let reports = self.ask_others(share, primary).await;
+        let reports = self.ask_others(share, primary).await?;
         let newest = reports.iter().map(|(_, report)| report.epoch).max().unwrap_or(0);
         if let Some((site, report)) = furthest(&follow.head(), &reports) {
             tracing::warn!(%share, %site, record = report.seq, "taking what this copy lacks");
@@ -367,7 +369,8 @@ impl<H: Host> Leading<H> {
         let mut told = self.what_is_known(share, follow, &reports);
         let head = follow.head();
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        let raise = u32::from(!plant::is(Bug::ReuseEpoch));
+        // The next one may have been given to a site that has not taken it up: nobody could know here.
+        let raise = 2 * u32::from(!plant::is(Bug::ReuseEpoch));
         let epoch = Epoch(known.epoch.max(head.at.epoch).0.max(newest).saturating_add(raise));
         if epoch.0 > EPOCH_MAX {
             return Err(format!(
@@ -388,8 +391,13 @@ impl<H: Host> Leading<H> {
         ))
     }
 
-    /// What the other copies say of themselves, as far as they can be reached within a moment.
-    async fn ask_others(&self, share: &ShareId, primary: &SiteId) -> Vec<(SiteId, said::Report)> {
+    /// What the other copies say of themselves, as far as they can be reached within a moment. An error
+    /// if one of them knows of a later primary than this site: that one is followed.
+    async fn ask_others(
+        &self,
+        share: &ShareId,
+        primary: &SiteId,
+    ) -> Result<Vec<(SiteId, said::Report)>, String> {
         let map = self.map();
         let others: BTreeSet<SiteId> = map.shares[share]
             .sites()
@@ -400,17 +408,38 @@ impl<H: Host> Leading<H> {
             .collect();
         self.dial_too(others.clone());
         let asked = others.into_iter().map(|site| async move {
-            let report = tokio::time::timeout(DIAL, async {
+            let answered = tokio::time::timeout(DIAL, async {
                 loop {
-                    match ask::<said::Report>(&*self.links(), &site, share, "report", &()).await {
-                        Ok(report) => return report,
-                        Err(_) => tokio::time::sleep(TELL).await,
+                    match self.newer(share, &site).await {
+                        Ok(Some(newer)) => return Err(newer),
+                        Ok(None) => {
+                            let report = ask(&*self.links(), &site, share, "report", &()).await;
+                            if let Ok(report) = report {
+                                return Ok(report);
+                            }
+                        }
+                        Err(_) => {}
                     }
+                    tokio::time::sleep(TELL).await;
                 }
             });
-            report.await.ok().map(|report| (site, report))
+            answered.await.ok().map(|answer| (site, answer))
         });
-        futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+        let mut reports = Vec::new();
+        for (site, answer) in futures_util::future::join_all(asked).await.into_iter().flatten() {
+            match answer {
+                Ok(report) => reports.push((site, report)),
+                Err(newer) => {
+                    let leads = newer.site.clone();
+                    self.assume(share, newer, false).await.map_err(text)?;
+                    return Err(format!(
+                        "{site} knows that {leads} was promoted while this site was away, which follows it \
+                         from now on; if {leads} is lost as well, give the command again"
+                    ));
+                }
+            }
+        }
+        Ok(reports)
     }
 
     /// What is lost, or may be, when the primary's site does not take part (R34).
@@ -542,12 +571,20 @@ impl<H: Host> Leading<H> {
         }
     }
 
-    /// Another site says that it leads.
+    /// Another site says that it leads, or that it has stepped down for this one.
     async fn told(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> Response<Body> {
-        let lead = said::Lead::decode(body).ok().and_then(|lead| from_wire(&lead));
-        let Some(lead) = lead.filter(|lead| lead.site == *from) else {
-            return refuse(StatusCode::BAD_REQUEST, "a site tells of its own lead only");
+        let Some(lead) = said::Lead::decode(body).ok().and_then(|lead| from_wire(&lead)) else {
+            return refuse(StatusCode::BAD_REQUEST, "no message");
         };
+        if lead.site == *self.me() {
+            return self.handed(from, share, lead).await;
+        }
+        if lead.site != *from {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "a site tells of its own lead, or of its successor's",
+            );
+        }
         if !self.may_lead(share, from) {
             return refuse(
                 StatusCode::FORBIDDEN,
@@ -559,6 +596,34 @@ impl<H: Host> Leading<H> {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
         }
         self.who(share)
+    }
+
+    /// The primary until now has stepped down for this site, which was killed or cut off before it knew.
+    async fn handed(&self, from: &SiteId, share: &ShareId, lead: Lead) -> Response<Body> {
+        let known = self.shelf(share).ok().and_then(|shelf| shelf.meta().lead);
+        let newer = known.filter(|known| comes_after(&lead, known));
+        if newer.as_ref().is_some_and(|known| known.site != *from) {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                format!("{from} is not the primary, as far as is known"),
+            );
+        }
+        if newer.is_none() {
+            return self.who(share);
+        }
+        let Some(follow) = self.copy(share) else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "the copy is not running here");
+        };
+        match self.take_over(share, from, &follow, lead).await {
+            Ok(done) => {
+                tracing::warn!(%share, "{done}");
+                self.who(share)
+            }
+            Err(why) => {
+                tracing::warn!(%share, "{why}");
+                refuse(StatusCode::SERVICE_UNAVAILABLE, why)
+            }
+        }
     }
 
     fn who(&self, share: &ShareId) -> Response<Body> {
@@ -659,14 +724,17 @@ impl<H: Host> Leading<H> {
     }
 
     /// Tells every other site of the shares that this one leads in a later epoch than the first, until
-    /// each has heard of it; again when it comes back.
+    /// each has heard of it; again when it comes back. The new primary is told by all, so that one that was
+    /// killed before it knew takes over.
     pub async fn tell_others(self) {
         let mut told: BTreeMap<(ShareId, SiteId), u32> = BTreeMap::new();
         while !self.stopping().is_cancelled() {
             let map = self.map();
             let me = self.me();
-            for share in map.shares.values().filter(|it| it.primary() == me && it.epoch() > 1) {
-                for (site, _) in share.sites().filter(|(site, _)| *site != me) {
+            for share in map.shares.values().filter(|share| share.epoch() > 1) {
+                let hear =
+                    |site: &SiteId| site != me && (share.primary() == me || share.primary() == site);
+                for (site, _) in share.sites().filter(|(site, _)| hear(site)) {
                     let key = (share.name.clone(), site.clone());
                     if !self.links().peer(site).is_some_and(|peer| peer.up()) {
                         told.remove(&key);
@@ -687,7 +755,9 @@ impl<H: Host> Leading<H> {
 
     async fn tell(&self, share: &ShareId, site: &SiteId) -> bool {
         let lead = self.shelf(share).ok().and_then(|shelf| shelf.meta().lead);
-        let Some(lead) = lead.filter(|lead| lead.site == *self.me()) else { return false };
+        let Some(lead) = lead.filter(|lead| lead.site == *self.me() || lead.site == *site) else {
+            return false;
+        };
         match ask::<said::Lead>(&*self.links(), site, share, "lead", &to_wire(&lead)).await {
             Ok(theirs) => {
                 // Another was promoted meanwhile, and this site was not there.
@@ -705,8 +775,6 @@ impl<H: Host> Leading<H> {
         }
     }
 }
-
-/// Whether [`Leading::answer`] has an answer to this.
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()

@@ -192,21 +192,6 @@ impl Faults {
         }
     }
 
-    /// A move that was broken off halfway leaves nobody to lead: the command is given again there.
-    async fn see_through(&self) {
-        for _ in 0..TRIES {
-            let known = self.sites.iter().filter_map(|site| site.process());
-            let newest = known.map(|process| (process.epoch(), process.primary())).max();
-            let Some((_, leads)) = newest else { return };
-            let Some(site) = self.sites.iter().find(|site| site.id() == leads) else { return };
-            if site.process().is_some_and(|process| process.primary() == leads) {
-                return;
-            }
-            sleep(Duration::from_secs(3)).await;
-            self.promote(site, false).await;
-        }
-    }
-
     /// The primary is gone, for as long as it takes to do without it.
     async fn force(&self, site: &Rc<Site>) {
         let Some(old) = super::leader(&self.sites).filter(|old| old.name != site.name) else { return };
@@ -247,7 +232,6 @@ impl Faults {
             sleep(Duration::from_millis(100)).await;
         }
         self.net.heal();
-        self.see_through().await;
         note(|| "everything is well".to_owned());
     }
 }
