@@ -230,6 +230,12 @@ fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
         let ahead = HumanCount(copy.ahead as u64);
         more.push(format!("{ahead} writes of this site have not come back yet"));
     }
+    if copy.suspects > 0 {
+        more.push(format!(
+            "{} places in doubt, for lack of this site's server's answer while it led; `nearshare believe` ends that",
+            HumanCount(copy.suspects as u64)
+        ));
+    }
     if copy.kept > 0 {
         let kept = HumanCount(copy.kept);
         more.push(format!("{kept} changed behind nearshare, kept under .nearshare/kept/"));

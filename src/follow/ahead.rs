@@ -8,7 +8,7 @@ use crate::hash::{HashMap, HashSet};
 use crate::id::{Gen, Name, ObjectId};
 use crate::plant::{self, Bug};
 
-/// Numbers of notes that are holds: they are not of this site's requests, and in no catalog.
+/// Numbers of notes that are not of this site's requests, and in no catalog.
 const HOLDS: u64 = 1 << 63;
 /// Releases remembered while an answer or a grant is under way, which they may overtake.
 const RECENT_MAX: usize = 65_536;
@@ -33,8 +33,27 @@ pub(super) struct Ahead {
     next_hold: u64,
     /// Notes of which it is not known what they are below: until then they are below everything.
     adrift: HashSet<u64>,
+    /// Counts the beginnings and ends of moves of directories: what is below what is known only between.
+    moves: Moves,
     /// What was in force when the newest stream began, and the newest generation then.
     started: (Gen, HashSet<Touch>),
+}
+
+/// How the directories lay when a look at the catalog began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Moves(u64);
+
+impl Moves {
+    fn is_under_way(self) -> bool {
+        self.0 % 2 == 1
+    }
+}
+
+/// The directories above some touches, by the catalog, and when that was looked up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lies {
+    pub above: HashSet<ObjectId>,
+    pub seen: Moves,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -62,16 +81,17 @@ enum Awaits {
     Releases(HashMap<Touch, Gen>),
     /// Nobody told the outcome: a barrier ends it.
     Doubt,
-    /// The barrier is known, and being waited for.
+    /// It ends when whoever waits for that says so: a barrier that is known, say.
     Barrier,
 }
 
 impl Ahead {
-    pub fn note(&mut self, id: u64, touches: Vec<Touch>, above: HashSet<ObjectId>) {
+    /// [`Self::place`] has to follow.
+    pub fn note(&mut self, id: u64, touches: Vec<Touch>, lies: Lies) {
         let awaits = Awaits::Answer { missed: false };
         self.unanswered += 1;
         self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
-        self.extend(id, touches, above);
+        self.extend(id, touches, lies);
     }
 
     /// The primary changes these: held until they are released through these generations. From memory
@@ -94,9 +114,21 @@ impl Ahead {
             self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
             self.awaited.entry(touch.clone()).or_default().insert(id);
             self.held.insert(touch.clone(), id);
+            self.extend(id, vec![touch], Lies::default());
             self.adrift.insert(id);
-            self.extend(id, vec![touch], HashSet::default());
         }
+    }
+
+    /// This may be changed here by nobody's order: until [`Self::remove`], whose number this says.
+    /// [`Self::place`] has to follow.
+    pub fn suspect(&mut self, touch: Touch) -> u64 {
+        let id = HOLDS | self.next_hold;
+        self.next_hold += 1;
+        let awaits = Awaits::Barrier;
+        self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
+        self.extend(id, vec![touch], Lies::default());
+        self.adrift.insert(id);
+        id
     }
 
     /// A lease is asked for: from now on releases may overtake what is in force with it.
@@ -151,14 +183,33 @@ impl Ahead {
     }
 
     /// What a note is below.
-    pub fn place(&mut self, id: u64, above: HashSet<ObjectId>) {
+    pub fn place(&mut self, id: u64, lies: Lies) {
         if self.adrift.remove(&id) {
-            self.extend(id, Vec::new(), above);
+            self.extend(id, Vec::new(), lies);
         }
     }
 
-    /// Directories move: what is below them is no longer known.
-    pub fn set_adrift(&mut self) {
+    /// Directories are about to move: what is below them is not known until they have.
+    pub fn begin_moves(&mut self) {
+        if !self.moves.is_under_way() {
+            self.moves.0 += 1;
+            self.set_adrift();
+        }
+    }
+
+    /// They have, by the catalog. [`Self::place`] has to follow.
+    pub fn end_moves(&mut self) {
+        if self.moves.is_under_way() {
+            self.moves.0 += 1;
+            self.set_adrift();
+        }
+    }
+
+    pub fn moves(&self) -> Moves {
+        self.moves
+    }
+
+    fn set_adrift(&mut self) {
         for (id, note) in &mut self.notes {
             for dir in note.above.drain(..) {
                 decrement(&mut self.below, &dir);
@@ -168,8 +219,13 @@ impl Ahead {
     }
 
     /// What a note is about, so far as is known.
-    fn extend(&mut self, id: u64, touches: Vec<Touch>, above: HashSet<ObjectId>) {
+    fn extend(&mut self, id: u64, touches: Vec<Touch>, lies: Lies) {
         let Some(note) = self.notes.get_mut(&id) else { return };
+        let known = lies.seen == self.moves && !self.moves.is_under_way();
+        let above = if known { lies.above } else { HashSet::default() };
+        if !known {
+            self.adrift.insert(id);
+        }
         for touch in &touches {
             *self.touched.entry(touch.clone()).or_default() += 1;
             if let Touch::Entry(dir, _) = touch {
@@ -185,7 +241,8 @@ impl Ahead {
 
     /// The primary answered: these releases end the note. `true`: they have come already, it is dropped.
     /// What they are about is ahead as well, whatever the catalog here thought the request would touch.
-    pub fn answered(&mut self, id: u64, awaits: Vec<(Touch, Gen)>, above: HashSet<ObjectId>) -> bool {
+    /// [`Self::place`] has to follow.
+    pub fn answered(&mut self, id: u64, awaits: Vec<(Touch, Gen)>, lies: Lies) -> bool {
         let mut left: HashMap<Touch, Gen> = awaits.into_iter().collect();
         left.retain(|touch, generation| {
             self.recent.get(touch).is_none_or(|through| through < generation)
@@ -206,7 +263,7 @@ impl Ahead {
         for touch in left.keys() {
             self.awaited.entry(touch.clone()).or_default().insert(id);
         }
-        self.extend(id, left.keys().cloned().collect(), above);
+        self.extend(id, left.keys().cloned().collect(), lies);
         self.turn(id, Awaits::Releases(left));
         false
     }
@@ -284,11 +341,14 @@ impl Ahead {
         }
     }
 
-    /// As `forget_recent`, for releases of these touches.
-    pub fn doubt_all<'a>(&mut self, touches: impl Iterator<Item = &'a Touch>) {
+    /// As `forget_recent`, for releases of these touches. `true`: some are of holds, which only a fresh
+    /// lease can end now.
+    pub fn doubt_all<'a>(&mut self, touches: impl Iterator<Item = &'a Touch>) -> bool {
         let ids: BTreeSet<u64> =
             touches.filter_map(|touch| self.awaited.get(touch)).flatten().copied().collect();
-        ids.into_iter().for_each(|id| self.doubt(id));
+        let (own, holds): (Vec<u64>, Vec<u64>) = ids.into_iter().partition(|id| Self::is_own(*id));
+        own.into_iter().for_each(|id| self.doubt(id));
+        !holds.is_empty()
     }
 
     /// A stream begins: whatever is awaited and no longer in force at the primary was released (R10),
@@ -392,12 +452,15 @@ mod tests {
     }
     fn noted(id: u64, n: u8) -> Ahead {
         let mut ahead = Ahead::default();
-        ahead.note(id, vec![touch(n)], HashSet::from_iter([ObjectId::ROOT]));
+        ahead.note(id, vec![touch(n)], below([ObjectId::ROOT]));
         ahead
     }
 
-    fn none() -> HashSet<ObjectId> {
-        HashSet::default()
+    fn none() -> Lies {
+        Lies::default()
+    }
+    fn below<const N: usize>(above: [ObjectId; N]) -> Lies {
+        Lies { above: HashSet::from_iter(above), seen: Moves::default() }
     }
 
     #[test]
@@ -447,7 +510,7 @@ mod tests {
     fn a_new_stream_releases_what_is_not_in_force_but_no_doubt() {
         let mut ahead = noted(1, 7);
         ahead.answered(1, vec![(touch(7), Gen(5))], none());
-        ahead.note(2, vec![touch(8)], HashSet::default());
+        ahead.note(2, vec![touch(8)], none());
         ahead.doubt(2);
         assert!(ahead.in_force(vec![(touch(7), Gen(9))], Gen(9)).is_empty());
         let released = ahead.in_force(vec![], Gen(4));
@@ -470,6 +533,21 @@ mod tests {
         assert!(ahead.len() == 0 && ahead.touched.is_empty() && ahead.held.is_empty());
     }
 
+    /// R4: a barrier says nothing of holds, and a forgotten release must not make one deaf.
+    #[test]
+    fn a_hold_whose_release_was_forgotten_is_still_one() {
+        let mut ahead = noted(1, 7);
+        ahead.answered(1, vec![(touch(7), Gen(3))], none());
+        ahead.hold(vec![(touch(7), Gen(3))]);
+        assert!(ahead.doubt_all([touch(7)].iter()), "a fresh lease is needed");
+        assert_eq!(ahead.in_doubt(), vec![1]);
+        ahead.hold(vec![(touch(7), Gen(8))]);
+        assert!(ahead.remove(1) && ahead.whole(ObjectId::from_bytes([7; 16])));
+        assert!(ahead.released(&[(touch(7), Gen(5))]).is_empty());
+        assert!(ahead.hold_anew(vec![], Gen(8)) && ahead.len() == 0);
+        assert!(!ahead.doubt_all([touch(7)].iter()));
+    }
+
     #[test]
     fn until_it_is_placed_a_hold_is_below_everything() {
         let mut ahead = Ahead::default();
@@ -477,13 +555,27 @@ mod tests {
         assert!(ahead.below(ObjectId::from_bytes([1; 16])));
         let (id, touches) = ahead.adrift().pop().unwrap();
         assert_eq!(touches, vec![touch(7)]);
-        ahead.place(id, HashSet::from_iter([ObjectId::from_bytes([2; 16])]));
+        let lies = below([ObjectId::from_bytes([2; 16])]);
+        ahead.place(id, lies.clone());
         assert!(!ahead.below(ObjectId::from_bytes([1; 16])));
         assert!(ahead.below(ObjectId::from_bytes([2; 16])));
-        ahead.set_adrift();
+        // Directories move: what was looked up before or meanwhile says nothing any more.
+        ahead.begin_moves();
         assert!(ahead.below(ObjectId::from_bytes([1; 16])) && ahead.below.is_empty());
+        ahead.place(id, lies.clone());
+        let meanwhile = Lies { seen: ahead.moves(), ..lies.clone() };
+        ahead.place(id, meanwhile.clone());
+        ahead.end_moves();
+        for stale in [lies.clone(), meanwhile] {
+            ahead.place(id, stale.clone());
+            ahead.note(1, vec![touch(8)], stale);
+            assert!(ahead.below(ObjectId::from_bytes([1; 16])) && ahead.below.is_empty());
+            ahead.remove(1);
+        }
+        ahead.place(id, Lies { seen: ahead.moves(), ..lies });
+        assert!(!ahead.below(ObjectId::from_bytes([1; 16])));
         ahead.remove(id);
-        assert!(ahead.adrift.is_empty());
+        assert!(ahead.adrift.is_empty() && ahead.below.is_empty());
     }
 
     /// R10: what overtook the grant stays, what it does not name is over.
@@ -502,7 +594,7 @@ mod tests {
     fn what_the_primary_names_is_ahead_too() {
         let mut ahead = noted(1, 7);
         let entry = Touch::Entry(ObjectId::from_bytes([3; 16]), Name::new(b"n").unwrap());
-        ahead.answered(1, vec![(entry, Gen(5))], HashSet::from_iter([ObjectId::from_bytes([3; 16])]));
+        ahead.answered(1, vec![(entry, Gen(5))], below([ObjectId::from_bytes([3; 16])]));
         assert!(ahead.entry(ObjectId::from_bytes([3; 16]), &Name::new(b"n").unwrap()));
         assert!(ahead.object(ObjectId::from_bytes([3; 16])), "the directory's own times");
         ahead.remove(1);

@@ -29,7 +29,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(5);
 /// Touches settled in one go.
 const SETTLE_MAX: usize = 1024;
-/// Releases that wait for content. Beyond it all are forgotten, and a barrier ends what awaits them.
+/// Releases that wait for content. Beyond it all are forgotten, and a barrier or a fresh lease ends what
+/// awaits them.
 const WAITING_MAX: usize = 65_536;
 /// What the primary waits for at a time: it has no more open itself. Beyond it, it hears of none, and asks again.
 const PLEDGES_MAX: usize = 8192;
@@ -200,7 +201,9 @@ impl<T: Tree> Applier<T> {
             }
             Step::Idle | Step::Settle => {}
         }
+        self.look_at_suspects();
         self.settle()?;
+        self.clear_suspects();
         self.let_go()?;
         self.keep()?;
         self.report();
@@ -287,6 +290,7 @@ impl<T: Tree> Applier<T> {
                     ids.iter().for_each(|id| ahead.doubt(*id));
                 }
                 self.pledges.clear();
+                lock(&self.follow.ahead).begin_moves();
                 self.fill_to = None;
                 self.compare = Some(Compare::new(head, root, expected));
                 Ok(())
@@ -302,6 +306,7 @@ impl<T: Tree> Applier<T> {
                 let Some(mut compare) = self.compare.take() else { return Ok(()) };
                 match compare.end(self) {
                     Ok(()) => {
+                        self.follow.moved();
                         let _ = done.send(());
                         Ok(())
                     }
@@ -341,13 +346,14 @@ impl<T: Tree> Applier<T> {
             batch.owe(*debt);
         }
         if moved {
-            lock(&follow.ahead).set_adrift();
+            lock(&follow.ahead).begin_moves();
         }
-        follow.shelf.commit(batch, true).wait()?;
+        let noted = follow.shelf.commit(batch, true).wait();
+        if moved && self.compare.is_none() {
+            follow.moved();
+        }
+        noted?;
         let at = follow.shelf.head().at;
-        if moved {
-            follow.place_holds()?;
-        }
         for id in gone {
             lock(&follow.owed).remove(id);
             self.drop_ready(id)?;
@@ -557,9 +563,15 @@ impl<T: Tree> Applier<T> {
         }
         if releases.len() + self.waiting.len() > WAITING_MAX {
             let waiting: Vec<Touch> = self.waiting.drain(..).map(|waiting| waiting.touch).collect();
-            let mut ahead = lock(&follow.ahead);
-            ahead.forget_recent();
-            ahead.doubt_all(waiting.iter().chain(releases.iter().map(|(touch, _)| touch)));
+            let forgotten = waiting.iter().chain(releases.iter().map(|(touch, _)| touch));
+            let held = {
+                let mut ahead = lock(&follow.ahead);
+                ahead.forget_recent();
+                ahead.doubt_all(forgotten)
+            };
+            if held {
+                follow.renounce();
+            }
             return;
         }
         let head = follow.shelf.head().at.seq;
@@ -687,10 +699,12 @@ impl<T: Tree> Applier<T> {
         follow.tree.sync()?;
         let mut batch = follow.shelf.batch();
         lock(&follow.over).drain(..over).for_each(|id| batch.drop_ahead(id));
-        for touch in self.settled.drain() {
+        let suspects = lock(&follow.suspects);
+        for touch in self.settled.drain().filter(|touch| !suspects.contains(touch)) {
             // Marked again since: not settled again yet, and kept.
             batch.clear_mark(&touch, Gen(0));
         }
+        drop(suspects);
         self.swept = now;
         Ok(follow.shelf.commit(batch, false).wait()?)
     }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::ahead::Lies;
 use super::pull::{PullError, ask, touches};
 use super::{Follow, Result, lock};
+use crate::catalog::Touch;
 use crate::clock::BootTime;
 use crate::hold::{LEASE, Moment, Taker};
 use crate::id::{Gen, Seq};
@@ -147,14 +149,44 @@ impl<T: Tree> Follow<T> {
         self.lease.set_applied(Seq(0));
     }
 
-    /// Finds out what holds are below, which listings depend on.
-    pub(super) fn place_holds(&self) -> Result<()> {
+    /// What was granted is given back: the next is a fresh one, with all that is in force.
+    pub(super) fn renounce(&self) {
+        lock(&self.lease.taker).drop_lease();
+    }
+
+    /// The catalog has directories where they are now.
+    pub(super) fn moved(&self) {
+        lock(&self.ahead).end_moves();
+        self.place_notes();
+    }
+
+    /// Finds out what notes and holds are below, which listings depend on.
+    fn place_notes(&self) {
         let adrift = lock(&self.ahead).adrift();
         for (id, touches) in adrift {
-            let above = super::above(&self.shelf, &touches)?;
-            lock(&self.ahead).place(id, above);
+            match self.lies(&touches) {
+                Ok(lies) => lock(&self.ahead).place(id, lies),
+                Err(error) => {
+                    tracing::warn!(share = %self.config.share, %error, "listings are forwarded");
+                    return;
+                }
+            }
         }
-        Ok(())
+    }
+
+    /// What touches are below.
+    pub(super) fn lies(&self, touches: &[Touch]) -> Result<Lies> {
+        let seen = lock(&self.ahead).moves();
+        Ok(Lies { above: super::above(&self.shelf, touches)?, seen })
+    }
+
+    /// Looks up where notes and holds are; until then they count everywhere.
+    pub(super) fn place(self: &Arc<Self>) {
+        if lock(&self.ahead).adrift().is_empty() {
+            return;
+        }
+        let follow = self.clone();
+        drop(work::blocking(move || follow.place_notes()));
     }
 
     fn granted(&self, grant: &Grant) -> Result<bool, PullError> {
@@ -192,7 +224,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
             tokio::select! {
                 biased;
                 () = follow.lease.wanted.notified() => {}
-                () = follow.stopping.notified() => {}
+                () = follow.stop.cancelled() => {}
             }
             // Reads may come thick and fast while the link is down.
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -201,7 +233,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
         let ended = tokio::select! {
             biased;
             ended = session(&follow, &*peer) => ended,
-            () = follow.stopping.notified() => Ok(()),
+            () = follow.stop.cancelled() => Ok(()),
         };
         if let Err(error) = ended {
             tracing::debug!(share = %follow.config.share, %error, "no lease");
@@ -263,21 +295,8 @@ async fn heard<T: Tree>(
         // A newer primary may say more.
         None => {}
     }
-    place(follow);
+    follow.place();
     Ok(())
-}
-
-/// Looks up where holds are; until then they count everywhere.
-fn place<T: Tree>(follow: &Arc<Follow<T>>) {
-    if lock(&follow.ahead).adrift().is_empty() {
-        return;
-    }
-    let follow = follow.clone();
-    drop(work::blocking(move || {
-        if let Err(error) = follow.place_holds() {
-            tracing::warn!(share = %follow.config.share, %error, "listings are forwarded");
-        }
-    }));
 }
 
 /// Asks for a lease, unless nobody reads: then it is left to run out, and nobody waits for this copy

@@ -22,6 +22,7 @@ mod owed;
 mod pull;
 mod settle;
 mod succeed;
+mod suspect;
 #[cfg(test)]
 mod tests;
 
@@ -30,10 +31,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ahead::Ahead;
+use ahead::{Ahead, Lies};
 use meter::{Done, Meter, Rates, seconds_left};
 use owed::{Lane, Owed};
+use suspect::Suspects;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{CatalogError, Shelf, Touch};
 use crate::clock::{BootTime, Clock};
@@ -76,6 +79,8 @@ pub enum FollowError {
          sites and run `nearshare reload`"
     )]
     MapsDiffer(SiteId),
+    #[error("which site has the primary copy is changing")]
+    Moving,
     #[error("a task of the share ended early; see the log")]
     Task,
 }
@@ -147,6 +152,8 @@ pub struct Progress {
     pub ahead: usize,
     /// What the primary asked this copy of a strict share not to answer for.
     pub held: usize,
+    /// Places that this site's server may still change, of when this site was the primary (R18).
+    pub suspects: usize,
     /// Of a strict share: "live", "none" (nobody reads, or it is on its way), "cut off".
     pub lease: Option<&'static str>,
     /// Files and directories moved aside since the start.
@@ -166,6 +173,7 @@ pub struct Follow<T: Tree> {
     next_note: AtomicU64,
     /// Notes that are over, but for the file system's sync: after a power cut the copy is behind them again.
     over: Mutex<Vec<u64>>,
+    suspects: Mutex<Suspects>,
     owed: Mutex<Owed>,
     owed_count: AtomicUsize,
     owing: Notify,
@@ -189,8 +197,7 @@ pub struct Follow<T: Tree> {
     /// Pledges that are kept, for the primary to be told.
     kept: Mutex<Vec<u64>>,
     keeping: Notify,
-    stop: AtomicBool,
-    stopping: Notify,
+    stop: CancellationToken,
     applier: Mutex<Option<Thread>>,
 }
 
@@ -242,10 +249,15 @@ impl<T: Tree> Follow<T> {
         let mut last = 0;
         for (id, touches) in shelf.ahead_notes()? {
             let above = above(&shelf, &touches)?;
-            ahead.note(id, touches, above);
+            let lies = Lies { above, seen: ahead.moves() };
+            ahead.note(id, touches, lies);
             // Whatever became of it, this process does not know.
             ahead.doubt(id);
             last = last.max(id);
+        }
+        let mut suspects = Suspects::default();
+        for touch in shelf.doubts()? {
+            suspects.add(touch.clone(), ahead.suspect(touch), clock.boot());
         }
         let owed = Owed::load(&shelf)?;
         let follow = Arc::new(Self {
@@ -253,6 +265,7 @@ impl<T: Tree> Follow<T> {
             ahead: Mutex::new(ahead),
             next_note: AtomicU64::new(last + 1),
             over: Mutex::default(),
+            suspects: Mutex::new(suspects),
             owed_count: AtomicUsize::new(owed.len()),
             owed: Mutex::new(owed),
             owing: Notify::new(),
@@ -270,8 +283,7 @@ impl<T: Tree> Follow<T> {
             source: Mutex::new(config.primary.clone()),
             kept: Mutex::default(),
             keeping: Notify::new(),
-            stop: AtomicBool::new(false),
-            stopping: Notify::new(),
+            stop: CancellationToken::new(),
             applier: Mutex::default(),
             config,
             shelf,
@@ -282,8 +294,7 @@ impl<T: Tree> Follow<T> {
     }
 
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.stopping.notify_waiters();
+        self.stop.cancel();
         self.owing.notify_waiters();
     }
 
@@ -312,6 +323,7 @@ impl<T: Tree> Follow<T> {
             let ahead = lock(&self.ahead);
             (ahead.own(), ahead.len() - ahead.own())
         };
+        let suspects = lock(&self.suspects).len();
         let rates = self.rates();
         // Contents that come while the trees are compared say nothing of how fast the rest will.
         let left = match progress.comparing {
@@ -329,6 +341,7 @@ impl<T: Tree> Follow<T> {
             debt_bytes,
             ahead,
             held,
+            suspects,
             lease: self.lease_word(),
             entries_per_second: rates.entries,
             files_per_second: rates.files,
@@ -386,7 +399,7 @@ impl<T: Tree> Follow<T> {
     }
 
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
+        self.stop.is_cancelled()
     }
 
     /// Whether this copy may answer a read. Cheap when nothing of this site is under way.
@@ -463,6 +476,10 @@ impl<T: Tree> Follow<T> {
 
     /// Before a change is sent home: what it touches counts as ahead of this copy, durably (R9).
     pub async fn begin(self: &Arc<Self>, change: &Change) -> Result<AheadTicket<T>> {
+        // Another may have its numbers already.
+        if self.stopped() {
+            return Err(FollowError::Moving);
+        }
         if lock(&self.ahead).own() >= AHEAD_MAX {
             return Err(FollowError::Busy);
         }
@@ -479,9 +496,10 @@ impl<T: Tree> Follow<T> {
         if plant::is(Bug::ForgetAhead) {
             touches.clear();
         }
-        let above = above(&self.shelf, &touches)?;
+        let lies = self.lies(&touches)?;
         let id = self.next_note.fetch_add(1, Ordering::Relaxed);
-        self.with_ahead(|ahead| ahead.note(id, touches.clone(), above));
+        self.with_ahead(|ahead| ahead.note(id, touches.clone(), lies));
+        self.place();
         let ticket = AheadTicket { follow: self.clone(), id, open: true };
         let mut batch = self.shelf.batch();
         batch.note_ahead(id, touches);
@@ -578,11 +596,12 @@ impl<T: Tree> AheadTicket<T> {
         }
         let touches: Vec<Touch> = awaits.iter().map(|(touch, _)| touch.clone()).collect();
         // What the catalog cannot tell is left in doubt.
-        let Ok(above) = above(&self.follow.shelf, &touches) else { return };
+        let Ok(lies) = self.follow.lies(&touches) else { return };
         self.open = false;
-        if self.follow.with_ahead(|ahead| ahead.answered(self.id, awaits, above)) {
+        if self.follow.with_ahead(|ahead| ahead.answered(self.id, awaits, lies)) {
             self.follow.forget(&[self.id]);
         }
+        self.follow.place();
     }
 
     /// Nothing was done.

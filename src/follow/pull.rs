@@ -71,7 +71,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
                 let ended = tokio::select! {
                     biased;
                     ended = session(&follow, &*links, &*peer) => ended,
-                    () = follow.stopping.notified() => Err(PullError::Stopped),
+                    () = follow.stop.cancelled() => Err(PullError::Stopped),
                 };
                 follow.lease.may_be_asked_for(false);
                 if follow.clock.boot().since(tried) > RETRY_MAX {
@@ -100,7 +100,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
         tokio::select! {
             biased;
             () = tokio::time::sleep(wait.mul_f64(jitter)) => {}
-            () = follow.stopping.notified() => {}
+            () = follow.stop.cancelled() => {}
         }
         wait = (wait * 2).min(RETRY_MAX);
     }

@@ -84,6 +84,12 @@ impl Giver {
         }
     }
 
+    /// Whatever was given counts no more, and is waited out. Answers to what was asked before are of nothing.
+    pub fn begin_anew(&mut self, copies: &[SiteId], now: BootTime) {
+        let next = self.next;
+        *self = Self { next, ..Self::new(self.lease, true, copies, now) };
+    }
+
     /// Until when nothing may be changed, because leases may be out that nobody here knows of (R11).
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
         self.old.filter(|until| now < *until && !self.unheard.is_empty())
@@ -308,6 +314,22 @@ mod tests {
         assert_eq!(giver.renew(&osaka(), new, false, at(1)), Renewal::Fresh);
         let (question, _) = giver.ask(at(2)).unwrap();
         assert!(!giver.answered(&osaka(), old, question) && giver.is_open(question));
+    }
+
+    #[test]
+    fn an_answer_to_what_was_asked_before_a_new_beginning_is_none() {
+        let mut giver = giver();
+        let old = giver.join(&osaka());
+        giver.renew(&osaka(), old, false, at(0));
+        let (before, _) = giver.ask(at(0)).unwrap();
+        giver.begin_anew(&[osaka(), lyon()], at(0));
+        assert!(!giver.is_open(before) && giver.quiet_until(at(1)).is_some());
+        let new = giver.join(&osaka());
+        giver.renew(&osaka(), new, false, at(1));
+        let (after, _) = giver.ask(at(1)).unwrap();
+        assert!(before != after && old != new);
+        assert!(!giver.answered(&osaka(), new, before) && !giver.answered(&osaka(), old, after));
+        assert!(giver.is_open(after));
     }
 
     /// R11: granted at 0 s, killed at 0.1, up at 0.5 and knows no lease.

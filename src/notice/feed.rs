@@ -172,12 +172,9 @@ impl<T: Tree> Notice<T> {
                 (self.tail.cursor(), table.in_force(IN_FORCE_MAX), table.newest())
             };
             let head = self.beat(*lock(acked));
-            let start = Start {
-                head,
-                more: force.len() >= IN_FORCE_MAX,
-                generation: newest.0,
-                in_force: catalog::encode_touch_gens(&force),
-            };
+            let more = force.len() >= IN_FORCE_MAX;
+            let start =
+                Start { head, more, generation: newest.0, in_force: catalog::encode_touch_gens(&force) };
             self.catch_up(&mut done, cursor.head, feeds).await?;
             send(feeds, feed::Kind::Start(start)).await?;
             for pledge in self.pledges.asked() {
@@ -196,6 +193,10 @@ impl<T: Tree> Notice<T> {
                         }
                     }
                     Err(Missed) => continue 'restart,
+                    // The copy waits to be told what is in force.
+                    Ok(None) if more && lock(&self.table).many_in_force() < IN_FORCE_MAX => {
+                        continue 'restart;
+                    }
                     Ok(None) => {
                         let grown = self.tail.grown();
                         tokio::pin!(grown);

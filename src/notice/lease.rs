@@ -50,7 +50,7 @@ impl Leases {
     /// Whatever was given counts no more, and is waited out.
     pub fn begin_anew(&self, copies: &[SiteId], now: BootTime) {
         let mut giver = lock(&self.giver);
-        *giver = Giver::new(LEASE, true, copies, now);
+        giver.begin_anew(copies, now);
         lock(&self.streams).clear();
     }
 
@@ -92,7 +92,13 @@ impl<T: Tree> Notice<T> {
     }
 
     /// Until every copy has answered, or has lost its lease.
-    pub(super) async fn held(&self, mut questions: Vec<Question>) {
+    pub(super) async fn held(&self, questions: Vec<Question>) {
+        self.answered(questions).await;
+        // If the share was relaxed for a moment, nobody answers any more.
+        self.old_leases().await;
+    }
+
+    async fn answered(&self, mut questions: Vec<Question>) {
         loop {
             let stirred = self.leases.stirred.notified();
             tokio::pin!(stirred);

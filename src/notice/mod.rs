@@ -26,11 +26,13 @@ mod table;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod worker;
 
 pub use feed::records;
 pub use resign::Resigning;
 pub use supply::content;
+pub use ticket::Ticket;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,13 +44,13 @@ use tail::Tail;
 
 use crate::catalog::{CatalogError, Shelf, Touch};
 use crate::clock::Clock;
-use crate::effect::{Change, Reach, Target};
+use crate::effect::{Reach, Target};
 use crate::hash::HashMap;
-use crate::id::{Gen, Name, ObjectId, RelPath, ShareId, SiteId};
+use crate::id::{ObjectId, RelPath, ShareId, SiteId};
 use crate::link::Session;
 use crate::object::{Found, Kind};
 use crate::plant::{self, Bug};
-use crate::tree::{Place, Resolved, Tree, TreeError};
+use crate::tree::{Resolved, Tree, TreeError};
 use crate::work::{self, Bell, Thread};
 
 /// Most marks told at the start of a journal stream; beyond it the copy waits for releases.
@@ -57,8 +59,6 @@ const IN_FORCE_MAX: usize = 10_000;
 const DEPTH_MAX: usize = 4096;
 /// Places in doubt that `status` names.
 const SUSPECTED_MAX: usize = 20;
-/// Most entries looked at beside those that a failed change named; a scan finds any others.
-const STRAYS_MAX: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NoticeError {
@@ -78,6 +78,8 @@ pub enum NoticeError {
     NotDurable { many: usize },
     #[error("the primary copy is no longer here, or is about to move")]
     Moved,
+    #[error("the primary copy went elsewhere while the server was at the change")]
+    Overtaken,
     #[error("{0}")]
     NotNow(&'static str),
     #[error("a task of the share ended early; see the log")]
@@ -159,6 +161,8 @@ pub struct Notice<T: Tree> {
     pledges: Arc<pledge::Pledges>,
     /// Held by every change from its begin to its end, and by whoever lets none begin.
     gate: Arc<tokio::sync::RwLock<()>>,
+    /// No change begins any more.
+    ceased: AtomicBool,
     stop: AtomicBool,
     worker: Mutex<Option<Thread>>,
 }
@@ -203,6 +207,7 @@ impl<T: Tree> Notice<T> {
             leases,
             pledges: Arc::default(),
             gate: Arc::default(),
+            ceased: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             worker: Mutex::default(),
             shelf,
@@ -271,6 +276,7 @@ impl<T: Tree> Notice<T> {
 
     /// Ends the worker after what it is doing now.
     pub fn stop(&self) {
+        self.ceased.store(true, Ordering::SeqCst);
         self.stop.store(true, Ordering::SeqCst);
         self.wake.ring();
         self.pledges.stop();
@@ -332,67 +338,6 @@ impl<T: Tree> Notice<T> {
     pub fn rescan(&self) {
         self.scan_wanted.store(true, Ordering::SeqCst);
         self.wake.ring();
-    }
-
-    /// Before the server hears of a change: what it touches is found on the disk, changes of the same
-    /// entries are waited for, and the marks are made durable.
-    pub async fn begin(self: &Arc<Self>, change: &Change, origin: Option<Origin>) -> Result<Ticket<T>> {
-        let open = self.gate.clone().read_owned().await;
-        if self.stop.load(Ordering::SeqCst) {
-            return Err(NoticeError::Moved);
-        }
-        if let Some(why) = lock(&self.standing).stopped.clone() {
-            return Err(NoticeError::Stopped { why });
-        }
-        self.enough_sites().await?;
-        self.old_leases().await;
-        let (held, deep) = self.touches_of(&change.targets).await?;
-        let touches: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
-        let entries: Vec<Touch> =
-            touches.iter().filter(|touch| matches!(touch, Touch::Entry(..))).cloned().collect();
-        let guard = self.locks.lock(&entries).await;
-        let pledged = self.is_pledged();
-        // Handed out under the table's lock: whoever asks for the newest knows all before it.
-        let (generation, questions) = {
-            let mut table = lock(&self.table);
-            let generation = self.shelf.next_gen();
-            if pledged {
-                self.open_pledge(generation, &held)?;
-            }
-            table.begin(&touches, generation, deep);
-            (generation, self.hold(&mut table, &held))
-        };
-        let mut ticket = Ticket {
-            notice: self.clone(),
-            targets: change.targets.clone(),
-            touches,
-            generation,
-            deep,
-            origin,
-            pledged,
-            stage: Stage::Unsent,
-            _guard: guard,
-            _open: open,
-        };
-        if let Some(origin) = &ticket.origin {
-            *lock(&self.flying).entry(origin.clone()).or_default() += 1;
-        }
-        let (marked, ()) = tokio::join!(self.mark(&ticket.touches, generation), self.held(questions));
-        marked?;
-        // While it waited another may have taken over without this site.
-        if self.stop.load(Ordering::SeqCst) {
-            return Err(NoticeError::Moved);
-        }
-        ticket.stage = Stage::Sent;
-        Ok(ticket)
-    }
-
-    async fn mark(&self, touches: &[Touch], generation: Gen) -> Result<()> {
-        let mut batch = self.shelf.batch();
-        for touch in touches {
-            batch.mark(touch.clone(), generation);
-        }
-        Ok(self.shelf.commit(batch, true).await?)
     }
 
     async fn touches_of(self: &Arc<Self>, targets: &[Target]) -> Result<(Vec<Held>, bool)> {
@@ -580,188 +525,6 @@ impl<T: Tree> Notice<T> {
     }
 }
 
-async fn blocking<R: Send + 'static>(run: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
-    work::blocking(run).await.map_err(|_| NoticeError::Task)?
-}
-
-/// One change between its mark and its outcome. Dropped without a word, its outcome is unknown (R18).
-pub struct Ticket<T: Tree> {
-    notice: Arc<Notice<T>>,
-    targets: Vec<Target>,
-    touches: Vec<Touch>,
-    generation: Gen,
-    deep: bool,
-    origin: Option<Origin>,
-    /// It is open in the pledges.
-    pledged: bool,
-    stage: Stage,
-    _guard: locks::EntryGuard,
-    _open: tokio::sync::OwnedRwLockReadGuard<()>,
-}
-
-/// How far a change has come, for when its ticket is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The server has not heard of it.
-    Unsent,
-    /// The server may or may not carry it out, now or later.
-    Sent,
-    /// The server has answered.
-    Known,
-    Landed,
-}
-
-impl<T: Tree> Ticket<T> {
-    /// The server said it is done. Synced where the share asks for it; then the disk is looked at. Says what
-    /// the asking site must not answer from its own copy until these generations are released there.
-    pub async fn answered(mut self, sync: bool) -> Result<Vec<(Touch, Gen)>> {
-        self.stage = Stage::Known;
-        // The walk may have led elsewhere meanwhile (R2): what it leads to now is marked as well.
-        let (mut held, deep) = self.notice.touches_of(&self.targets).await?;
-        held.retain(|held| !self.touches.contains(&held.touch));
-        if !held.is_empty() {
-            let more: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
-            let questions = {
-                let mut table = lock(&self.notice.table);
-                table.begin(&more, self.generation, deep);
-                self.notice.hold(&mut table, &held)
-            };
-            if self.pledged {
-                self.notice.widen_pledge(self.generation, &held);
-            }
-            self.touches.extend(more.iter().cloned());
-            let marked = self.notice.mark(&more, self.generation);
-            let (marked, ()) = tokio::join!(marked, self.notice.held(questions));
-            marked?;
-        }
-        if !sync {
-            self.strays().await?;
-        } else if lock(&self.notice.terms).sync && !plant::is(Bug::AnswerBeforeDurable) {
-            self.sync().await?;
-        }
-        let kept = std::mem::take(&mut self.pledged).then(|| self.keep());
-        let awaits = self.land();
-        match kept {
-            Some(kept) if sync => self.wait_for(kept).await?,
-            kept => drop(kept.map(work::spawn)),
-        }
-        Ok(awaits)
-    }
-
-    /// That enough sites keep it. Goes on even if nobody waits any more.
-    fn keep(&self) -> impl Future<Output = bool> + Send + 'static {
-        self.notice.clone().keep(self.generation, self.touches.clone(), self.deep)
-    }
-
-    async fn wait_for(&self, kept: impl Future<Output = bool> + Send + 'static) -> Result<()> {
-        let kept = work::spawn(kept);
-        match tokio::time::timeout(pledge::WAIT, kept).await {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Err(_)) => Err(NoticeError::Task),
-            Ok(Ok(false)) | Err(_) => Err(NoticeError::NotDurable { many: 1 }),
-        }
-    }
-
-    /// The server refused: still looked at, as a refusal halfway through may have changed something.
-    pub fn refused(mut self) -> Vec<(Touch, Gen)> {
-        self.land()
-    }
-
-    /// The client broke off, and the connection to the server is closed: without all of the change it cannot
-    /// carry it out, but what it has begun it may still be tidying away.
-    pub fn broke_off(mut self) {
-        self.stage = Stage::Landed;
-        self.let_keep();
-        lock(&self.notice.table).broke_off(&self.touches);
-        self.notice.land(self.origin.as_ref());
-    }
-
-    fn land(&mut self) -> Vec<(Touch, Gen)> {
-        self.stage = Stage::Landed;
-        self.let_keep();
-        let awaits = lock(&self.notice.table).answered(&self.touches);
-        self.notice.land(self.origin.as_ref());
-        awaits
-    }
-
-    /// Nobody waits for it, but what it did is shown only when it is durable.
-    fn let_keep(&mut self) {
-        if !std::mem::take(&mut self.pledged) {
-            return;
-        }
-        match tokio::runtime::Handle::try_current() {
-            Ok(_) => drop(work::spawn(self.keep())),
-            Err(_) => self.notice.unpledge(self.generation),
-        }
-    }
-
-    /// A server that failed halfway may have left what nobody named, a temporary file beside its
-    /// target say: what is in the directories of the change and not in the catalog is looked at too.
-    async fn strays(&self) -> Result<()> {
-        let notice = self.notice.clone();
-        let dirs: std::collections::BTreeSet<ObjectId> = self
-            .touches
-            .iter()
-            .filter_map(|touch| match touch {
-                Touch::Entry(dir, _) => Some(*dir),
-                Touch::Object(_) => None,
-            })
-            .collect();
-        let generation = self.generation;
-        blocking(move || {
-            let mut found = Vec::new();
-            for id in dirs {
-                let Some(handle) = notice.handle_of(id)? else { continue };
-                let path = || notice.shelf.path_of(id).ok().flatten();
-                let Some(dir) = notice.tree.open_dir(&Place { handle: &handle, path: &path })? else {
-                    continue;
-                };
-                for name in notice.tree.list(&dir)? {
-                    if found.len() < STRAYS_MAX && notice.shelf.child(id, &name)?.is_none() {
-                        found.push(Touch::Entry(id, name));
-                    }
-                }
-            }
-            let mut table = lock(&notice.table);
-            // What another change is at has its own turn (R20).
-            found.retain(|touch| !table.is_marked(touch));
-            for touch in found {
-                table.remember(touch, generation, false);
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn sync(&self) -> Result<()> {
-        let notice = self.notice.clone();
-        let entries: Vec<(ObjectId, Name)> = self
-            .touches
-            .iter()
-            .filter_map(|touch| match touch {
-                Touch::Entry(dir, name) => Some((*dir, name.clone())),
-                Touch::Object(_) => None,
-            })
-            .collect();
-        let deep = self.deep;
-        blocking(move || {
-            if deep {
-                return Ok(notice.tree.sync()?);
-            }
-            for (id, name) in &entries {
-                let Some(handle) = notice.handle_of(*id)? else { continue };
-                let path = || notice.shelf.path_of(*id).ok().flatten();
-                match notice.tree.open_dir(&Place { handle: &handle, path: &path })? {
-                    Some(dir) => notice.tree.sync_entry(&dir, name)?,
-                    None => notice.tree.sync()?,
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-}
-
 impl<T: Tree> Notice<T> {
     fn handle_of(&self, id: ObjectId) -> Result<Option<crate::object::LocalHandle>> {
         Ok(match self.shelf.local(id)? {
@@ -771,18 +534,6 @@ impl<T: Tree> Notice<T> {
     }
 }
 
-impl<T: Tree> Drop for Ticket<T> {
-    fn drop(&mut self) {
-        match self.stage {
-            Stage::Unsent | Stage::Known => drop(self.land()),
-            Stage::Sent if plant::is(Bug::ForgetDoubt) => drop(self.land()),
-            Stage::Sent => {
-                self.let_keep();
-                lock(&self.notice.table).doubt(&self.touches);
-                self.notice.note_doubt(&self.touches);
-                self.notice.land(self.origin.as_ref());
-            }
-            Stage::Landed => {}
-        }
-    }
+async fn blocking<R: Send + 'static>(run: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    work::blocking(run).await.map_err(|_| NoticeError::Task)?
 }

@@ -1,13 +1,14 @@
-//! The primary copy leaves this site: no change begins, what has begun ends, and all of it is in the
-//! journal (R34). Not here: where it goes, and who asks for it (`serve`).
+//! The primary copy leaves this site, or the site stops: no change begins, and what has begun ends (R34).
+//! Not here: where it goes, and who asks for it (`serve`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::{Notice, NoticeError, Result, lock};
-use crate::catalog::Head;
+use crate::catalog::{Head, Touch};
 use crate::tree::Tree;
 
 /// What has begun must have ended after this, or the copy stays here.
@@ -23,6 +24,36 @@ pub struct Resigning {
 }
 
 impl<T: Tree> Notice<T> {
+    /// Lets no change begin from now on; at most so long, until those that have begun have ended.
+    pub async fn cease(&self, limit: Duration) {
+        self.ceased.store(true, Ordering::SeqCst);
+        if tokio::time::timeout(limit, self.gate.write()).await.is_err() {
+            tracing::warn!(
+                share = %self.config.share,
+                "the server is still at some changes: what they touch is looked at after the next start"
+            );
+        }
+    }
+
+    /// Whether no change is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.gate.try_write().is_ok()
+    }
+
+    /// After `stop`, where another leads from now on: what the server is still at is in doubt, durably (R18).
+    /// Blocks.
+    pub fn doubt_in_flight(&self) -> Result<()> {
+        let mut batch = self.shelf.batch();
+        lock(&self.table).in_flight().into_iter().for_each(|touch| batch.doubt(touch));
+        Ok(self.shelf.commit(batch, true).wait()?)
+    }
+
+    /// After `stop`: until the server has ended what it was at. Says what it left in doubt.
+    pub async fn ended(&self) -> Vec<Touch> {
+        let _nothing = self.gate.write().await;
+        lock(&self.table).in_endless_doubt()
+    }
+
     /// Lets no change begin any more and waits for those that have begun.
     pub async fn resign(self: &Arc<Self>) -> Result<Resigning> {
         let not_now = |why| Err(NoticeError::NotNow(why));

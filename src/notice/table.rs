@@ -312,6 +312,11 @@ impl Table {
         marks.chain(untold).take(most).collect()
     }
 
+    /// How many [`Self::in_force`] would tell at most.
+    pub fn many_in_force(&self) -> usize {
+        self.marks.len() + self.untold.len()
+    }
+
     /// What every mark is about is in the journal.
     pub fn is_looked_over(&self) -> bool {
         self.marks.values().all(|mark| mark.in_flight == 0 && mark.looked == Some(mark.begun))
@@ -348,6 +353,18 @@ impl Table {
         let many = again.len();
         self.queue.extend(again.into_iter().map(Job::Look));
         many
+    }
+
+    /// What is under way at the server, or about to be.
+    pub fn in_flight(&self) -> Vec<Touch> {
+        let flying = self.marks.iter().filter(|(_, mark)| mark.in_flight > 0);
+        flying.map(|(touch, _)| touch.clone()).collect()
+    }
+
+    /// What is in doubt until somebody believes it.
+    pub fn in_endless_doubt(&self) -> Vec<Touch> {
+        let doubts = self.marks.iter().filter(|(_, mark)| mark.doubt == Some(u32::MAX));
+        doubts.map(|(touch, _)| touch.clone()).collect()
     }
 
     /// Whether something is in doubt until somebody believes it.

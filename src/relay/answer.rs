@@ -128,6 +128,9 @@ pub fn home_error(share: &ShareId, error: &HomeError) -> Response<Body> {
 /// The server did it, and we cannot promise that it lasts.
 pub fn not_synced(share: &ShareId, error: &HomeError) -> Response<Body> {
     tracing::error!(%share, "after a change: {error}");
+    if let HomeError::Moved(why) = error {
+        return text(StatusCode::GATEWAY_TIMEOUT, format!("{share}: {why}: look before trying again"));
+    }
     if let HomeError::NotDurable(_) = error {
         return text(
             StatusCode::GATEWAY_TIMEOUT,

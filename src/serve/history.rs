@@ -126,11 +126,12 @@ pub(super) fn follow_on(shelf: &Arc<Shelf>, lead: &Lead, was_primary: bool) -> R
         distrust_behind(shelf, since, &mut batch)?;
     }
     if was_primary {
-        // At a copy the catalog is right, and marks have no generations.
+        // At a copy the catalog is right, and marks have no generations. What is in doubt stays so (R18).
         for (touch, generation) in shelf.marks()? {
             batch.clear_mark(&touch, generation);
             batch.mark(touch, Gen(0));
         }
+        shelf.doubts()?.into_iter().for_each(|touch| batch.doubt(touch));
     }
     let noted = lead.clone();
     batch.set_meta(move |meta| {

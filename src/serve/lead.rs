@@ -13,13 +13,14 @@
 //! nothing can be changed, and nothing is lost: the old primary tells the new one of it until it has taken
 //! over. After (2): who was away hears of it when it is back.
 
+mod asked;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use http::{Method, Request, Response, StatusCode};
-use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use super::history::{EPOCH_MAX, comes_after, follow_on, succeed};
@@ -33,7 +34,7 @@ use crate::id::{Epoch, Hash, Position, Seq, ShareId, SiteId};
 use crate::link::share as said;
 use crate::link::{Class, Net};
 use crate::map::{Map, Place};
-use crate::notice::{Notice, NoticeError, Resigning};
+use crate::notice::{Notice, Resigning};
 use crate::plant::{self, Bug};
 use crate::tree::Tree;
 use crate::work;
@@ -483,6 +484,7 @@ impl<H: Host> Leading<H> {
         if shelf.meta().lead.is_some_and(|known| !comes_after(&lead, &known)) {
             return Ok(0);
         }
+        let before = self.home(share);
         let running = self.take_out(share);
         let mine = lead.site == *self.me();
         let wall = self.clock().wall().0;
@@ -512,9 +514,26 @@ impl<H: Host> Leading<H> {
         let host = self.clone();
         blocking(move || host.install()).await?;
         self.pauses().remove(share);
+        if let Some(before) = before {
+            work::spawn(self.clone().hear_out(share.clone(), before));
+        }
         let lost = noted?;
         tracing::warn!(%share, primary = %lead.site, epoch = lead.epoch.0, "the primary copy has moved");
         Ok(lost)
+    }
+
+    /// The copy here is told when this site's server has ended what it was at while this site led.
+    async fn hear_out(self, share: ShareId, before: Arc<Notice<H::Tree>>) {
+        let unknown = before.ended().await;
+        if let Some(follow) = self.copy(&share) {
+            follow.server_has_ended(unknown);
+        }
+    }
+
+    fn may_lead(&self, share: &ShareId, site: &SiteId) -> bool {
+        let map = self.map();
+        let at = map.shares.get(share).and_then(|row| row.at(site));
+        at.is_some_and(|at| !matches!(at.place, Place::Remote))
     }
 
     /// Another may have been promoted at the same time.
@@ -530,197 +549,6 @@ impl<H: Host> Leading<H> {
 
     fn pauses(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShareId, Pause>> {
         self.moving().pauses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// What another site asks about the lead of a share, or of a copy.
-    async fn answer(
-        self,
-        from: &SiteId,
-        share: &ShareId,
-        what: &str,
-        request: Request<Body>,
-    ) -> Response<Body> {
-        let part = self.map().shares.get(share).and_then(|row| row.at(from)).is_some();
-        if !part {
-            return refuse(StatusCode::FORBIDDEN, format!("{from} has no part in {share}"));
-        }
-        match what {
-            "who" => self.who(share),
-            "lead" | "hand-over" | "step-down" | "step-on" => {
-                let body = collect(request.into_body(), ANSWER_MAX).await;
-                let Ok(body) = body else { return refuse(StatusCode::BAD_REQUEST, "no message") };
-                match what {
-                    "lead" => self.told(from, share, &body).await,
-                    "step-down" => self.step_down(from, share).await,
-                    "step-on" => self.step_on(share, &body),
-                    _ => self.hand_over(from, share, &body).await,
-                }
-            }
-            _ => {
-                let Some(follow) = self.copy(share) else {
-                    return refuse(StatusCode::MISDIRECTED_REQUEST, "there is no copy here");
-                };
-                let here = self.shelf(share).ok().zip(self.disk(share));
-                match (what, here) {
-                    ("report", _) => reply(&follow.report()),
-                    ("records", Some((shelf, _))) => crate::notice::records(shelf, request).await,
-                    (_, Some((shelf, disk))) => crate::notice::content(&shelf, &disk, request),
-                    (_, None) => refuse(StatusCode::MISDIRECTED_REQUEST, "there is no copy here"),
-                }
-            }
-        }
-    }
-
-    /// Another site says that it leads, or that it has stepped down for this one.
-    async fn told(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> Response<Body> {
-        let Some(lead) = said::Lead::decode(body).ok().and_then(|lead| from_wire(&lead)) else {
-            return refuse(StatusCode::BAD_REQUEST, "no message");
-        };
-        if lead.site == *self.me() {
-            return self.handed(from, share, lead).await;
-        }
-        if lead.site != *from {
-            return refuse(
-                StatusCode::BAD_REQUEST,
-                "a site tells of its own lead, or of its successor's",
-            );
-        }
-        if !self.may_lead(share, from) {
-            return refuse(
-                StatusCode::FORBIDDEN,
-                format!("by this site's map {from} has no copy of {share}"),
-            );
-        }
-        if let Err(error) = self.assume(share, lead, false).await {
-            tracing::error!(%share, primary = %from, %error, "the new primary cannot be followed");
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-        }
-        self.who(share)
-    }
-
-    /// The primary until now has stepped down for this site, which was killed or cut off before it knew.
-    async fn handed(&self, from: &SiteId, share: &ShareId, lead: Lead) -> Response<Body> {
-        let known = self.shelf(share).ok().and_then(|shelf| shelf.meta().lead);
-        let newer = known.filter(|known| comes_after(&lead, known));
-        if newer.as_ref().is_some_and(|known| known.site != *from) {
-            return refuse(
-                StatusCode::FORBIDDEN,
-                format!("{from} is not the primary, as far as is known"),
-            );
-        }
-        if newer.is_none() {
-            return self.who(share);
-        }
-        let Some(follow) = self.copy(share) else {
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "the copy is not running here");
-        };
-        match self.take_over(share, from, &follow, lead).await {
-            Ok(done) => {
-                tracing::warn!(%share, "{done}");
-                self.who(share)
-            }
-            Err(why) => {
-                tracing::warn!(%share, "{why}");
-                refuse(StatusCode::SERVICE_UNAVAILABLE, why)
-            }
-        }
-    }
-
-    fn who(&self, share: &ShareId) -> Response<Body> {
-        match self.shelf(share).map(|shelf| shelf.meta().lead) {
-            Ok(Some(lead)) => reply(&to_wire(&lead)),
-            _ => refuse(StatusCode::SERVICE_UNAVAILABLE, "the catalog cannot be read"),
-        }
-    }
-
-    fn may_lead(&self, share: &ShareId, site: &SiteId) -> bool {
-        let map = self.map();
-        let at = map.shares.get(share).and_then(|row| row.at(site));
-        at.is_some_and(|at| !matches!(at.place, Place::Remote))
-    }
-
-    /// The primary lets no change begin until it is asked to hand over, or the pause is over.
-    async fn step_down(&self, from: &SiteId, share: &ShareId) -> Response<Body> {
-        let Some(notice) = self.home(share) else {
-            return refuse(
-                StatusCode::MISDIRECTED_REQUEST,
-                "the primary copy is not here; if its move to here was broken off, give the command here",
-            );
-        };
-        if !self.may_lead(share, from) {
-            return refuse(
-                StatusCode::FORBIDDEN,
-                format!("by this site's map {from} has no copy of {share}"),
-            );
-        }
-        let resigning = match notice.resign().await {
-            Ok(resigning) => resigning,
-            Err(error @ NoticeError::NotNow(_)) => {
-                return refuse(StatusCode::CONFLICT, error.to_string());
-            }
-            Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-        };
-        let mut token = [0; 8];
-        work::random(&mut token);
-        let (head, token) = (resigning.head, u64::from_ne_bytes(token));
-        tracing::info!(%share, to = %from, record = head.at.seq.0, "no change begins: the primary copy is to move");
-        self.pauses().insert(share.clone(), Pause { token, resigning });
-        let (site, share) = (self.clone(), share.clone());
-        work::spawn(async move {
-            tokio::time::sleep(PAUSE).await;
-            let mut pauses = site.pauses();
-            if pauses.get(&share).is_some_and(|pause| pause.token == token) {
-                pauses.remove(&share);
-                tracing::warn!(%share, "the primary copy stays here: nobody took it over");
-            }
-        });
-        reply(&said::Stepping {
-            epoch: head.at.epoch.0,
-            seq: head.at.seq.0,
-            chain: bytes::Bytes::copy_from_slice(&head.chain.0),
-            token,
-            pause_ms: u32::try_from(PAUSE.as_millis()).unwrap_or(u32::MAX),
-        })
-    }
-
-    /// Whoever wanted the primary copy cannot have it now: changes begin again.
-    fn step_on(&self, share: &ShareId, body: &[u8]) -> Response<Body> {
-        let token = said::Stepping::decode(body).map_or(0, |message| message.token);
-        let mut pauses = self.pauses();
-        if pauses.get(share).is_some_and(|pause| pause.token == token) {
-            pauses.remove(share);
-        }
-        drop(pauses);
-        self.who(share)
-    }
-
-    async fn hand_over(&self, from: &SiteId, share: &ShareId, body: &[u8]) -> Response<Body> {
-        let Ok(message) = said::HandOver::decode(body) else {
-            return refuse(StatusCode::BAD_REQUEST, "no message");
-        };
-        let Some(lead) = from_wire(&message.lead).filter(|lead| lead.site == *from) else {
-            return refuse(StatusCode::BAD_REQUEST, "a site takes over for itself only");
-        };
-        // Out of the map: nobody else ends the pause from here on.
-        let pause = {
-            let mut pauses = self.pauses();
-            let known = pauses.get(share).is_some_and(|pause| pause.token == message.token);
-            known.then(|| pauses.remove(share)).flatten()
-        };
-        let Some(pause) = pause else {
-            return refuse(StatusCode::CONFLICT, "the pause is over: begin again");
-        };
-        if pause.resigning.head.at != lead.base {
-            return refuse(StatusCode::CONFLICT, "that is not where the journal ends");
-        }
-        if let Err(error) = self.assume(share, lead.clone(), true).await {
-            tracing::error!(%share, primary = %from, %error, "the primary copy cannot be handed over");
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-        }
-        if let Err(why) = self.must_lead(share, &lead) {
-            return refuse(StatusCode::CONFLICT, why);
-        }
-        reply(&to_wire(&lead))
     }
 
     /// Tells every other site of the shares that this one leads in a later epoch than the first, until

@@ -358,9 +358,10 @@ impl Site {
 
     /// Takes a new map without dropping a connection. What cannot change while running is refused, and
     /// then nothing changes.
-    pub async fn reload(&self, new: Map) -> Result<String, String> {
+    pub async fn reload(self: &Arc<Self>, new: Map) -> Result<String, String> {
         let _one_at_a_time = self.moving.reloading.lock().await;
-        self.take(new).map_err(|error| error.to_string())
+        let site = self.clone();
+        blocking(move || site.take(new)).await.map_err(|error| error.to_string())
     }
 
     fn take(&self, new: Map) -> Result<String, ServeError> {
@@ -395,9 +396,8 @@ impl Site {
             gone.cloned().collect()
         };
         for share in &gone {
-            if let Some(running) = self.shares().remove(share) {
-                running.stop();
-            }
+            let running = self.shares().remove(share);
+            running.map_or(Ok(()), |running| running.leave())?;
         }
         self.links.set_terms(Arc::new(terms(&new, &self.options)));
         // A share that does not start is nobody's copy here: what is asked of it is forwarded.
@@ -439,9 +439,15 @@ impl Site {
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(DRAIN + Duration::from_secs(1), self.tasks.wait()).await.is_err() {
-            tracing::warn!("some requests did not end in time and are cut off");
-        }
+        let requests = async {
+            if tokio::time::timeout(DRAIN + Duration::from_secs(1), self.tasks.wait()).await.is_err() {
+                tracing::warn!("some requests did not end in time and are cut off");
+            }
+        };
+        // Those that other sites sent too: the links stay until they are answered.
+        let homes: Vec<_> = self.shares().values().filter_map(Running::home).collect();
+        let changes = homes.iter().map(|notice| notice.cease(DRAIN));
+        tokio::join!(requests, futures_util::future::join_all(changes));
         self.links.shutdown().await;
         let shares = std::mem::take(&mut *self.shares());
         for running in shares.values() {

@@ -61,11 +61,7 @@ impl Host for Site {
     fn take_out(&self, share: &ShareId) -> Option<(bool, End)> {
         let running = self.shares().remove(share)?;
         let primary = matches!(running.part, Part::Home(_));
-        let end = move || {
-            running.stop();
-            running.end()
-        };
-        Some((primary, Box::new(end)))
+        Some((primary, Box::new(move || running.leave())))
     }
     fn install(&self) -> Result<(), ServeError> {
         let map = lead::led(&self.catalog, &self.options.site, &self.text.load())?;

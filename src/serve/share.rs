@@ -76,16 +76,40 @@ impl Running {
         Ok(Some(Self { shelf, disk, part, clock: around.clock.clone() }))
     }
 
-    /// After `stop`: waits for the share's thread and notes a clean stop.
+    /// After `stop`: waits for the share's thread and notes a clean stop, if it is one.
     pub fn end(&self) -> Result<(), ServeError> {
-        match &self.part {
-            Part::Home(notice) => notice.join(),
-            Part::Copy(follow) => follow.join(),
-        }
+        let clean = match &self.part {
+            Part::Home(notice) => {
+                notice.join();
+                notice.is_quiet()
+            }
+            Part::Copy(follow) => {
+                follow.join();
+                true
+            }
+        };
         self.disk.sync()?;
         let mut batch = self.shelf.batch();
-        batch.set_meta(|meta| meta.clean = true);
+        batch.set_meta(move |meta| meta.clean = clean);
         Ok(self.shelf.commit(batch, true).wait()?)
+    }
+
+    /// As [`Self::end`], while the site goes on: somebody else may take the share up at once.
+    pub fn leave(&self) -> Result<(), ServeError> {
+        self.stop();
+        self.end()?;
+        match &self.part {
+            Part::Home(notice) => Ok(notice.doubt_in_flight()?),
+            Part::Copy(_) => Ok(()),
+        }
+    }
+
+    /// The share's primary, if it is here.
+    pub fn home(&self) -> Option<Arc<Notice<Disk>>> {
+        match &self.part {
+            Part::Home(notice) => Some(notice.clone()),
+            Part::Copy(_) => None,
+        }
     }
 
     /// Seconds since a record was written, by the clock of the primary, which is this site's.

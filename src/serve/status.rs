@@ -234,7 +234,8 @@ impl Steer for Site {
                 let lines = mistakes.iter().map(|mistake| format!("{file}:{mistake}"));
                 lines.collect::<Vec<_>>().join("\n")
             })?;
-            Site::reload(self, map).await
+            let site = self.this().map_err(|error| error.to_string())?;
+            site.reload(map).await
         }
         .boxed()
     }
@@ -242,9 +243,10 @@ impl Steer for Site {
     fn believe(&self, share: &ShareId) -> Result<usize, String> {
         match self.shares().get(share).map(|here| &here.part) {
             Some(Part::Home(notice)) => Ok(notice.believe()),
-            _ => Err(format!(
-                "the primary copy of {share} is not at this site: changes are in doubt there"
-            )),
+            Some(Part::Copy(follow)) => Ok(follow.believe()),
+            None => {
+                Err(format!("{share} has no copy at this site: changes are in doubt at its primary"))
+            }
         }
     }
 

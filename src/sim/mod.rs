@@ -123,7 +123,8 @@ impl Plan {
         }
         if seed % 14 == 5 {
             // What only the lost primary and another that is away had would be lost.
-            let harmless = |fault: &Fault| matches!(fault, Fault::Reset | Fault::WallJump);
+            let harmless =
+                |fault: &Fault| matches!(fault, Fault::Reset | Fault::WallJump | Fault::Sloppy);
             faults.retain(harmless);
             faults.push(Fault::Force);
         }
@@ -270,7 +271,7 @@ fn is_settled(sites: &[Rc<Site>]) -> bool {
         None | Some(Part::Home(_)) => false,
         Some(Part::Copy(follow)) => {
             let progress = follow.progress();
-            let free = progress.ahead == 0 && progress.held == 0 || doubts;
+            let free = progress.ahead == 0 && progress.held == 0 || doubts || progress.suspects > 0;
             free && progress.confirmed && progress.debts == 0 && site.disk.tree() == wanted
         }
     })

@@ -394,10 +394,12 @@ impl Host for Process {
         let primary = matches!(part, Part::Home(_));
         let (disk, shelf) = (self.disk.clone(), self.shelf.clone());
         let end = move || {
+            let mut clean = true;
             match &part {
                 Part::Home(notice) => {
                     notice.stop();
                     notice.join();
+                    clean = notice.is_quiet();
                 }
                 Part::Copy(follow) => {
                     follow.stop();
@@ -406,8 +408,12 @@ impl Host for Process {
             }
             disk.sync()?;
             let mut batch = shelf.batch();
-            batch.set_meta(|meta| meta.clean = true);
-            Ok(shelf.commit(batch, true).wait()?)
+            batch.set_meta(move |meta| meta.clean = clean);
+            shelf.commit(batch, true).wait()?;
+            match &part {
+                Part::Home(notice) => Ok(notice.doubt_in_flight()?),
+                Part::Copy(_) => Ok(()),
+            }
         };
         Some((primary, Box::new(end)))
     }

@@ -4,6 +4,10 @@ use std::fs;
 
 use super::rig::Rig;
 use super::share::Share;
+use crate::catalog::Touch;
+use crate::effect::{Depth, Read};
+use crate::id::{Gen, Name, ObjectId, RelPath};
+use crate::route::Standing;
 
 fn pair() -> (Share, Rig) {
     let mut share = Share::new();
@@ -117,4 +121,48 @@ fn what_was_moved_here_is_moved_back() {
     fs::rename(rig.path("dir"), rig.path("mine")).unwrap();
     share.file("dir/y", b"y");
     ends(share, rig, &[]);
+}
+
+/// R18: this site led when its server was asked, and does not any more when the server does it.
+#[test]
+fn what_the_server_does_late_is_put_right_and_never_answered() {
+    let (share, mut rig) = pair();
+    let touch = Touch::Entry(ObjectId::ROOT, Name::new(b"a").unwrap());
+    let mut batch = rig.shelf().batch();
+    batch.mark(touch.clone(), Gen(0));
+    batch.doubt(touch.clone());
+    rig.shelf().commit(batch, true).wait().unwrap();
+    rig.restart();
+    rig.in_force();
+    let read = |path: &[u8]| {
+        let (share, path) = ("eng".parse().unwrap(), RelPath::parse(path).unwrap());
+        Read { share, path, depth: Depth::Object, home_only: false }
+    };
+    rig.clock.on(20);
+    rig.idle();
+    rig.idle();
+    fs::write(rig.path("a"), "late").unwrap();
+    assert_eq!(rig.follow().standing(&read(b"a")), Standing::Ahead);
+    rig.clock.on(60);
+    rig.idle();
+    rig.pay_all(&share);
+    assert_eq!(fs::read(rig.path("a")).unwrap(), b"ours");
+    assert_eq!(rig.shelf().doubts().unwrap(), [touch], "until it is known");
+    assert_eq!(rig.follow().standing(&read(b"dir/x")), Standing::Current);
+    // Still held after a restart, until the server has ended and tidied up.
+    rig.restart();
+    rig.in_force();
+    rig.follow().server_has_ended(Vec::new());
+    for seconds in [0, 1, 2, 3] {
+        assert_eq!(rig.follow().progress().suspects, 1);
+        rig.clock.on(seconds);
+        rig.idle();
+    }
+    rig.clock.on(4);
+    rig.idle();
+    assert_eq!(rig.follow().standing(&read(b"a")), Standing::Current);
+    rig.clock.on(1);
+    rig.idle();
+    assert!(rig.shelf().marks().unwrap().is_empty());
+    ends(share, rig, &["late"]);
 }

@@ -242,6 +242,53 @@ async fn a_change_that_was_never_sent_is_not_in_doubt() {
     assert_eq!(site.notice.standing().suspects, 0);
 }
 
+/// Another leads from now on: what the server does after that is answered as what it is, and in doubt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_ends_after_its_share_left_is_not_answered_as_done() {
+    let site = Site::new().await;
+    let ticket = site.begin(&["f"]).await;
+    site.notice.cease(Duration::from_millis(50)).await;
+    let late = site.notice.begin(&site.change(&["g"]), None).await;
+    assert!(matches!(late, Err(NoticeError::Moved)));
+    site.notice.stop();
+    site.notice.join();
+    assert!(!site.notice.is_quiet());
+    site.notice.doubt_in_flight().unwrap();
+    assert_eq!(site.shelf.doubts().unwrap(), [site.entry("", "f")]);
+    let notice = site.notice.clone();
+    let ended = tokio::spawn(async move { notice.ended().await });
+    site.write("f", "late");
+    assert!(matches!(ticket.answered(true).await, Err(NoticeError::Overtaken)));
+    assert_eq!(ended.await.unwrap(), [], "it is known how it ended");
+    assert!(site.notice.is_quiet());
+}
+
+/// R18: nobody knows what the server makes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_without_an_answer_after_its_share_left_is_told() {
+    let site = Site::new().await;
+    let ticket = site.begin(&["f"]).await;
+    site.notice.stop();
+    site.notice.join();
+    drop(ticket);
+    assert_eq!(site.notice.ended().await, [site.entry("", "f")]);
+}
+
+/// A share that stops waits for what is under way, and is then as clean as one at rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_stops_waits_for_the_changes_that_have_begun() {
+    let site = Site::new().await;
+    let ticket = site.begin(&["f"]).await;
+    let notice = site.notice.clone();
+    let ceased = tokio::spawn(async move { notice.cease(PATIENCE).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!ceased.is_finished());
+    site.write("f", "one");
+    ticket.answered(true).await.unwrap();
+    ceased.await.unwrap();
+    assert!(site.notice.is_quiet());
+}
+
 fn drop_sent(ticket: Ticket<Disk>) {
     drop(ticket.refused());
 }
