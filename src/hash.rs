@@ -10,6 +10,16 @@ pub use seeded::State;
 pub type HashMap<K, V> = std::collections::HashMap<K, V, State>;
 pub type HashSet<K> = std::collections::HashSet<K, State>;
 
+/// Takes one from a count; those that reach none are not kept.
+pub fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
 #[cfg(test)]
 mod seeded {
     use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::Touch;
-use crate::hash::{HashMap, HashSet};
+use crate::hash::{HashMap, HashSet, decrement};
 use crate::id::{Gen, Name, ObjectId};
 use crate::plant::{self, Bug};
 
@@ -431,15 +431,6 @@ impl Ahead {
     }
     pub fn below(&self, dir: ObjectId) -> bool {
         self.below.contains_key(&dir) || !self.adrift.is_empty()
-    }
-}
-
-fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
     }
 }
 

@@ -2,11 +2,12 @@
 //! A hint only says where to look; what is so is found out here, and finding nothing is an answer
 //! too, so a doubled hint costs time and never correctness.
 
+mod read;
+
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use read::{Read, Seen};
 
 use super::draft::{DEPTH_MAX, Draft, Entry};
 use super::{Minter, NoticeError};
@@ -16,17 +17,12 @@ use crate::hash::{HashMap, HashSet};
 use crate::id::{Epoch, Hash, Name, ObjectId, RelPath, Seq, Version};
 use crate::object::{Found, Kind, Local, Object, Stamp};
 use crate::plant::{self, Bug};
-use crate::tree::content::Hasher;
 use crate::tree::{Alive, Place, Spot, Tree, TreeError};
 
 /// A file system's time stamps tell two changes apart when this lies between them (R17).
 const GRANULARITY_NS: i64 = 20_000_000;
-/// Content up to this size travels inside the journal's stream: one round trip less.
-const INLINE_MAX: u64 = 4096;
-/// One read of a file.
-const READ_LEN: usize = 256 * 1024;
-/// Looks at a file that changes under the reader before it is left for later.
-const TRIES: usize = 3;
+/// Looks at an entry that is replaced before it is read, until it is left for later.
+const REPLACED_TRIES: usize = 10;
 /// Open directories kept for the next look in the same one.
 const DIRS_MAX: usize = 64;
 /// Places followed from one to the next (a chain of renames) before the rest waits its turn: bounds
@@ -208,15 +204,18 @@ impl<'a, T: Tree> Pass<'a, T> {
         self.visited.insert(entry.clone(), deep);
         self.depth += 1;
         let mut compared = self.compare(entry.0, &entry.1, deep);
-        for _ in 1..TRIES {
-            // What replaced the known object was replaced in turn: something was there all the time.
+        for _ in 1..REPLACED_TRIES {
+            // What was found was replaced before it was read: something was there all the time.
             if !matches!(compared, Ok(Compared::Torn)) {
                 break;
             }
             compared = self.compare(entry.0, &entry.1, deep);
         }
         self.depth -= 1;
-        compared.map(drop)
+        if let Compared::Torn = compared? {
+            self.unsettle(entry.0, &entry.1);
+        }
+        Ok(())
     }
 
     fn compare(&mut self, parent: ObjectId, name: &Name, deep: bool) -> Result<Compared> {
@@ -250,25 +249,26 @@ impl<'a, T: Tree> Pass<'a, T> {
         if let Some(known) = known.filter(|known| *known != id) {
             if self.draft.object(id)?.is_none() {
                 // The old one goes in the record that the new one comes in: nobody sees neither.
-                seen = self.read(parent, name, &found)?;
-                if seen.is_none() {
-                    return Ok(Compared::Whole);
-                }
+                seen = match self.read(parent, name, &found)? {
+                    Read::Seen(seen) => Some(*seen),
+                    Read::Unread => return Ok(Compared::Whole),
+                    Read::Replaced => return Ok(Compared::Torn),
+                };
             }
             self.vacate(parent, name, known)?;
             // What that led to may have been here.
             now = self.draft.child(parent, name)?;
         }
-        if now != Some(id) {
-            self.occupy(parent, name, id, &found, deep, seen)?;
+        let compared = if now != Some(id) {
+            self.occupy(parent, name, id, &found, deep, seen)?
         } else {
-            self.refresh(parent, name, id, &found)?;
             if deep && found.kind == Kind::Directory {
                 self.expand.push((id, true));
             }
-        }
+            self.refresh(parent, name, id, &found)?
+        };
         let torn = self.draft.child(parent, name)?.is_none();
-        Ok(if torn { Compared::Torn } else { Compared::Whole })
+        Ok(if torn { Compared::Torn } else { compared })
     }
 
     /// Looks at every entry on the way to a directory that the catalog does not have yet.
@@ -422,7 +422,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         found: &Found,
         deep: bool,
         seen: Option<Seen>,
-    ) -> Result<()> {
+    ) -> Result<Compared> {
         self.stirred.insert(parent);
         let known = self.draft.object(id)?;
         if known.as_ref().is_some_and(|known| known.kind != found.kind) {
@@ -442,12 +442,12 @@ impl<'a, T: Tree> Pass<'a, T> {
             self.visit(dir, &old, false)?;
         }
         if found.kind == Kind::Directory && !self.clear_way(parent, name, id)? {
-            return Ok(());
+            return Ok(Compared::Whole);
         }
         if self.draft.object(id)?.is_none() {
             // It came to its end while its other names were looked at: something else is here by now.
             self.unsettle(parent, name);
-            return Ok(());
+            return Ok(Compared::Whole);
         }
         let to = (parent, name.clone());
         match self.vacated.remove(&id) {
@@ -516,12 +516,13 @@ impl<'a, T: Tree> Pass<'a, T> {
         id: ObjectId,
         found: &Found,
         seen: Option<Seen>,
-    ) -> Result<()> {
+    ) -> Result<Compared> {
         let seen = match seen {
             Some(seen) => seen,
             None => match self.read(parent, name, found)? {
-                Some(seen) => seen,
-                None => return Ok(()),
+                Read::Seen(seen) => *seen,
+                Read::Unread => return Ok(Compared::Whole),
+                Read::Replaced => return Ok(Compared::Torn),
             },
         };
         self.record(parent, name, id, seen, None)?;
@@ -529,39 +530,35 @@ impl<'a, T: Tree> Pass<'a, T> {
         if found.kind == Kind::Directory {
             self.expand.push((id, false));
         }
-        Ok(())
+        Ok(Compared::Whole)
     }
 
     /// The same object as before: has its content or have its attributes changed?
-    fn refresh(&mut self, parent: ObjectId, name: &Name, id: ObjectId, found: &Found) -> Result<()> {
-        let Some(object) = self.draft.object(id)? else { return Ok(()) };
+    fn refresh(
+        &mut self,
+        parent: ObjectId,
+        name: &Name,
+        id: ObjectId,
+        found: &Found,
+    ) -> Result<Compared> {
+        let Some(object) = self.draft.object(id)? else { return Ok(Compared::Whole) };
         if found.kind == Kind::Directory {
             self.stirred.insert(id);
-            return Ok(());
+            return Ok(Compared::Whole);
         }
         let local = self.draft.local(id)?;
         let proven = local.as_ref().is_some_and(|local| {
             local.settled && local.stamp == found.stamp && !self.distrusted(&found.stamp)
         });
-        if !proven && let Some(seen) = self.read(parent, name, found)? {
-            self.record(parent, name, id, seen, Some(object))?;
+        if proven {
+            return Ok(Compared::Whole);
         }
-        Ok(())
-    }
-
-    /// Reads what was found. `None`: it would not hold still, or went away.
-    fn read(&mut self, parent: ObjectId, name: &Name, found: &Found) -> Result<Option<Seen>> {
-        match self.read_entry(parent, name, found) {
-            Ok(Some(seen)) => return Ok(Some(seen)),
-            Ok(None) => {}
-            Err(error @ (NoticeError::Tree(TreeError::Io { .. }) | NoticeError::Read { .. })) => {
-                // One bad block, or a name that changed hands meanwhile, must not stop the share.
-                tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
-            }
-            Err(error) => return Err(error),
+        match self.read(parent, name, found)? {
+            Read::Seen(seen) => self.record(parent, name, id, *seen, Some(object))?,
+            Read::Unread => {}
+            Read::Replaced => return Ok(Compared::Torn),
         }
-        self.unsettle(parent, name);
-        Ok(None)
+        Ok(Compared::Whole)
     }
 
     /// Puts what was read into the draft.
@@ -612,70 +609,6 @@ impl<'a, T: Tree> Pass<'a, T> {
             self.draft.put(object);
         }
         Ok(())
-    }
-
-    /// Reads an entry's content between two looks that agree (R17).
-    fn read_entry(&mut self, parent: ObjectId, name: &Name, found: &Found) -> Result<Option<Seen>> {
-        let began = self.clock.wall();
-        let plain = |found: &Found| Seen {
-            began,
-            found: found.clone(),
-            root: Hash::default(),
-            target: Vec::new(),
-            inline: None,
-        };
-        let Some(dir) = self.dir(parent)? else { return Ok(None) };
-        match found.kind {
-            Kind::File => {}
-            Kind::Symlink => {
-                let target = self.tree.read_link(Spot::Entry(&dir, name))?;
-                let again = self.tree.look(Spot::Entry(&dir, name))?;
-                let same = again.is_some_and(|again| again.handle == found.handle);
-                return Ok(same.then(|| Seen { target, ..plain(found) }));
-            }
-            _ => return Ok(Some(plain(found))),
-        }
-        for _ in 0..TRIES {
-            let Some(mut file) = self.tree.open_file(Spot::Entry(&dir, name))? else { return Ok(None) };
-            let before = self.tree.file_found(&file)?;
-            if before.handle != found.handle {
-                return Ok(None);
-            }
-            let mut hasher = Hasher::new();
-            let mut inline = (before.size <= INLINE_MAX).then(Vec::new);
-            let mut size = 0;
-            // A byte more than it has tells that it grew.
-            let len = usize::try_from(before.size + 1).unwrap_or(READ_LEN).min(READ_LEN);
-            if self.buffer.len() < len {
-                self.buffer.resize(len, 0);
-            }
-            loop {
-                let len = file
-                    .read(&mut self.buffer)
-                    .map_err(|source| NoticeError::Read { what: name.to_string(), source })?;
-                if len == 0 {
-                    break;
-                }
-                hasher.update(&self.buffer[..len]);
-                if let Some(inline) = &mut inline {
-                    inline.extend_from_slice(&self.buffer[..len]);
-                }
-                self.tally.bytes += len as u64;
-                size += len as u64;
-                if size > before.size {
-                    // It grows: whoever writes may be as fast as we are.
-                    break;
-                }
-            }
-            let content = hasher.finish();
-            let after = self.tree.file_found(&file)?;
-            if after.stamp == before.stamp && content.size == after.size {
-                self.tally.files += 1;
-                let inline = inline.map(Bytes::from);
-                return Ok(Some(Seen { root: content.root, inline, ..plain(&after) }));
-            }
-        }
-        Ok(None)
     }
 
     /// Ends a pass: directories' own attributes, and objects that have no name now (R16).
@@ -784,15 +717,4 @@ enum Fate {
     Lives(Option<RelPath>),
     /// Only looking for it tells.
     Unknown,
-}
-
-/// One entry as it was read.
-struct Seen {
-    /// Before the read.
-    began: WallTime,
-    found: Found,
-    root: Hash,
-    target: Vec<u8>,
-    /// The whole content of a small file.
-    inline: Option<Bytes>,
 }

@@ -48,6 +48,8 @@ struct Mark {
     question: Option<Asked>,
     /// A wider mark that they hold instead.
     cover: Option<Touch>,
+    /// The directories from the mark up to that one, which says it is of the last of them.
+    above: Vec<ObjectId>,
     /// Marks that lean on this one.
     members: u32,
     /// `begun` when a look found it settled and what it found was journalled.
@@ -117,6 +119,8 @@ pub(super) struct Table {
     untold: HashMap<Touch, Gen>,
     /// Marks that are released when they have been quiet until then.
     lingering: BTreeMap<(BootTime, u64), Touch>,
+    /// How many marks below a directory lean on a wider one that is not below it.
+    leaning: HashMap<ObjectId, u32>,
     /// How often each directory's entries were asked about lately (R3).
     asked: HashMap<(ObjectId, Level), (BootTime, u32)>,
 }

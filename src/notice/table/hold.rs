@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Asked, Closing, Table};
 use crate::catalog::Touch;
 use crate::clock::BootTime;
+use crate::hash::decrement;
 use crate::hold::{Giver, Question};
 use crate::id::{Gen, ObjectId, SiteId};
 
@@ -88,15 +89,14 @@ impl Table {
             mark.stirred = now;
             // What may be reached on other ways as well leans on none of them.
             let alone = mark.question.is_none() && (mark.cover.is_none() || above.is_empty());
-            let members = mark.members;
             if alone && !wanted.contains(touch) {
                 let wide = self.asked_above(above, &wanted);
                 match wide.or_else(|| self.widen(touch, above, &mut wanted, now)) {
-                    Some(wide) => self.lean(touch, wide),
+                    Some(wide) => self.lean(touch, above, wide),
                     None => wanted.push(touch.clone()),
                 }
             }
-            if let Some(id) = object.filter(|_| members > 0) {
+            if let Some(id) = object.filter(|id| self.leaning.contains_key(id)) {
                 self.take_along(touch, id, &mut wanted);
             }
         }
@@ -117,20 +117,34 @@ impl Table {
         above.iter().flat_map(both).flatten().find(asked)
     }
 
-    /// The directory at an entry may be somewhere else after this change: what leans on the entry's hold
-    /// leans on the directory's own from here on, which goes where it goes.
+    /// The directory at an entry may be somewhere else after this change: what leans on the entry's hold, and
+    /// what the server is still at and leans on one further up, leans on the directory's own from here on,
+    /// which goes where it goes. (What has been answered is in the journal before the move is.)
     fn take_along(&mut self, entry: &Touch, id: ObjectId, wanted: &mut Vec<Touch>) {
         let own = Touch::Object(id);
         let generation = self.marks.get(entry).map_or(Gen(0), |mark| mark.generation);
-        let mut members = 0;
+        let (mut members, mut left) = (0, Vec::new());
         for mark in self.marks.values_mut() {
-            if mark.cover.as_ref() == Some(entry) {
-                mark.cover = Some(own.clone());
+            let Some(at) = mark.above.iter().position(|above| *above == id) else { continue };
+            let Some(cover) = mark.cover.as_mut() else { continue };
+            let moves = match cover == entry {
+                true => true,
+                false => mark.in_flight > 0 && at + 1 < mark.above.len(),
+            };
+            if moves {
+                left.push((std::mem::replace(cover, own.clone()), mark.above.split_off(at + 1)));
+                decrement(&mut self.leaning, &id);
                 members += 1;
             }
         }
-        if let Some(mark) = self.marks.get_mut(entry) {
-            mark.members -= members;
+        if members == 0 {
+            return;
+        }
+        for (cover, above) in left {
+            self.leans_no_more(&above, &cover);
+            if let Some(mark) = self.marks.get_mut(&cover) {
+                mark.members = mark.members.saturating_sub(1);
+            }
         }
         self.wide(&own, generation, wanted).members += members;
     }
@@ -208,12 +222,30 @@ impl Table {
         *count >= OFTEN_ENOUGH
     }
 
-    fn lean(&mut self, touch: &Touch, wide: Touch) {
+    fn lean(&mut self, touch: &Touch, above: &[Above], wide: Touch) {
         if let Some(mark) = self.marks.get_mut(&wide) {
             mark.members += 1;
         }
+        let is_it =
+            |above: &Above| wide == Touch::Object(above.dir) || above.entry.as_ref() == Some(&wide);
+        let upto = above.iter().position(is_it).map_or(0, |at| at + 1);
+        let below: Vec<ObjectId> = above[..upto].iter().map(|above| above.dir).collect();
         if let Some(mark) = self.marks.get_mut(touch) {
+            // The directory whose own hold it is goes where its hold goes.
+            let own = matches!(wide, Touch::Object(_));
+            for dir in &below[..below.len().saturating_sub(usize::from(own))] {
+                *self.leaning.entry(*dir).or_default() += 1;
+            }
+            mark.above = below;
             mark.cover = Some(wide);
+        }
+    }
+
+    /// One that leaned is gone.
+    fn leans_no_more(&mut self, above: &[ObjectId], wide: &Touch) {
+        let own = matches!(wide, Touch::Object(_));
+        for dir in &above[..above.len().saturating_sub(usize::from(own))] {
+            decrement(&mut self.leaning, dir);
         }
     }
 
@@ -278,6 +310,7 @@ impl Table {
             }
             let Some(mark) = self.marks.remove(&touch) else { continue };
             if let Some(wide) = mark.cover {
+                self.leans_no_more(&mark.above, &wide);
                 // A file leans on its own entry, which was stirred whenever it was.
                 let own = matches!((&touch, &wide), (Touch::Object(_), Touch::Entry(..)));
                 self.left(wide, if own { now } else { BootTime(now.0 + LINGER) });
@@ -445,6 +478,55 @@ mod tests {
         assert_eq!(table.ripe(at(1200), |_| false), vec![(own, Gen(3))]);
     }
 
+    /// An upload goes on in a directory that is moved out of the one that all is asked about.
+    #[test]
+    fn a_directory_that_moves_out_of_a_wide_hold_takes_what_is_under_way_along() {
+        let (mut table, (mut giver, ..)) = (Table::default(), giver());
+        let wide = Above { dir: dir(1), entry: Some(entry(0, "d1")) };
+        let above =
+            |inner: &[Above]| [inner, &[wide.clone(), Above { dir: dir(0), entry: None }]].concat();
+        for n in 0..3 {
+            let held = Held { touch: entry(1, &format!("f{n}")), above: above(&[]), object: None };
+            begin(&mut table, &mut giver, &held, n + 1, n);
+        }
+        let inner = Above { dir: dir(5), entry: Some(entry(1, "e")) };
+        let upload = Held { touch: entry(5, "x"), above: above(&[inner.clone()]), object: None };
+        let done = Held { touch: entry(5, "y"), above: above(&[inner]), object: None };
+        assert_eq!(
+            begin(&mut table, &mut giver, &upload, 4, 4),
+            None,
+            "it leans on the directory's hold"
+        );
+        assert_eq!(begin(&mut table, &mut giver, &done, 5, 4), None);
+        table.answered(std::slice::from_ref(&done.touch));
+        let moved = [
+            Held { touch: entry(1, "e"), above: above(&[]), object: Some(dir(5)) },
+            Held { touch: entry(9, "e"), above: vec![], object: None },
+        ];
+        let touches: Vec<Touch> = moved.iter().map(|held| held.touch.clone()).collect();
+        table.begin(&touches, Gen(6), false);
+        let ask = table.hold(&moved, &mut giver, at(5)).1.unwrap();
+        let own = Touch::Object(dir(5));
+        assert!(ask.touches.contains(&(own.clone(), Gen(6))), "{ask:?}");
+        assert_eq!(table.marks[&upload.touch].cover, Some(own.clone()));
+        assert_eq!(table.marks[&done.touch].cover, Some(Touch::Object(dir(1))));
+        moved.iter().for_each(|held| land(&mut table, held, 6));
+        land_if(&mut table, &done, 6);
+        for n in 0..3 {
+            land(&mut table, &below(1, &format!("f{n}")), 6);
+        }
+        for ms in [200, 400, 600] {
+            assert!(
+                table.ripe(at(ms), |_| false).iter().all(|(touch, _)| *touch != own),
+                "still uploading"
+            );
+        }
+        land(&mut table, &upload, 700);
+        assert_eq!(table.ripe(at(800), |_| false), vec![(upload.touch, Gen(4))]);
+        assert_eq!(table.ripe(at(900), |_| false), vec![(own, Gen(6))]);
+        assert!(table.leaning.is_empty() && table.len() == 0);
+    }
+
     /// Servers that replace a file make another object of it each time.
     #[test]
     fn a_file_that_is_replaced_again_and_again_is_asked_about_once() {
@@ -576,6 +658,7 @@ mod tests {
                 }
             }
             prop_assert!(peer.is_empty() && table.len() == 0, "{peer:?}");
+            prop_assert!(table.leaning.is_empty());
         }
     }
 

@@ -311,6 +311,42 @@ async fn records_are_in_the_order_of_the_answers() {
 }
 
 /// Data, then the link that points to it: no copy may see the flip without the data.
+/// R20: what is replaced again before it is read is read again, before anything behind it is journalled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_replaced_over_and_over_is_journalled_before_what_was_answered_after_it() {
+    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let (root, round, over) = (site.root.clone(), Arc::new(Mutex::new(0)), Arc::new(AtomicBool::new(false)));
+    let put = |root: &Path, by: &str, round: u32| {
+        fs::write(root.join(by), format!("{round}")).unwrap();
+        fs::rename(root.join(by), root.join("f")).unwrap();
+    };
+    let others = std::thread::spawn({
+        let (root, round, over) = (root.clone(), round.clone(), over.clone());
+        move || {
+            while !over.load(Ordering::SeqCst) {
+                let round = lock(&round);
+                put(&root, "../outside/other", *round);
+                drop(round);
+                std::thread::yield_now();
+            }
+        }
+    });
+    for n in 1..200 {
+        let ticket = site.begin(&["f"]).await;
+        {
+            let mut round = lock(&round);
+            *round = n;
+            put(&root, "../outside/mine", n);
+        }
+        ticket.answered(false).await.unwrap();
+        site.relay(&["g"], |site| site.write("g", format!("{n}"))).await;
+        site.flush().await;
+        assert!(site.has("f", format!("{n}")), "g is at {n}");
+    }
+    over.store(true, Ordering::SeqCst);
+    others.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_flip_never_comes_before_the_data() {
     let site = Site::new().await;
