@@ -1,10 +1,13 @@
 //! Changes that come through requests: who waits for whom, what is marked and released when, and in
 //! which order the journal tells of them.
 
-use super::*;
-
 use std::os::unix::fs::FileExt;
 
+use http::{Request, StatusCode};
+
+use super::*;
+use crate::link::frames::{FrameReader, sender};
+use crate::link::share::{Feed, Follow, MESSAGE_MAX, feed};
 use crate::object::Kind;
 
 fn puts(rows: &[Row]) -> Vec<(ObjectId, u64)> {
@@ -315,7 +318,8 @@ async fn records_are_in_the_order_of_the_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_replaced_over_and_over_is_journalled_before_what_was_answered_after_it() {
     let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
-    let (root, round, over) = (site.root.clone(), Arc::new(Mutex::new(0)), Arc::new(AtomicBool::new(false)));
+    let (root, round, over) =
+        (site.root.clone(), Arc::new(Mutex::new(0)), Arc::new(AtomicBool::new(false)));
     let put = |root: &Path, by: &str, round: u32| {
         fs::write(root.join(by), format!("{round}")).unwrap();
         fs::rename(root.join(by), root.join("f")).unwrap();
@@ -488,4 +492,33 @@ async fn an_entry_that_is_replaced_is_never_recorded_as_missing() {
     }
     site.rescan().await;
     site.agrees();
+}
+
+/// R9: a copy that could not be told all that is in force is told when it is less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_tells_what_is_in_force_once_it_is_little_enough() {
+    let site = Site::new().await;
+    let many: Vec<Touch> =
+        (0..IN_FORCE_MAX).map(|n| Touch::Entry(ObjectId::ROOT, name(&format!("f{n}")))).collect();
+    lock(&site.notice.table).begin(&many, site.shelf.next_gen(), false);
+    let head = site.shelf.head();
+    let (asks, body) = sender(4096);
+    let (epoch, seq) = (head.at.epoch.0, head.at.seq.0);
+    let (chain, incarnation) = (head.chain.0.to_vec().into(), head.incarnation.0.to_vec().into());
+    asks.send(&Follow { epoch, seq, chain, incarnation }).await.unwrap();
+    let osaka = Origin { site: "osaka".parse().unwrap(), session: Session::default() };
+    let request = Request::new(body);
+    let response = site.notice.clone().inbound(osaka, "journal", request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut feeds = FrameReader::new(response.into_body());
+    let mut next = async || loop {
+        let feed = tokio::time::timeout(PATIENCE, feeds.next::<Feed>(MESSAGE_MAX)).await.expect("told");
+        if let Some(feed::Kind::Start(start)) = feed.unwrap().unwrap().kind {
+            return start.more;
+        }
+    };
+    assert!(next().await, "more than can be told");
+    lock(&site.notice.table).answered(&many);
+    site.notice.wake.ring();
+    assert!(!next().await);
 }
