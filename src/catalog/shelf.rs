@@ -296,18 +296,15 @@ impl Shelf {
     // ---- writes
 
     /// A generation above every other that was ever handed out for this share here. Once in a million
-    /// calls it waits for a sync.
-    ///
-    /// Should that fail, nothing can be committed any more, so that no mark and no answer will ever
-    /// carry the generation returned.
-    pub fn next_gen(&self) -> Gen {
+    /// calls it waits for a sync, and fails if that does.
+    pub fn next_gen(&self) -> Result<Gen> {
         let mut gens = self.core.gens.lock().unwrap_or_else(PoisonError::into_inner);
-        gens.last = gens.last.next();
-        if gens.last > gens.reserved {
-            // The next commit is told why, and so is the log.
-            let _ = self.reserve(&mut gens);
+        let next = gens.last.next();
+        if next > gens.reserved {
+            self.reserve(&mut gens)?;
         }
-        gens.last
+        gens.last = next;
+        Ok(next)
     }
 
     /// No generation up to `floor` is handed out from now on.

@@ -214,12 +214,14 @@ impl<T: Tree> Notice<T> {
         });
         let was_clean = notice.shelf.meta().clean;
         notice.note_start()?;
+        // Whatever was handed out before and is not marked has been released. What is marked may be held by a
+        // later generation than the mark's, of a change that got no further: it ends with this one.
+        let newest = notice.shelf.next_gen()?;
         {
             let mut table = lock(&notice.table);
-            // Whatever was handed out before and is not marked has been released.
-            table.start(notice.shelf.next_gen());
-            for (touch, generation) in notice.shelf.marks()? {
-                table.remember(touch, generation, true);
+            table.start(newest);
+            for (touch, _) in notice.shelf.marks()? {
+                table.remember(touch, newest, true);
             }
             table.doubt_found(notice.shelf.doubts()?, was_clean);
         }
@@ -230,7 +232,7 @@ impl<T: Tree> Notice<T> {
             source,
         })?;
         *lock(&notice.worker) = Some(handle);
-        notice.pledge_marks();
+        notice.pledge_marks(newest);
         Ok(notice)
     }
 

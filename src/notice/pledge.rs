@@ -247,11 +247,10 @@ impl<T: Tree> Notice<T> {
     }
 
     /// What an earlier process answered, or was about to: it may be on this disk alone.
-    pub(super) fn pledge_marks(self: &Arc<Self>) {
+    pub(super) fn pledge_marks(self: &Arc<Self>, generation: Gen) {
         if !self.is_pledged() || lock(&self.table).len() == 0 {
             return;
         }
-        let generation = self.shelf.next_gen();
         let waiting = Waiting { anywhere: true, ..Waiting::default() };
         lock(&self.pledges.open).changes.insert(generation, waiting);
         let notice = self.clone();

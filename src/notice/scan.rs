@@ -100,16 +100,17 @@ impl Scan {
     }
 
     /// What moved under the scan is looked at again.
-    pub fn unsettled<T: Tree>(&self, notice: &Notice<T>, entries: Vec<(ObjectId, Name)>) {
+    pub fn unsettled<T: Tree>(&self, notice: &Notice<T>, entries: Vec<(ObjectId, Name)>) -> Result<()> {
         if entries.is_empty() {
-            return;
+            return Ok(());
         }
         let due = BootTime(notice.clock.boot().0 + Duration::from_millis(25));
-        let generation = notice.shelf.next_gen();
+        let generation = notice.shelf.next_gen()?;
         let mut table = lock(&notice.table);
         for (dir, name) in entries {
             table.reopen(Touch::Entry(dir, name), generation, due);
         }
+        Ok(())
     }
 
     pub fn report<T: Tree>(&mut self, notice: &Notice<T>) {

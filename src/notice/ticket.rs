@@ -65,7 +65,7 @@ impl<T: Tree> Notice<T> {
         // Handed out under the table's lock: whoever asks for the newest knows all before it.
         let (generation, questions) = {
             let mut table = lock(&self.table);
-            let generation = self.shelf.next_gen();
+            let generation = self.shelf.next_gen()?;
             if pledged {
                 self.open_pledge(generation, &held)?;
             }

@@ -243,6 +243,7 @@ impl<T: Tree> Worker<T> {
     pub(super) fn commit(&mut self, pass: &mut Pass<'_, T>, closings: &[Closing]) -> Result<()> {
         let notice = self.notice.clone();
         let unplaced = pass.finish()?;
+        let generation = notice.shelf.next_gen()?;
         if pass.draft.removes() {
             // A directory that was swapped or unmounted under the pass looks like deletes (R28).
             notice.tree.check()?;
@@ -267,7 +268,7 @@ impl<T: Tree> Worker<T> {
             .collect();
         let writes = pass.draft.weight() > 0 || !unplaced.is_empty();
         let left = pass.draft.fill(&mut batch, notice.clock.wall().0, RECORD_MAX, releases);
-        self.keep_unplaced(&mut batch, &unplaced);
+        self.keep_unplaced(&mut batch, &unplaced, generation);
         let records = if writes {
             match notice.shelf.commit_records(batch, true).wait() {
                 Ok(records) => records,
@@ -311,12 +312,11 @@ impl<T: Tree> Worker<T> {
     }
 
     /// Objects that live without a known name (R16): marked until a scan finds their place.
-    fn keep_unplaced(&mut self, batch: &mut catalog::Batch, unplaced: &[ObjectId]) {
+    fn keep_unplaced(&mut self, batch: &mut catalog::Batch, unplaced: &[ObjectId], generation: Gen) {
         if unplaced.is_empty() {
             return;
         }
         let notice = &self.notice;
-        let generation = notice.shelf.next_gen();
         let due = BootTime(notice.clock.boot().0 + RETRY);
         let mut table = lock(&notice.table);
         for id in unplaced {
@@ -388,7 +388,7 @@ impl<T: Tree> Worker<T> {
         pass.distrust = scan.distrust();
         let done = scan.step(&mut pass, self)?;
         self.commit(&mut pass, &[])?;
-        scan.unsettled(&notice, std::mem::take(&mut pass.unsettled));
+        scan.unsettled(&notice, std::mem::take(&mut pass.unsettled))?;
         if done {
             self.scanned = self.scans;
             scan.end(&notice)

@@ -34,7 +34,7 @@ pub(super) fn succeed(shelf: &Arc<Shelf>, lead: &Lead, wall: i64) -> Result<u64,
         for debt in debts {
             lost += 1;
             distrust(shelf, debt.id, &mut batch)?;
-            let generation = shelf.next_gen();
+            let generation = shelf.next_gen()?;
             batch.mark(Touch::Object(debt.id), generation);
             for (dir, name) in shelf.links(debt.id)? {
                 batch.mark(Touch::Entry(dir, name), generation);

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
@@ -556,29 +557,48 @@ impl<H: Host> Leading<H> {
     /// killed before it knew takes over.
     pub async fn tell_others(self) {
         let mut told: BTreeMap<(ShareId, SiteId), u32> = BTreeMap::new();
+        let mut asked: BTreeSet<(ShareId, SiteId)> = BTreeSet::new();
+        // One that does not answer keeps no other waiting.
+        let mut telling = FuturesUnordered::new();
         while !self.stopping().is_cancelled() {
-            let map = self.map();
-            let me = self.me();
-            for share in map.shares.values().filter(|share| share.epoch() > 1) {
-                let hear =
-                    |site: &SiteId| site != me && (share.primary() == me || share.primary() == site);
-                for (site, _) in share.sites().filter(|(site, _)| hear(site)) {
-                    let key = (share.name.clone(), site.clone());
-                    if !self.links().peer(site).is_some_and(|peer| peer.up()) {
-                        told.remove(&key);
-                    } else if told.get(&key) != Some(&share.epoch())
-                        && self.tell(&share.name, site).await
-                    {
-                        told.insert(key, share.epoch());
-                    }
+            for (share, site, epoch) in self.to_tell() {
+                let key = (share, site);
+                if !self.links().peer(&key.1).is_some_and(|peer| peer.up()) {
+                    told.remove(&key);
+                } else if told.get(&key) != Some(&epoch) && asked.insert(key.clone()) {
+                    let this = &self;
+                    telling.push(async move {
+                        let heard = this.tell(&key.0, &key.1).await;
+                        (key, heard.then_some(epoch))
+                    });
                 }
             }
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep(TELL) => {}
-                () = self.stopping().cancelled() => {}
+            let again = tokio::time::sleep(TELL);
+            tokio::pin!(again);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.stopping().cancelled() => return,
+                    Some((key, heard)) = telling.next(), if !telling.is_empty() => {
+                        asked.remove(&key);
+                        heard.map(|epoch| told.insert(key, epoch));
+                    }
+                    () = &mut again => break,
+                }
             }
         }
+    }
+
+    /// Who is to hear who leads, and in which epoch.
+    fn to_tell(&self) -> Vec<(ShareId, SiteId, u32)> {
+        let (map, me) = (self.map(), self.me());
+        let mut all = Vec::new();
+        for share in map.shares.values().filter(|share| share.epoch() > 1) {
+            let hears = |site: &SiteId| site != me && (share.primary() == me || share.primary() == site);
+            let sites = share.sites().map(|(site, _)| site).filter(|site| hears(site));
+            all.extend(sites.map(|site| (share.name.clone(), site.clone(), share.epoch())));
+        }
+        all
     }
 
     async fn tell(&self, share: &ShareId, site: &SiteId) -> bool {

@@ -23,6 +23,10 @@ pub enum Fault {
     ServerCrash,
     Sloppy,
     FullDisk,
+    /// The disk of the catalog.
+    FullState,
+    /// A clean stop, and a start.
+    Restart,
     WallJump,
     /// The primary copy moves, by an operator's word.
     Promote,
@@ -32,7 +36,7 @@ pub enum Fault {
 
 impl Fault {
     /// Those that may happen at any time.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::OneWay,
         Self::Partition,
         Self::Reset,
@@ -42,6 +46,8 @@ impl Fault {
         Self::ServerCrash,
         Self::Sloppy,
         Self::FullDisk,
+        Self::FullState,
+        Self::Restart,
         Self::WallJump,
     ];
 }
@@ -132,6 +138,22 @@ impl Faults {
                 site.server.set_sloppy(true);
                 sleep(span).await;
                 site.server.set_sloppy(false);
+            }
+            Fault::Restart => {
+                if site.stop(span / 3).await {
+                    sleep(span / 3).await;
+                    site.start();
+                }
+            }
+            Fault::FullState => {
+                site.set_state_full(true);
+                sleep(span).await;
+                site.set_state_full(false);
+                if site.process().is_some_and(|process| process.is_broken()) {
+                    // As a process does that can write again.
+                    site.crash(false);
+                    site.start();
+                }
             }
             Fault::FullDisk => {
                 site.set_full(true);

@@ -165,6 +165,39 @@ impl Site {
         }
     }
 
+    /// The process is asked to end: as [`crate::serve`] does, waiting so long for what has begun. `false`:
+    /// something else ended it.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        note(|| format!("{} stops", self.name));
+        let Some(live) = self.live() else { return false };
+        let process = self.process();
+        let ended = live.group.spawn(async move {
+            let Some(process) = process else { return };
+            process.stop.cancel();
+            if let Some(Part::Home(notice)) = process.part() {
+                notice.cease(limit).await;
+            }
+            if let Some((_, end)) = process.take_out(&share()) {
+                let ended = spawn_blocking(end).await;
+                note(|| format!("{} has stopped: {}", process.me, matches!(ended, Ok(Ok(())))));
+            }
+        });
+        // The process may be killed, or stand still, meanwhile.
+        let _ = tokio::time::timeout(limit + Duration::from_secs(60), ended).await;
+        let same = self.live().is_some_and(|now| Arc::ptr_eq(&now, &live));
+        if same {
+            self.crash(false);
+        }
+        same
+    }
+
+    pub fn set_state_full(&self, full: bool) {
+        note(|| {
+            format!("{}: the catalog's disk is {}", self.name, if full { "full" } else { "not full" })
+        });
+        self.memory.set_full(full);
+    }
+
     pub fn set_full(&self, full: bool) {
         note(|| format!("{}: the disk is {}", self.name, if full { "full" } else { "not full" }));
         self.disk.set_full(full);
@@ -250,6 +283,10 @@ impl Process {
     }
     pub fn part(&self) -> Option<Part> {
         lock(&self.part).clone()
+    }
+    /// The catalog takes nothing any more.
+    pub fn is_broken(&self) -> bool {
+        self.catalog.broken().is_some()
     }
     pub fn primary(&self) -> SiteId {
         lock(&self.map).shares[&share()].primary().clone()

@@ -237,7 +237,7 @@ fn whatever_suffix_a_crash_takes_the_catalog_is_consistent_and_keeps_what_is_dur
             0 => Change::Gone { id: id(number - 1) },
             _ => Change::Put(file(id(number), number)),
         };
-        let highest = shelf.next_gen();
+        let highest = shelf.next_gen().unwrap();
         batch.mark(Touch::Object(id(number)), highest);
         batch.publish(1, vec![change], vec![]);
         shelf.commit(batch, sync).wait().unwrap();
@@ -251,7 +251,7 @@ fn whatever_suffix_a_crash_takes_the_catalog_is_consistent_and_keeps_what_is_dur
             consistent(&crashed);
             assert!(crashed.head().at.seq.0 >= durable);
             assert_eq!(crashed.marks().unwrap().len() as u64, crashed.head().at.seq.0);
-            assert!(crashed.next_gen() > highest, "reserved before it was handed out");
+            assert!(crashed.next_gen().unwrap() > highest, "reserved before it was handed out");
         }
     }
 }
@@ -325,7 +325,7 @@ fn after_a_failed_write_or_sync_nothing_more_is_promised() {
             assert!(matches!(mark(durable), Err(CatalogError::Broken { .. })));
         }
         assert_eq!(shelf.marks().unwrap()[0], (Touch::Object(id(1)), Gen(1)), "reads go on");
-        shelf.next_gen();
+        shelf.next_gen().unwrap();
         assert!(matches!(catalog.close(), Err(CatalogError::Broken { .. })));
     }
 }

@@ -193,14 +193,14 @@ fn generations_are_never_handed_out_twice() {
     for _ in 0..3 {
         let shelf = shelf(dir.path());
         for _ in 0..1000 {
-            let next = shelf.next_gen();
+            let next = shelf.next_gen().unwrap();
             assert!(next > last);
             last = next;
         }
     }
     // Beyond the reserved block the next one is on disk before anything of it is used.
     let shelf = shelf(dir.path());
-    while shelf.next_gen() < Gen(last.0 + GEN_BLOCK + 10) {}
+    while shelf.next_gen().unwrap() < Gen(last.0 + GEN_BLOCK + 10) {}
     assert!(shelf.meta().gen_reserved > Gen(last.0 + GEN_BLOCK + 10));
 }
 
@@ -209,7 +209,7 @@ fn generations_of_many_threads_are_distinct() {
     let dir = tempfile::tempdir().unwrap();
     let shelf = shelf(dir.path());
     let taken: Vec<Vec<Gen>> = std::thread::scope(|scope| {
-        let take = || (0..500).map(|_| shelf.next_gen()).collect();
+        let take = || (0..500).map(|_| shelf.next_gen().unwrap()).collect();
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });

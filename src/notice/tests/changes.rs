@@ -500,7 +500,7 @@ async fn a_stream_tells_what_is_in_force_once_it_is_little_enough() {
     let site = Site::new().await;
     let many: Vec<Touch> =
         (0..IN_FORCE_MAX).map(|n| Touch::Entry(ObjectId::ROOT, name(&format!("f{n}")))).collect();
-    lock(&site.notice.table).begin(&many, site.shelf.next_gen(), false);
+    lock(&site.notice.table).begin(&many, site.shelf.next_gen().unwrap(), false);
     let head = site.shelf.head();
     let (asks, body) = sender(4096);
     let (epoch, seq) = (head.at.epoch.0, head.at.seq.0);
