@@ -84,6 +84,25 @@ fn a_client_sees_its_own_writes_at_once() {
     }
 }
 
+/// They wait for each other at the primary, each with a part of its body on the link.
+#[test]
+fn large_bodies_for_one_name_do_not_stop_each_other() {
+    let cluster = settled(Server::Embedded);
+    for many in [5, 40] {
+        std::thread::scope(|scope| {
+            for byte in 0..many {
+                let mut client = cluster.site("osaka").client();
+                client.timeout = Duration::from_secs(200);
+                scope.spawn(move || {
+                    let body = vec![byte; 10_000_000];
+                    client.put("/docs/one.bin", &body).unwrap().expect(&[201, 204]);
+                });
+            }
+        });
+    }
+    cluster.settle();
+}
+
 #[test]
 fn copies_have_everything_the_primary_has() {
     let mut cluster = Plan::three(Server::Embedded).prepare();

@@ -17,9 +17,9 @@ pub enum Class {
 
 /// What a connection of a class may take.
 pub(super) struct ClassLimits {
-    /// Bytes under way on the connection, and on one request of it.
-    pub window: (u32, u32),
     pub streams: u32,
+    /// Bytes of one body that may be under way or unread.
+    pub window: u32,
     /// Longest HTTP/2 frame: what a small message has to wait for.
     pub frame: u32,
     /// Bytes that a request or answer may have waiting in HTTP/2.
@@ -40,12 +40,21 @@ const HEADERS_MAX: u32 = 64 << 10;
 /// its clients may all leave at once.
 const RESETS_MAX: usize = 1024;
 
+impl ClassLimits {
+    /// Bytes of all bodies of a connection that may be under way or unread, and so the most memory that
+    /// they take at either end. It is enough for all of them: a body that nobody reads keeps its window
+    /// until somebody does, and must not keep another's.
+    const fn whole_window(&self) -> u32 {
+        self.streams * self.window
+    }
+}
+
 /// A dead line is noticed within five seconds. A long stream of records must not make a small request
 /// wait: on a line of 2 Mbit/s the 16 KiB of its window take 65 ms, what is in TLS and the kernel 16 ms
-/// each, and HTTP/2 takes turns with what is behind that.
+/// each, and HTTP/2 takes turns with what is behind that. All windows together are 16 MiB.
 const CONTROL: ClassLimits = ClassLimits {
-    window: (256 << 10, 16 << 10),
     streams: 1024,
+    window: 16 << 10,
     frame: 16 << 10,
     buffer: 16 << 10,
     ping: (Duration::from_secs(1), Duration::from_secs(4)),
@@ -54,13 +63,13 @@ const CONTROL: ClassLimits = ClassLimits {
     unsent: 4 << 10,
 };
 
-/// Windows for 1 Gbit/s over 100 ms: 12.5 MB, of which one request may hold a quarter. They are fixed:
-/// hyper's adaptive ones give the whole window to every stream, so that one slow reader stops all
-/// others. Bulk ends with its session's control connection, so its own pings only have to find what
+/// A window for 200 Mbit/s over 80 ms on each request: 2 MB. All together are 512 MiB, which only that
+/// many clients who stand still in the middle of a body can fill. Windows are fixed: hyper's adaptive ones
+/// give the whole to every stream, so that one slow reader stops all others. Bulk ends with its session's control connection, so its own pings only have to find what
 /// kills one of two connections, and may wait behind 128 KiB on a line of 64 kbit/s.
 const BULK: ClassLimits = ClassLimits {
-    window: (12_500_000, 3_125_000),
     streams: 256,
+    window: 2 << 20,
     frame: 64 << 10,
     buffer: 256 << 10,
     ping: (Duration::from_secs(5), Duration::from_secs(20)),
@@ -102,8 +111,8 @@ impl Class {
         let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .initial_connection_window_size(limits.window.0)
-            .initial_stream_window_size(limits.window.1)
+            .initial_connection_window_size(limits.whole_window())
+            .initial_stream_window_size(limits.window)
             .max_frame_size(limits.frame)
             .max_header_list_size(HEADERS_MAX)
             .max_send_buf_size(limits.buffer)
@@ -117,8 +126,8 @@ impl Class {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .initial_connection_window_size(limits.window.0)
-            .initial_stream_window_size(limits.window.1)
+            .initial_connection_window_size(limits.whole_window())
+            .initial_stream_window_size(limits.window)
             .max_concurrent_streams(limits.streams)
             .max_frame_size(limits.frame)
             .max_header_list_size(HEADERS_MAX)

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -147,18 +147,24 @@ struct Answers {
     callers: Mutex<Vec<Caller>>,
     /// Bytes of `/flood` that were asked for.
     flooded: Arc<AtomicU64>,
+    /// What `/in-turn` waits for before it reads a body.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Inbound for Answers {
     fn call(&self, from: Caller, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
         self.callers.lock().unwrap().push(from.clone());
-        let flooded = self.flooded.clone();
+        let (flooded, turn) = (self.flooded.clone(), self.turn.clone());
         async move {
             let path = request.uri().path().to_owned();
             Response::new(match path.split('/').collect::<Vec<_>>()[..] {
                 ["", "who"] => Body::text(format!("{} {}", from.site, from.class.as_str())),
                 ["", "echo"] => request.into_body(),
                 ["", "never"] => std::future::pending().await,
+                ["", "in-turn"] => {
+                    let _turn = turn.lock().await;
+                    Body::text(drain(request.into_body()).await.to_string())
+                }
                 ["", "flood", mib] => flood(mib.parse().unwrap(), flooded),
                 _ => Body::Empty,
             })
@@ -173,6 +179,15 @@ fn flood(mib: usize, flooded: Arc<AtomicU64>) -> Body {
         Ok::<_, BoxError>(Frame::data(Bytes::from(vec![(at >> 16) as u8; PIECE])))
     }));
     Body::boxed(StreamBody::new(pieces))
+}
+
+/// How many bytes a body has.
+async fn drain(mut body: Body) -> u64 {
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        bytes += frame.unwrap().into_data().unwrap().len() as u64;
+    }
+    bytes
 }
 
 fn get(path: &str) -> Request<Body> {

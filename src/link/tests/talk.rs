@@ -3,7 +3,6 @@
 use super::*;
 use crate::link::frames::{self, FrameReader};
 use crate::link::{Direction, SendError};
-use http_body_util::BodyExt;
 
 #[tokio::test]
 async fn both_connections_come_up_and_carry_requests() {
@@ -77,7 +76,7 @@ async fn a_long_body_goes_no_further_ahead_than_its_window() {
     for class in Class::ALL {
         let limits = class.limits();
         // A request's window, what HTTP/2 buffers for it, and a piece that waits to fit.
-        let ahead = u64::from(limits.window.1) + limits.buffer as u64 + 2 * PIECE as u64;
+        let ahead = u64::from(limits.window) + limits.buffer as u64 + 2 * PIECE as u64;
         answers.flooded.store(0, Ordering::SeqCst);
         let response = peer.send(class, get(&format!("/flood/{MIB}"))).await.unwrap();
         let (mut body, mut read) = (response.into_body(), 0u64);
@@ -110,7 +109,7 @@ async fn a_long_body_goes_up_as_well() {
     let mut read = 0u64;
     // Two windows, one each way.
     let limits = Class::Bulk.limits();
-    let ahead = 2 * (u64::from(limits.window.1) + limits.buffer as u64 + 2 * PIECE as u64);
+    let ahead = 2 * (u64::from(limits.window) + limits.buffer as u64 + 2 * PIECE as u64);
     while let Some(frame) = body.frame().await {
         let data = frame.unwrap().into_data().unwrap();
         for (n, byte) in data.iter().enumerate().step_by(4099) {
@@ -120,6 +119,55 @@ async fn a_long_body_goes_up_as_well() {
         assert!(flooded.load(Ordering::SeqCst) <= read + ahead);
     }
     assert_eq!(read, 64 << 20);
+}
+
+/// Answers that nobody reads fill their own windows and nobody else's.
+#[tokio::test]
+async fn who_reads_nothing_holds_up_nobody() {
+    let cluster = Cluster::new();
+    let hq = cluster.hq().await;
+    let osaka = cluster.osaka(hq.local_addr()).await;
+    until("both connections", || both_up(&osaka, "hq")).await;
+    let peer = osaka.peer(&site("hq")).unwrap();
+    for class in Class::ALL {
+        let mut unread = Vec::new();
+        for _ in 0..40 {
+            unread.push(peer.send(class, get("/flood/3")).await.unwrap());
+        }
+        let others = async {
+            assert_eq!(
+                text(peer.send(class, get("/who")).await.unwrap()).await,
+                format!("osaka {}", class.as_str())
+            );
+            let response = peer.send(class, get("/flood/8")).await.unwrap();
+            assert_eq!(drain(response.into_body().into()).await, 8 << 20);
+        };
+        tokio::time::timeout(Duration::from_secs(60), others).await.expect("others stand still");
+        drop(unread);
+    }
+}
+
+/// Of bodies that are taken one after the other the first comes to its end.
+#[tokio::test]
+async fn bodies_that_wait_for_each_other_all_arrive() {
+    let cluster = Cluster::new();
+    let hq = cluster.hq().await;
+    let osaka = cluster.osaka(hq.local_addr()).await;
+    until("both connections", || both_up(&osaka, "hq")).await;
+    let peer = osaka.peer(&site("hq")).unwrap();
+    for many in [5, 40] {
+        let sending = (0..many).map(|_| {
+            let peer = peer.clone();
+            async move {
+                let body = flood(10, Arc::default());
+                let request = Request::put("/in-turn").body(body).unwrap();
+                text(peer.send(Class::Bulk, request).await.unwrap()).await
+            }
+        });
+        let all = futures_util::future::join_all(sending);
+        let taken = tokio::time::timeout(Duration::from_secs(120), all).await.expect("a deadlock");
+        assert!(taken.iter().all(|bytes| *bytes == (10 << 20).to_string()), "{taken:?}");
+    }
 }
 
 #[tokio::test]
