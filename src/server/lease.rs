@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
@@ -25,8 +26,24 @@ const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 /// What the client sends.
 pub(super) struct Upload {
     body: Body,
-    watched: Arc<Watched>,
+    seat: Seat,
     gate: Option<Gate>,
+}
+
+/// The connection that an [`Upload`] is on: another one if the first turned out to be closed.
+#[derive(Clone, Default)]
+pub(super) struct Seat(Arc<ArcSwapOption<Watched>>);
+
+impl Seat {
+    pub(super) fn take(&self, watched: &Arc<Watched>) {
+        watched.uploading();
+        self.0.store(Some(watched.clone()));
+    }
+    fn tell(&self, what: impl FnOnce(&Watched)) {
+        if let Some(watched) = &*self.0.load() {
+            what(watched);
+        }
+    }
 }
 
 /// Keeps a body back until the server has asked for it.
@@ -66,10 +83,12 @@ impl Gate {
 }
 
 impl Upload {
-    pub(super) fn watched(mut request: Request<Body>, watched: Arc<Watched>) -> Request<Body> {
-        watched.uploading();
+    /// Once for each request: who answers 100 opens one gate only.
+    pub(super) fn seated(mut request: Request<Body>) -> (Request<Body>, Seat) {
         let gate = request.headers().contains_key(header::EXPECT).then(|| Gate::before(&mut request));
-        request.map(|body| Body::boxed(Self { body, watched, gate }))
+        let seat = Seat::default();
+        let on = seat.clone();
+        (request.map(|body| Body::boxed(Self { body, seat: on, gate })), seat)
     }
 }
 
@@ -86,13 +105,13 @@ impl http_body::Body for Upload {
         self.gate = None;
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
-            Poll::Pending => self.watched.still_client(),
-            Poll::Ready(_) => self.watched.await_server(),
+            Poll::Pending => self.seat.tell(Watched::still_client),
+            Poll::Ready(_) => self.seat.tell(Watched::await_server),
         }
         let trailers = matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_trailers());
         let last = trailers || matches!(polled, Poll::Ready(None)) || self.body.is_end_stream();
         if last && !matches!(polled, Poll::Ready(Some(Err(_)))) {
-            self.watched.uploaded();
+            self.seat.tell(Watched::uploaded);
         }
         polled
     }
@@ -108,26 +127,39 @@ impl http_body::Body for Upload {
 pub(super) struct Answer {
     body: Incoming,
     /// Until the body has ended. Dropped before, the connection is closed.
-    lease: Option<(Conn, InUse)>,
+    lease: Option<Conn>,
 }
 
 impl Answer {
     pub(super) fn lease(answer: Response<Incoming>, conn: Conn, in_use: InUse) -> Response<Body> {
+        conn.watched.hold(in_use);
         if answer.body().is_end_stream() {
-            give_back(conn, in_use);
+            give_back(conn);
             return answer.map(|_| Body::Empty);
         }
-        answer.map(|body| Body::boxed(Self { body, lease: Some((conn, in_use)) }))
+        // It has the head; the server's silence counts from when it asks for more.
+        conn.watched.await_client();
+        answer.map(|body| Body::boxed(Self { body, lease: Some(conn) }))
     }
     fn end(&mut self) {
-        if let Some((conn, in_use)) = self.lease.take() {
-            give_back(conn, in_use);
+        if let Some(conn) = self.lease.take() {
+            give_back(conn);
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(conn) = &self.lease {
+            conn.watched.let_go();
         }
     }
 }
 
 /// An answer that came before the whole request was sent leaves a connection that is no use to others.
-fn give_back(conn: Conn, in_use: InUse) {
+fn give_back(conn: Conn) {
+    // None of one that was ended meanwhile.
+    let Some(in_use) = conn.watched.let_go() else { return };
     if conn.watched.is_uploading() { conn.watched.abort() } else { in_use.0.pool.put(conn) }
 }
 
@@ -140,8 +172,8 @@ impl http_body::Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match (&polled, &self.lease) {
-            (Poll::Pending, Some((conn, _))) => conn.watched.still_server(),
-            (Poll::Ready(Some(Ok(frame))), Some((conn, _))) => {
+            (Poll::Pending, Some(conn)) => conn.watched.still_server(),
+            (Poll::Ready(Some(Ok(frame))), Some(conn)) => {
                 conn.watched.await_client();
                 // Nothing follows trailers, and nobody asks whether something does.
                 if frame.is_trailers() || self.body.is_end_stream() {
@@ -150,7 +182,10 @@ impl http_body::Body for Answer {
             }
             (Poll::Ready(None), Some(_)) => self.end(),
             // A broken connection is not kept.
-            (Poll::Ready(Some(Err(_))), Some(_)) => self.lease = None,
+            (Poll::Ready(Some(Err(_))), Some(conn)) => {
+                conn.watched.let_go();
+                self.lease = None;
+            }
             (_, None) => {}
         }
         polled.map_err(Into::into)

@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 
 pub use self::connect::{Connect, Stream, Target};
 pub use self::health::{Health, Standing};
-use self::lease::{Answer, Upload};
+use self::lease::{Answer, Seat, Upload};
 use self::pool::Pool;
 use self::watch::{Fate, Watch, Watched};
 use crate::body::{Body, BoxError};
@@ -179,9 +179,15 @@ impl Upstream {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ServerError> {
         let empty = request.body().is_end_stream();
+        let mut seat = None;
+        if !empty {
+            frame(&mut request);
+            let (seated, on) = Upload::seated(request);
+            (request, seat) = (seated, Some(on));
+        }
         if let Some(mut conn) = self.kept().await {
             let spare = (empty && !row(request.method()).touches.changes()).then(|| copy(&request));
-            match self.exchange(&mut conn, request, empty).await {
+            match self.exchange(&mut conn, request, seat.as_ref()).await {
                 Ok(answer) => return Ok(Answer::lease(answer, conn, in_use)),
                 Err(Failed { unsent: Some(unsent), .. }) => request = unsent,
                 Err(Failed { stale: true, error, .. }) => request = spare.ok_or(error)?,
@@ -189,7 +195,7 @@ impl Upstream {
             }
         }
         let mut conn = self.connect().await?;
-        match self.exchange(&mut conn, request, empty).await {
+        match self.exchange(&mut conn, request, seat.as_ref()).await {
             Ok(answer) => Ok(Answer::lease(answer, conn, in_use)),
             Err(Failed { error, .. }) => Err(error),
         }
@@ -208,13 +214,12 @@ impl Upstream {
     async fn exchange(
         &self,
         conn: &mut Conn,
-        mut request: Request<Body>,
-        empty: bool,
+        request: Request<Body>,
+        upload: Option<&Seat>,
     ) -> Result<Response<hyper::body::Incoming>, Failed> {
         conn.watched.await_server();
-        if !empty {
-            frame(&mut request);
-            request = Upload::watched(request, conn.watched.clone());
+        if let Some(seat) = upload {
+            seat.take(&conn.watched);
         }
         let mut failed = match conn.sender.try_send_request(request).await {
             Ok(answer) => return Ok(answer),

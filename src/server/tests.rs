@@ -292,3 +292,86 @@ async fn the_server_decides_whether_it_wants_the_body() {
     assert_eq!(server.send(put()).await.unwrap().status(), StatusCode::CREATED);
     assert_eq!(polled.load(Ordering::Relaxed), 1);
 }
+
+/// The server has closed a kept connection, and who uses it hears of that right after: what is sent on it
+/// comes back unsent.
+#[tokio::test]
+async fn what_waits_for_a_hundred_may_change_connections() {
+    use std::io::{Read, Write};
+    fn head(stream: &mut std::net::TcpStream) {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+    }
+    let (close, closes) = std::sync::mpsc::channel();
+    let (closed, told) = std::sync::mpsc::channel();
+    let (mut here, there) = tokio::net::UnixStream::pair().unwrap();
+    let mut there = there.into_std().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        head(&mut stream);
+        stream.write_all(OK).unwrap();
+        closes.recv().unwrap();
+        there.write_all(b"x").unwrap();
+        drop(stream);
+        closed.send(()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        head(&mut stream);
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        let mut body = [0; 4];
+        stream.read_exact(&mut body).unwrap();
+        stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").unwrap();
+    });
+    let server = upstream(port, Limits::default());
+    assert_eq!(text(server.send(get()).await.unwrap()).await, "ok");
+    // Until the connection is fit for use again.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    // Holds up this runtime: it hears of both at once, and comes here first.
+    close.send(()).unwrap();
+    told.recv().unwrap();
+    assert_eq!(here.read_u8().await.unwrap(), b'x');
+    let mut put = request(Method::PUT, Body::text("data"));
+    put.headers_mut().insert("expect", "100-continue".parse().unwrap());
+    put.headers_mut().insert("content-length", "4".parse().unwrap());
+    let sent = tokio::time::timeout(Duration::from_secs(30), server.send(put)).await;
+    assert_eq!(sent.expect("the body never comes").unwrap().status(), StatusCode::CREATED);
+}
+
+/// An answer that is kept and not read takes a place only as long as its connection.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_keeps_no_place() {
+    let port = origin(|_, mut stream| async move {
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let limits = Limits {
+        connections: 1,
+        client_silence: Duration::from_millis(200),
+        silence: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let server = upstream(port, limits);
+    let unread = server.send(get()).await.unwrap();
+    assert!(matches!(fails(&server, get()).await, ServerError::Busy { .. }));
+    let freed = async {
+        while server.health().in_use > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), freed).await.expect("its place is kept");
+    let next = server.send(get()).await.unwrap();
+    assert!(collect(unread.into_body(), 100).await.is_err());
+    // What was given up already does not give a second place.
+    assert_eq!(server.health().in_use, 1);
+    drop(next);
+    assert_eq!(server.health().in_use, 0);
+}

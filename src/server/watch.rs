@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-use super::{Limits, Upstream};
+use super::{InUse, Limits, Upstream};
 
 /// All open connections to one server.
 #[derive(Default)]
@@ -27,6 +27,8 @@ pub(super) struct Watched {
     uploading: AtomicBool,
     tick: Arc<AtomicU32>,
     task: AbortHandle,
+    /// The place of the answer on it; goes with the connection, whoever still has the answer.
+    place: Mutex<Option<InUse>>,
 }
 
 /// Why a connection was ended, if we ended it.
@@ -80,6 +82,13 @@ impl Watched {
     pub(super) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Relaxed)
     }
+    /// Keeps the place until it is let go or the connection is ended from here.
+    pub(super) fn hold(&self, place: InUse) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+    }
+    pub(super) fn let_go(&self) -> Option<InUse> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
     /// Closes the connection.
     pub(super) fn abort(&self) {
         self.task.abort();
@@ -107,6 +116,7 @@ impl Watched {
         if waited > limit {
             self.fate.store(fate, Ordering::Release);
             self.abort();
+            self.let_go();
         }
     }
 }
@@ -119,6 +129,7 @@ impl Watch {
             uploading: AtomicBool::new(false),
             tick: self.tick.clone(),
             task,
+            place: Mutex::default(),
         });
         watched.idle();
         let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
