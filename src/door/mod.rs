@@ -3,6 +3,7 @@
 
 mod clients;
 mod guard;
+mod kept;
 mod tally;
 pub mod tls;
 mod watch;
@@ -34,6 +35,7 @@ use tokio_util::task::TaskTracker;
 
 use self::clients::{Clients, Place};
 use self::guard::{Guard, Speaks};
+use self::kept::Running;
 pub use self::tally::{Tally, Why};
 use self::watch::{Watch, Watched};
 use crate::body::Body;
@@ -61,7 +63,8 @@ pub struct Limits {
     pub fields: usize,
     /// Bytes of a request's head, and of a body in memory at once.
     pub buffer: usize,
-    /// What a client that takes nothing may keep us waiting, in whole seconds.
+    /// What a client that takes nothing may keep us waiting, in whole seconds. Of HTTP/2 that ends the
+    /// answer, and the connection when nothing else is left on it.
     pub write: Duration,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
@@ -401,7 +404,18 @@ where
     }
     // What runs ends as it should; for what is new the client comes again.
     serving.as_mut().graceful_shutdown();
-    serving.await
+    let mut over = false;
+    loop {
+        tokio::select! {
+            ended = serving.as_mut() => return ended,
+            () = tokio::time::sleep(limits.write) => {
+                // What is left are answers that nobody takes.
+                if std::mem::replace(&mut over, watched.streams.running() == 0) && over {
+                    return Ok(());
+                }
+            }
+        }
+    }
 }
 
 /// The kernel gives up on a client a little later than we do.
@@ -475,8 +489,16 @@ impl Service<Request<Incoming>> for ForClient {
         let relay = self.door.relay.clone();
         let client = self.watched.client;
         let old = request.version() == Version::HTTP_10;
+        let running = (request.version() == Version::HTTP_2).then(|| Running::begin(&self.watched));
+        let mut request = request.map(Body::from);
+        if running.is_some() {
+            request = request.map(|body| kept::from_client(&self.watched, body));
+        }
         Box::pin(async move {
-            let mut answer = relay.serve(client, request.map(Body::from)).await;
+            let mut answer = relay.serve(client, request).await;
+            if let Some(running) = running {
+                answer = answer.map(|body| kept::to_client(running, body));
+            }
             if old && answer.body().size_hint().exact().is_none() {
                 // Its end is that of the connection, whatever was asked for. hyper keeps no connection after
                 // an answer of this version.

@@ -77,13 +77,17 @@ async fn door(limits: Limits) -> Door {
 
 /// One with another server behind it.
 async fn door_to(port: u16, limits: Limits) -> Door {
+    door_for(port, limits, crate::server::Limits::default()).await
+}
+
+async fn door_for(port: u16, limits: Limits, of_server: crate::server::Limits) -> Door {
     let stop = CancellationToken::new();
     let target = Target::Tcp { host: "127.0.0.1".into(), port };
     let site = HttpSite {
         site: "hq".parse().unwrap(),
         shares: SiteShares::default(),
         slots: Vec::new(),
-        upstream: Upstream::new(target, crate::server::Limits::default(), Arc::new(Still)),
+        upstream: Upstream::new(target, of_server, Arc::new(Still)),
         host: None,
         codec: Codec { encode: |_| Vec::new(), decode: |_| None },
         running: Arc::default(),

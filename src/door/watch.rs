@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
+use super::kept::Streams;
 use super::tally::{Tally, Why};
 use crate::wire::http::framing::Fault;
 
@@ -29,7 +30,7 @@ pub(super) enum Waits {
 /// One connection, as who watches it sees it.
 pub(super) struct Watched {
     pub(super) client: SocketAddr,
-    now: Arc<AtomicU32>,
+    pub(super) now: Arc<AtomicU32>,
     /// What is waited for (high half) and since which tick.
     read: AtomicU64,
     /// Since which tick, from 1 on, the client takes nothing; 0 if it does.
@@ -37,6 +38,8 @@ pub(super) struct Watched {
     fault: OnceLock<(u64, Fault)>,
     /// Requests so far.
     pub(super) calls: AtomicU64,
+    /// Over HTTP/2.
+    pub(super) streams: Streams,
     /// Ends the connection.
     pub(super) over: CancellationToken,
 }
@@ -112,6 +115,7 @@ impl Watch {
             write: AtomicU32::new(0),
             fault: OnceLock::new(),
             calls: AtomicU64::new(0),
+            streams: Streams::default(),
             over: CancellationToken::new(),
         });
         self.all().push(Arc::downgrade(&watched));
@@ -123,6 +127,7 @@ impl Watch {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.all().retain(|watched| {
             let Some(watched) = watched.upgrade() else { return false };
+            watched.streams.tick(now, limits, |why| tally.turned_away(why, watched.client, now));
             let Some(why) = watched.judge(now, limits) else { return true };
             tally.turned_away(why, watched.client, now);
             watched.over.cancel();
