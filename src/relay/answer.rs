@@ -10,6 +10,7 @@ use http::response::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use http_body::Frame;
 
+use super::cut::CHANGES_MAX;
 use super::seam::{HomeError, NearError, WireError};
 use super::{Away, Part, ShareHttp};
 use crate::body::{Body, BoxError};
@@ -41,6 +42,12 @@ pub fn retry(text_: impl Into<String>) -> Response<Body> {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, text_);
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     response
+}
+
+/// So many changes are under way that no other is begun.
+pub fn too_many(share: &ShareId) -> Response<Body> {
+    tracing::warn!(%share, limit = CHANGES_MAX, "a change is turned away: as many as may be are under way");
+    retry(format!("{CHANGES_MAX} changes are under way at this site; nothing was changed; try again"))
 }
 
 pub fn refused(refusal: &Refusal) -> Response<Body> {

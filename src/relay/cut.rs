@@ -1,4 +1,6 @@
-//! Running answers of files that a server is about to write into: one body never mixes two versions (R22).
+//! What runs at a site. Running answers of files that a server is about to write into: one body never mixes
+//! two versions (R22). Running changes, which are seen through even if who asked for them has gone, and so
+//! must not be without number.
 //!
 //! Servers put a new content beside the old one and rename it in, and whoever reads the old one goes on. Not
 //! so COPY onto a file that is there, and what we do not know: those cut the answers that run before they go
@@ -13,16 +15,28 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::{Body, BoxError};
 use crate::effect::{Change, Reach};
 use crate::id::{RelPath, ShareId};
 
-/// The answers of one site that may have to be cut.
-#[derive(Default)]
+/// Changes under way at a site, of clients and of other sites together: as many as requests with its
+/// server, for those that wait for each other's names.
+pub const CHANGES_MAX: usize = 1024;
+
+/// What runs at one site: the answers that may have to be cut, and how many changes there are.
 pub struct Running {
     answers: Mutex<HashMap<u64, Answer>>,
     next: AtomicU64,
+    changes: Arc<Semaphore>,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        let changes = Arc::new(Semaphore::new(CHANGES_MAX));
+        Self { answers: Mutex::default(), next: AtomicU64::new(0), changes }
+    }
 }
 
 struct Answer {
@@ -40,6 +54,11 @@ struct Knife {
 impl Running {
     fn answers(&self) -> MutexGuard<'_, HashMap<u64, Answer>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for one more change, to be kept until it has ended. `None`: there are [`CHANGES_MAX`].
+    pub fn change(&self) -> Option<OwnedSemaphorePermit> {
+        self.changes.clone().try_acquire_owned().ok()
     }
 
     /// Before the server is asked for the file at a path: from here on its answer is cut when that is

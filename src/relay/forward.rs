@@ -50,8 +50,14 @@ pub async fn forward(taken: Taken) -> Response<Body> {
     match taken.change().cloned() {
         None => read(taken, away).await,
         Some(change) => {
+            let Some(room) = site.running.change() else { return answer::too_many(&share.share) };
             // Once it may have been sent it is seen through even if the client goes away.
-            match work::spawn(changed(taken, near, change)).await {
+            let seen_through = work::spawn(async move {
+                let response = changed(taken, near, change).await;
+                drop(room);
+                response
+            });
+            match seen_through.await {
                 Ok(response) => response,
                 Err(error) => {
                     tracing::error!(share = %share.share, "forwarded change: {error}");

@@ -51,7 +51,15 @@ pub async fn change(taken: Taken) -> Ended {
         Ok(request) => request,
         Err(early) => return not_begun(*early),
     };
-    let seen_through = work::spawn(carry(site.clone(), slot, home, change, writes_into, from, request));
+    let Some(room) = site.running.change() else {
+        return not_begun(answer::too_many(&share.share));
+    };
+    let carried = carry(site.clone(), slot, home, change, writes_into, from, request);
+    let seen_through = work::spawn(async move {
+        let ended = carried.await;
+        drop(room);
+        ended
+    });
     match seen_through.await {
         Ok(ended) => ended,
         Err(error) => {

@@ -267,3 +267,20 @@ async fn small_ranges_take_the_control_connection() {
         assert_eq!(two.log.take()[0], want, "{range}");
     }
 }
+
+#[tokio::test]
+async fn changes_under_way_to_the_primary_have_a_limit() {
+    let two = two(true, ok).await;
+    let running = two.lyon.site().running.clone();
+    let mut taken: Vec<_> = (0..cut::CHANGES_MAX).map(|_| running.change().unwrap()).collect();
+    let response = two.lyon.serve(client(), request("PUT", "/e/f", Body::Empty)).await;
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["retry-after"].as_bytes()),
+        (503, &b"5"[..])
+    );
+    // Nothing was noted, nothing sent.
+    assert_eq!(two.log.take(), Vec::<String>::new());
+    taken.pop();
+    assert_eq!(ask(&two.lyon, "PUT", "/e/f").await.0, 200);
+    assert_eq!(ask(&two.lyon, "PUT", "/e/f").await.0, 200);
+}

@@ -188,3 +188,63 @@ async fn forwarded_requests_are_checked_again() {
     let request = request("GET", "/v1/share/other/http/f", Body::Empty);
     assert_eq!(relay.serve_peer(&caller, &other, request).await.status(), 421);
 }
+
+/// Lets a change begin for each permit.
+struct Waiting(Log, Arc<tokio::sync::Semaphore>);
+
+impl Home for Waiting {
+    fn begin<'a>(
+        &'a self,
+        _: &'a Change,
+        _: Option<&'a Caller>,
+    ) -> BoxFuture<'a, Result<Box<dyn HomeTicket>, HomeError>> {
+        Box::pin(async move {
+            self.0.add("waits");
+            self.1.acquire().await.unwrap().forget();
+            Ok(Box::new(FakeTicket(Some(self.0.clone()))) as Box<dyn HomeTicket>)
+        })
+    }
+    fn is_pledged(&self) -> bool {
+        false
+    }
+    fn visible<'a>(&'a self, _: &'a Read) -> BoxFuture<'a, Result<(), HomeError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Changes go on when who asked for them has gone; however often somebody does that, they have a limit.
+#[tokio::test]
+async fn changes_under_way_have_a_limit() {
+    let log = Log::default();
+    let may_begin = Arc::new(tokio::sync::Semaphore::new(0));
+    let upstream = origin(log.clone(), ok).await;
+    let part = Part::Local { home: Arc::new(Waiting(log.clone(), may_begin.clone())) };
+    let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
+    for _ in 0..cut::CHANGES_MAX {
+        let mut asked = Box::pin(ask(&relay, "DELETE", "/eng/f"));
+        // It goes away.
+        assert!(futures_util::poll!(&mut asked).is_pending());
+    }
+    let response = relay.serve(client(), request("DELETE", "/eng/f", Body::Empty)).await;
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["retry-after"].as_bytes()),
+        (503, &b"5"[..])
+    );
+    // Also for another site, which hears that nothing was done.
+    let mut put = request("PUT", "/v1/share/eng/http/f", Body::Empty);
+    put.headers_mut().insert("nearshare-client", "10.1.2.3:5".parse().unwrap());
+    let response = relay.serve_peer(&lyon(Class::Bulk), &"eng".parse().unwrap(), put).await;
+    assert_eq!(response.status(), 503);
+    assert!(!response.headers().contains_key("nearshare-ahead"));
+    // Reads are not concerned.
+    assert_eq!(ask(&relay, "GET", "/eng/f").await.0, 200);
+    may_begin.add_permits(1);
+    log.until("answered Done").await;
+    may_begin.add_permits(cut::CHANGES_MAX);
+    loop {
+        match ask(&relay, "DELETE", "/eng/f").await.0 {
+            200 => break,
+            status => assert_eq!(status, 503),
+        }
+    }
+}
