@@ -67,6 +67,11 @@ async fn its_limits_hold_for_it_as_well() {
         text(sender.clone().send_request(request("GET", "ftp://files/a", "")).await.unwrap()).await.0,
         400
     );
+    let mut twice = request("PUT", "http://files/a", "four");
+    for _ in 0..2 {
+        twice.headers_mut().append("content-length", HeaderValue::from_static("4"));
+    }
+    assert_eq!(text(sender.clone().send_request(twice).await.unwrap()).await.0, 400);
     let mut many = request("GET", "http://files/a", "");
     for number in 0..200 {
         let name = http::HeaderName::try_from(format!("x-{number}")).unwrap();

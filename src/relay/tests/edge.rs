@@ -141,3 +141,24 @@ async fn our_directory_is_in_no_listing() {
     assert_eq!(status, 207);
     assert!(said.contains("/eng/f") && !said.contains("nearshare"), "{said}");
 }
+
+/// Servers such as mod_dav write it into the file that is there, under the eyes of who reads it.
+#[tokio::test]
+async fn a_part_of_a_file_is_not_put() {
+    let log = Log::default();
+    let relay = primary(&log, ok).await;
+    let part = |uri| {
+        let mut put = request("PUT", uri, Body::text("data"));
+        put.headers_mut().insert("content-range", "bytes 0-3/10".parse().unwrap());
+        put
+    };
+    let (status, said) = text(relay.serve(client(), part("/eng/f")).await).await;
+    assert_eq!(status, 400);
+    assert!(said.contains("send the whole file"), "{said}");
+    // Nor for another site.
+    let mut forwarded = part("/v1/share/eng/http/f");
+    forwarded.headers_mut().insert("nearshare-client", "10.1.2.3:5".parse().unwrap());
+    let response = relay.serve_peer(&lyon(Class::Bulk), &"eng".parse().unwrap(), forwarded).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(log.take(), Vec::<String>::new());
+}

@@ -59,6 +59,10 @@ pub enum Refusal {
     Depth,
     #[error("the Overwrite field must be T or F")]
     Overwrite,
+    #[error(
+        "{0} with Content-Range would change a part of a file in place; send the whole file without it"
+    )]
+    Part(&'static str),
     #[error("a message has either Content-Length or Transfer-Encoding, not both")]
     TwoLengths,
     #[error("the Host field is neither a host nor a host and a port")]
@@ -83,6 +87,7 @@ impl Refusal {
             | Self::Destination(_)
             | Self::Depth
             | Self::Overwrite
+            | Self::Part(_)
             | Self::TwoLengths
             | Self::Host
             | Self::Target
@@ -221,6 +226,11 @@ fn finish(
     headers: &HeaderMap,
 ) -> Result<Classified, Refusal> {
     fields::check_overwrite(headers)?;
+    // Some servers write the part into the file that is there, under the eyes of who reads it (R22). RFC 9110
+    // section 14.5 has those that do not know it refuse it.
+    if row.touches == Touches::Entry && headers.contains_key(header::CONTENT_RANGE) {
+        return Err(Refusal::Part(row.name));
+    }
     let depth = fields::depth(headers)?;
     let ours = path.has_ours() || place.destination.as_ref().is_some_and(|(to, _)| to.has_ours());
     if ours {
@@ -358,8 +368,9 @@ fn refuse_ambiguous(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// What a request says once or not at all, and servers differ about when it comes twice.
-const ONCE: [&str; 12] = [
+const ONCE: [&str; 13] = [
     "authorization",
+    "content-length",
     "content-range",
     "depth",
     "destination",

@@ -119,6 +119,10 @@ fn every_method_says_what_it_touches() {
         ("GET", "/deep", vec![], O),
         ("GET", "/", vec![], O),
         ("PUT", "/other", vec![], O),
+        // A part of a file, in place.
+        ("PUT", "/eng/f", vec![("content-range", "bytes 0-3/10")], S(400)),
+        ("PUT", "/other", vec![("content-range", "bytes 0-3/10")], O),
+        ("PUT", "/eng/f", vec![("range", "bytes=0-3")], C("eng", &[("/f", Entry)])),
         // Two framings.
         ("PUT", "/eng/f", vec![("content-length", "1"), ("transfer-encoding", "chunked")], S(400)),
     ];
@@ -339,7 +343,7 @@ fn holds_for(method: &str, uri: &str, destination: &str) -> Result<(), TestCaseE
 
 #[test]
 fn fields_that_decide_stand_only_once() {
-    for name in ["Host", "Depth", "Destination", "Overwrite"] {
+    for name in ["Host", "Depth", "Destination", "Overwrite", "Content-Length"] {
         let mut parts = parts("COPY", "/eng/f", &[("destination", "/eng/g")]);
         let name = ::http::HeaderName::try_from(name).unwrap();
         parts.headers.append(&name, "T".parse().unwrap());
