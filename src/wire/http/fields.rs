@@ -143,7 +143,7 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// What Connection may not take away: without these the message would mean something else.
-const END_TO_END: [&str; 26] = [
+pub(super) const END_TO_END: [&str; 26] = [
     "authorization",
     "cache-control",
     "content-encoding",

@@ -3,6 +3,7 @@
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
 
+use super::fields::END_TO_END;
 use super::framing::{Fault, Framing, HeadLimits};
 use super::multistatus::Multistatus;
 use super::{Classified, Located, Move, SiteShares, classify, encode, strip_hop_by_hop};
@@ -54,8 +55,8 @@ fn framed(bytes: &[u8], cut: usize) -> (usize, u64, Option<Fault>) {
     (passed, heads, None)
 }
 
-/// Of a message that passes, every field that is not of one connection only is kept, and those of one name
-/// keep their order.
+/// Of a message that passes, the fields of one connection only go, those that Connection nominates among
+/// them unless they are for its end; every other is kept, and those of one name keep their order.
 ///
 /// # Errors
 /// Says what does not hold. Fields that HTTP does not allow hold.
@@ -86,9 +87,9 @@ pub fn fields(fields: &[(&str, &[u8])]) -> Result<(), String> {
     for name in before.keys() {
         let was: Vec<_> = before.get_all(name).iter().collect();
         let is: Vec<_> = headers.get_all(name).iter().collect();
-        let gone = OURS.contains(&name.as_str());
-        let may_go = gone || nominated(name);
-        if gone && !is.is_empty() || !may_go && is != was || !is.is_empty() && is != was {
+        let for_the_end = END_TO_END.contains(&name.as_str());
+        let goes = OURS.contains(&name.as_str()) || nominated(name) && !for_the_end;
+        if is != if goes { Vec::new() } else { was.clone() } {
             return Err(format!("{name}: {was:?} became {is:?}"));
         }
     }

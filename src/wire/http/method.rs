@@ -32,8 +32,6 @@ impl Touches {
 pub struct Row {
     pub name: &'static str,
     pub touches: Touches,
-    /// Doing it twice is doing it once (RFC 9110 section 9.2.2): may be repeated on a new connection.
-    pub idempotent: bool,
     /// A symbolic link at the last place of the path is followed by servers.
     pub follows: bool,
 }
@@ -44,26 +42,26 @@ impl Row {
     }
 }
 
-const fn known(name: &'static str, touches: Touches, idempotent: bool, follows: bool) -> Row {
-    Row { name, touches, idempotent, follows }
+const fn known(name: &'static str, touches: Touches, follows: bool) -> Row {
+    Row { name, touches, follows }
 }
 
 const ROWS: [Row; 11] = [
-    known("GET", Touches::Object, true, true),
-    known("HEAD", Touches::Object, true, true),
-    known("OPTIONS", Touches::Object, true, true),
-    known("PROPFIND", Touches::ByDepth, true, true),
-    known("PUT", Touches::Entry, true, true),
-    known("DELETE", Touches::Entry, false, false),
-    known("MKCOL", Touches::Entry, false, true),
-    known("COPY", Touches::Copy, false, true),
-    known("MOVE", Touches::Both, false, false),
-    known("TRACE", Touches::Refused, true, true),
-    known("CONNECT", Touches::Refused, false, true),
+    known("GET", Touches::Object, true),
+    known("HEAD", Touches::Object, true),
+    known("OPTIONS", Touches::Object, true),
+    known("PROPFIND", Touches::ByDepth, true),
+    known("PUT", Touches::Entry, true),
+    known("DELETE", Touches::Entry, false),
+    known("MKCOL", Touches::Entry, true),
+    known("COPY", Touches::Copy, true),
+    known("MOVE", Touches::Both, false),
+    known("TRACE", Touches::Refused, true),
+    known("CONNECT", Touches::Refused, true),
 ];
 
 /// Any method that is not in the table.
-const OTHER: Row = known("another method", Touches::Below, false, true);
+const OTHER: Row = known("another method", Touches::Below, true);
 
 /// The row of a method; method names are case-sensitive (RFC 9110 section 9.1).
 pub fn row(method: &Method) -> &'static Row {
