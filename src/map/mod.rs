@@ -354,18 +354,6 @@ impl AtSite {
             Place::Remote => None,
         }
     }
-
-    /// What a client at this address may do, `None` for nothing. Without rules everyone may read
-    /// and write; otherwise the rule with the longest matching prefix counts. An IPv4-mapped IPv6
-    /// address (RFC 4291 section 2.5.5.2) is taken for the IPv4 address in it.
-    pub fn client(&self, address: IpAddr) -> Option<Access> {
-        let address = address.to_canonical();
-        if self.clients.is_empty() {
-            return Some(Access::ReadWrite);
-        }
-        let matching = self.clients.iter().filter(|rule| rule.net.contains(&address));
-        matching.max_by_key(|rule| rule.net.prefix_len()).map(|rule| rule.access)
-    }
 }
 
 /// Where a site has its copy of a share, if it has one.
@@ -404,15 +392,12 @@ impl fmt::Display for Role {
     }
 }
 
-/// What clients of one network may do. The HTTP door goes by `net` and `access`.
+/// What clients of one network may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientRule {
     /// Without host bits. No two rules of one list have the same.
     pub net: IpNet,
     pub access: Access,
-    pub squash: Squash,
-    /// Only from ports below 1024, for protocols where that means something. Default true.
-    pub secure: bool,
 }
 
 /// Whether a client may change anything.
@@ -420,14 +405,6 @@ pub struct ClientRule {
 pub enum Access {
     ReadOnly,
     ReadWrite,
-}
-
-/// Which clients' users become nobody. Default `Root`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Squash {
-    None,
-    Root,
-    All,
 }
 
 /// One thing that is wrong with a map. Shown as `line:column: what; right`; the caller puts the

@@ -11,8 +11,8 @@ use super::read::{At, Reader, Section};
 use super::rules::Fact;
 use super::value::{self, Checked, shown, text, word, wrong, wrong_type};
 use super::{
-    Access, AtSite, ClientRule, Consistency, Degraded, Need, NeedKind, Place, Role, Share, Squash,
-    UrlPrefix, WhenCutOff,
+    Access, AtSite, ClientRule, Consistency, Degraded, Need, NeedKind, Place, Role, Share, UrlPrefix,
+    WhenCutOff,
 };
 use crate::id::{ShareId, SiteId};
 
@@ -52,8 +52,7 @@ const CLIENTS_EXAMPLE: &str = r#"[{ net = "10.2.0.0/16", access = "rw" }]"#;
 const ROLES: &[(&str, Role)] =
     &[("local", Role::Local), ("broadcast", Role::Broadcast), ("remote", Role::Remote)];
 const ACCESSES: &[(&str, Access)] = &[("ro", Access::ReadOnly), ("rw", Access::ReadWrite)];
-const SQUASHES: &[(&str, Squash)] =
-    &[("none", Squash::None), ("root", Squash::Root), ("all", Squash::All)];
+const SQUASHES: &[(&str, ())] = &[("none", ()), ("root", ()), ("all", ())];
 
 /// What a share says for all its sites, and a site may say for itself. `None`: not said.
 #[derive(Default)]
@@ -324,19 +323,20 @@ impl<'t> Reader<'t> {
         let net = self.required(section, "net", example, text(example, value::net));
         let access =
             self.optional(section, "access", text("\"rw\"", |access| word(access, "access", ACCESSES)));
-        let squash = self.optional(
-            section,
-            "squash",
-            text("\"root\"", |squash| word(squash, "squash", SQUASHES)),
-        );
-        let secure = self.optional(section, "secure", value::boolean);
+        self.optional(section, "squash", text("\"root\"", |squash| word(squash, "squash", SQUASHES)));
+        self.optional(section, "secure", value::boolean);
+        for key in ["squash", "secure"] {
+            if let Some((at, _)) = section.entry(key) {
+                let title = &section.title;
+                let what = format!(
+                    "{title} says `{key}`, which is for NFS, and the NFS door does not exist in this release"
+                );
+                self.wrong(at, what, format!("remove `{key}`"));
+            }
+        }
         let net = net?;
-        let rule = ClientRule {
-            net: net.it,
-            access: access.map_or(Access::ReadWrite, |access| access.it),
-            squash: squash.map_or(Squash::Root, |squash| squash.it),
-            secure: secure.is_none_or(|secure| secure.it),
-        };
+        let rule =
+            ClientRule { net: net.it, access: access.map_or(Access::ReadWrite, |access| access.it) };
         Some((net.at, rule))
     }
 

@@ -14,6 +14,7 @@ use crate::embedded::{Embedded, Tags};
 use crate::follow::{AheadTicket, Follow, FollowError};
 use crate::id::{ObjectId, RelPath, ShareId, SiteId, Version};
 use crate::link::{self, Net};
+use crate::map;
 use crate::notice::{Notice, NoticeError, Origin, Ticket};
 use crate::object::Found;
 use crate::relay::Caller;
@@ -21,6 +22,7 @@ use crate::relay::seam::{
     Awaits, Certainty, Class, Fence, Fenced, Home, HomeError, HomeTicket, Near, NearError, NearTicket,
     Outcome, Standing, Wire, WireError,
 };
+use crate::route::{Access, ClientRule, Clients};
 use crate::server::Connect;
 use crate::tree::{Contains, Tree, TreeError};
 
@@ -136,6 +138,18 @@ impl<T: Tree> NearTicket for NearChange<T> {
     }
 }
 
+/// Who may do what in a share at one site, for `relay`.
+pub fn clients(at: &map::AtSite) -> Clients {
+    let rule = |rule: &map::ClientRule| {
+        let access = match rule.access {
+            map::Access::ReadOnly => Access::Read,
+            map::Access::ReadWrite => Access::Write,
+        };
+        ClientRule { net: rule.net, access }
+    };
+    Clients::new(at.clients.iter().map(rule).collect())
+}
+
 /// The link to one site, for `relay`.
 pub struct ToSite {
     pub links: Arc<dyn Net>,
@@ -224,5 +238,36 @@ pub struct InProcess(pub Embedded);
 impl Connect for InProcess {
     fn connect(&self) -> BoxFuture<'_, io::Result<DuplexStream>> {
         async move { Ok(self.0.connect()) }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the map's own example.
+    #[test]
+    fn a_client_gets_what_the_narrowest_net_gives() {
+        let map = map::parse(include_str!("../../server-map.example.toml")).unwrap();
+        let at = |share: &str, site: &str| {
+            let share = &map.shares[&share.parse::<ShareId>().unwrap()];
+            clients(share.at(&site.parse().unwrap()).unwrap())
+        };
+        let of = |clients: &Clients, address: &str| clients.access(address.parse().unwrap());
+        let open = at("engineering", "hq");
+        assert_eq!(of(&open, "192.0.2.1"), Access::Write);
+        let osaka = at("drawings", "osaka");
+        for (address, access) in [
+            ("10.1.2.3", Access::Write),
+            ("10.9.0.1", Access::Read),
+            ("::ffff:10.9.0.1", Access::Read),
+            ("11.0.0.1", Access::None),
+            ("::1", Access::None),
+        ] {
+            assert_eq!(of(&osaka, address), access, "{address}");
+        }
+        // A site's own rules take the place of the share's.
+        let lyon = at("drawings", "lyon");
+        assert_eq!([of(&lyon, "10.2.3.4"), of(&lyon, "10.1.2.3")], [Access::Read, Access::None]);
     }
 }

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 pub use clock::KernelClock;
 
-use adapt::{AtCopy, AtHome, CatalogTags, Fenceline, InProcess, ToSite};
+use adapt::{AtCopy, AtHome, CatalogTags, Fenceline, InProcess, ToSite, clients};
 use inbound::{Dispatch, Rooms};
 use lead::{Leading, Moving};
 use share::{Part, Running, Surroundings};
@@ -45,7 +45,6 @@ use crate::link::{LinkConfig, LinkError, Links, Terms};
 use crate::map::{self, HttpDoor, HttpServer, HttpTls, Map, Place};
 use crate::notice::NoticeError;
 use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, ShareHttp};
-use crate::route::{self, Clients};
 use crate::server::{Limits, Target, Upstream};
 use crate::tree::{Disk, TreeError};
 use crate::wire::http::{Move, PathError, ShareUrl, SiteShares};
@@ -298,7 +297,7 @@ impl Site {
             };
             slots.push(ShareHttp {
                 share: share.name.clone(),
-                clients: Clients::new(at.clients.iter().map(rule).collect()),
+                clients: clients(at),
                 fence: here.map(|here| Arc::new(Fenceline(here.disk.clone())) as _),
                 part,
             });
@@ -528,14 +527,6 @@ pub(crate) fn terms(map: &Map, options: &Options) -> Terms {
         dial,
         via: options.via.clone(),
     }
-}
-
-fn rule(rule: &map::ClientRule) -> route::ClientRule {
-    let access = match rule.access {
-        map::Access::ReadOnly => route::Access::Read,
-        map::Access::ReadWrite => route::Access::Write,
-    };
-    route::ClientRule { net: rule.net, access }
 }
 
 fn open_catalog(state: &Path) -> Result<Arc<Catalog>, ServeError> {

@@ -267,13 +267,19 @@ lyon = {"#, &[
     (r#"path = "/data/eng""#, r#"path = "/data/eng", clients = [{ net = "10.2.3.4/16", access = "rwx", squash = "al", secure = 1 }, { access = "ro" }, 3, { net = "10.2.3.4", nte = 1 }, { net = "lan" }]"#, &[
         r#"11:69: `net` is "10.2.3.4/16", which has host bits set; write "10.2.0.0/16""#,
         r#"11:93: `access` is "rwx", which is no access; write "rw""#,
+        "11:100: `clients` of `lyon` of [share.eng] says `squash`, which is for NFS, and the NFS door does not exist in this release; remove `squash`",
         r#"11:109: `squash` is "al", which is no squash; write "all""#,
+        "11:115: `clients` of `lyon` of [share.eng] says `secure`, which is for NFS, and the NFS door does not exist in this release; remove `secure`",
         "11:124: `secure` is an integer, not a boolean; write true or false",
         r#"11:129: `clients` of `lyon` of [share.eng] has no `net`; add net = "10.2.0.0/16""#,
         r#"11:148: `clients` is an integer, not a table; write { net = "10.2.0.0/16" }"#,
         r#"11:159: `net` is "10.2.3.4", which has no prefix length; write "10.2.3.4/32""#,
         "11:171: unknown key `nte` in `clients` of `lyon` of [share.eng]; the nearest known key is `net`",
         r#"11:190: `net` is "lan", which is no network; write an address and a prefix length, such as "10.2.0.0/16""#,
+    ]),
+    (r#"path = "/data/eng""#, r#"path = "/data/eng", clients = [{ net = "10.2.0.0/16", squash = "all" }, { net = "10.3.0.0/16", secure = false }]"#, &[
+        "11:84: `clients` of `lyon` of [share.eng] says `squash`, which is for NFS, and the NFS door does not exist in this release; remove `squash`",
+        "11:125: `clients` of `lyon` of [share.eng] says `secure`, which is for NFS, and the NFS door does not exist in this release; remove `secure`",
     ]),
     (r#"path = "/data/eng""#, r#"path = "/data/eng", clients = [{ net = "10.2.0.0/16" }, { net = "10.2.0.0/16" }]"#, &[
         "11:94: 10.2.0.0/16 is in `clients` of `lyon` of [share.eng] already; keep one of them",

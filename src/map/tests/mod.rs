@@ -199,32 +199,6 @@ fn what_sites_must_agree_on_is_in_the_digest_and_nothing_else() {
 }
 
 #[test]
-fn a_client_gets_what_the_longest_matching_net_gives() {
-    let clients = "clients = [{ net = \"10.0.0.0/8\" }, { net = \"10.9.0.0/16\", access = \"ro\" }, \
-                   { net = \"10.9.1.1/32\", squash = \"all\", secure = false }, { net = \"2001:db8::/32\", access = \"ro\" }]";
-    let map =
-        parse(&GOOD.replace("http = \"/eng\"", &format!("http = \"/eng\"\n{clients}"))).expect("clean");
-    let at = share(&map, "eng").at(&site("hq")).expect("a part");
-    for (address, access) in [
-        ("10.1.2.3", Some(Access::ReadWrite)),
-        ("10.9.0.1", Some(Access::ReadOnly)),
-        ("10.9.1.1", Some(Access::ReadWrite)),
-        ("::ffff:10.9.0.1", Some(Access::ReadOnly)),
-        ("2001:db8::1", Some(Access::ReadOnly)),
-        ("11.0.0.1", None),
-        ("::1", None),
-    ] {
-        assert_eq!(at.client(address.parse().expect("an address")), access, "{address}");
-    }
-    let squashes: Vec<_> = at.clients.iter().map(|rule| (rule.squash, rule.secure)).collect();
-    let (root, all) = ((Squash::Root, true), (Squash::All, false));
-    assert_eq!(squashes, [root, root, all, root]);
-    let open = parse(GOOD).expect("clean");
-    let open = share(&open, "eng").at(&site("hq")).expect("a part");
-    assert_eq!(open.client("192.0.2.1".parse().expect("an address")), Some(Access::ReadWrite));
-}
-
-#[test]
 fn a_site_may_override_what_a_share_says() {
     let text = format!(
         "{GOOD}http_sync = false\n\
