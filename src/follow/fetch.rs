@@ -35,7 +35,7 @@ const WANTS_MAX: usize = 64 << 10;
 const HEAD_MAX: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+pub(super) enum FetchError {
     #[error("the link is down")]
     Down,
     #[error("asking for content: {0}")]
@@ -150,6 +150,8 @@ async fn fetch<T: Tree>(
                 Some(root) => {
                     let version = Version(head.version);
                     arrived.push(Arrived { id, version, content: Arrival::Staged(root) });
+                    // Who takes it sees to its file, whatever becomes of the contents that follow.
+                    hand_over(follow, &mut arrived).await?;
                 }
                 None => again.push(id),
             },
@@ -198,29 +200,53 @@ async fn take_small(answers: &mut FrameReader, head: &Content) -> Result<Option<
     Ok(end.whole.then(|| data.freeze()))
 }
 
-/// Writes a large content aside as it comes. `None`: it changed on the way.
-async fn take_large<T: Tree>(
+/// Writes a large content aside as it comes. `None`: it changed on the way. Unless it gives the hash, no
+/// file is left, and nobody goes on writing.
+pub(super) async fn take_large<T: Tree>(
     follow: &Arc<Follow<T>>,
     answers: &mut FrameReader,
     id: ObjectId,
     head: &Content,
 ) -> Result<Option<Hash>, FetchError> {
-    let (pieces, mut inbox) = mpsc::channel::<Bytes>(PIECES);
+    let (pieces, mut inbox) = mpsc::channel(PIECES);
     let writer = {
         let follow = follow.clone();
-        work::blocking(move || -> Result<Hash, FollowError> {
+        work::blocking(move || -> Result<Option<Hash>, FollowError> {
             let done = write_large(&*follow.tree, id, &mut inbox);
-            if let Err(error) = &done {
+            if !matches!(done, Ok(Some(_))) {
                 // A part of it is in nobody's use, and in the way of others.
                 follow.tree.remove(Spot::Tmp(id))?;
-                if error.no_room() {
-                    follow.no_room(error);
-                }
+            }
+            if let Err(error) = &done
+                && error.no_room()
+            {
+                follow.no_room(error);
             }
             done
         })
     };
     let _over = Over(&follow.part);
+    let received = receive(follow, answers, head, pieces).await;
+    // Also if the line broke: the next attempt writes to the same place.
+    let written = writer.await.map_err(|_| FetchError::Stopped)?;
+    received?;
+    Ok(written?)
+}
+
+/// A part of a large content.
+enum Piece {
+    Bytes(Bytes),
+    /// That was all, and it did not change on the way.
+    End,
+}
+
+/// Hands on what comes; a writer that does not hear of the end drops what it has.
+async fn receive<T: Tree>(
+    follow: &Follow<T>,
+    answers: &mut FrameReader,
+    head: &Content,
+    pieces: mpsc::Sender<Piece>,
+) -> Result<(), FetchError> {
     let mut left = head.size;
     let mut writing = true;
     while left > 0 {
@@ -230,13 +256,14 @@ async fn take_large<T: Tree>(
         follow.part.store(head.size - left, Ordering::Relaxed);
         if writing {
             // A writer that failed says so itself; the stream is read on to stay in step.
-            writing = pieces.send(bytes).await.is_ok();
+            writing = pieces.send(Piece::Bytes(bytes)).await.is_ok();
         }
     }
-    drop(pieces);
     let end: ContentEnd = next(answers).await?;
-    let root = writer.await.map_err(|_| FetchError::Stopped)??;
-    Ok(end.whole.then_some(root))
+    if end.whole && writing {
+        let _failed = pieces.send(Piece::End).await;
+    }
+    Ok(())
 }
 
 /// Nothing is on its way any more, however that ended.
@@ -248,18 +275,25 @@ impl Drop for Over<'_> {
     }
 }
 
+/// `None`: the end did not come.
 fn write_large<T: Tree>(
     tree: &T,
     id: ObjectId,
-    inbox: &mut mpsc::Receiver<Bytes>,
-) -> Result<Hash, FollowError> {
+    inbox: &mut mpsc::Receiver<Piece>,
+) -> Result<Option<Hash>, FollowError> {
     let failed = |source| FollowError::Write { what: id.to_string(), source };
     let mut stage = tree.stage(id)?;
     let mut hasher = Hasher::new();
-    while let Some(bytes) = work::block_on(inbox.recv()) {
-        stage.write_all(&bytes).map_err(failed)?;
-        hasher.update(&bytes);
+    loop {
+        match work::block_on(inbox.recv()) {
+            Some(Piece::Bytes(bytes)) => {
+                stage.write_all(&bytes).map_err(failed)?;
+                hasher.update(&bytes);
+            }
+            Some(Piece::End) => break,
+            None => return Ok(None),
+        }
     }
     tree.staged(stage)?;
-    Ok(hasher.finish().root)
+    Ok(Some(hasher.finish().root))
 }

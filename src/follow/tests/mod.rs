@@ -2,6 +2,7 @@
 
 mod comparing;
 mod faulty;
+mod fetching;
 mod foreign;
 mod rig;
 mod settling;

@@ -1,0 +1,119 @@
+//! Large contents on their way to the disk, and what is left of those that do not arrive.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::rig::{Rig, list};
+use crate::body::Body;
+use crate::follow::fetch::take_large;
+use crate::id::ObjectId;
+use crate::link::frames::{FrameReader, FrameSender, sender};
+use crate::link::share::{Content, ContentEnd};
+use crate::tree::content::hash_bytes;
+
+fn id() -> ObjectId {
+    ObjectId::from_bytes([7; 16])
+}
+const PIECE: usize = 100_000;
+
+/// A content of two pieces.
+fn head() -> Content {
+    Content { size: 2 * PIECE as u64, ..Content::default() }
+}
+
+fn lines() -> (FrameSender, FrameReader<Body>) {
+    let (sender, body) = sender(1024);
+    (sender, FrameReader::new(body))
+}
+
+async fn piece(line: &FrameSender) {
+    line.send_bytes(Bytes::from(vec![b'x'; PIECE])).await.unwrap();
+}
+
+fn parts(rig: &Rig) -> usize {
+    list(&rig.path(".nearshare/tmp")).len()
+}
+
+async fn until_parts(rig: &Rig, many: usize) {
+    let so_many = async {
+        while parts(rig) != many {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(30), so_many).await;
+    in_time.unwrap_or_else(|_| panic!("{} files, not {many}", parts(rig)));
+}
+
+#[tokio::test]
+async fn what_arrives_whole_is_kept_and_nothing_else() {
+    let rig = Rig::bare();
+    for whole in [false, true] {
+        let (line, mut answers) = lines();
+        let sending = async {
+            piece(&line).await;
+            piece(&line).await;
+            line.send(&ContentEnd { whole }).await.unwrap();
+        };
+        let head = head();
+        let (root, ()) = tokio::join!(take_large(rig.follow(), &mut answers, id(), &head), sending);
+        let want = whole.then(|| hash_bytes(&[b'x'; 2 * PIECE]).root);
+        assert_eq!((root.unwrap(), parts(&rig)), (want, usize::from(whole)));
+    }
+}
+
+/// The content may be deleted before it is asked for again.
+#[tokio::test]
+async fn of_a_line_that_breaks_nothing_is_left() {
+    let rig = Rig::bare();
+    let (line, mut answers) = lines();
+    let sending = async {
+        piece(&line).await;
+        until_parts(&rig, 1).await;
+        drop(line);
+    };
+    let head = head();
+    let (taken, ()) = tokio::join!(take_large(rig.follow(), &mut answers, id(), &head), sending);
+    assert!(taken.is_err());
+    // Already: another attempt writes to the same place.
+    assert_eq!(parts(&rig), 0);
+}
+
+#[tokio::test]
+async fn of_an_attempt_that_is_given_up_nothing_is_left() {
+    let rig = Rig::bare();
+    let (line, mut answers) = lines();
+    let head = head();
+    {
+        let mut taking = Box::pin(take_large(rig.follow(), &mut answers, id(), &head));
+        let begun = async {
+            piece(&line).await;
+            until_parts(&rig, 1).await;
+        };
+        tokio::select! {
+            _ = &mut taking => panic!("there is no end yet"),
+            () = begun => {}
+        }
+    }
+    until_parts(&rig, 0).await;
+}
+
+/// A disk that fails in the end takes the file away before anybody may begin anew.
+#[tokio::test]
+async fn a_writer_that_fails_late_is_waited_for() {
+    let rig = Rig::bare();
+    let (line, mut answers) = lines();
+    let sending = async {
+        piece(&line).await;
+        until_parts(&rig, 1).await;
+        // The next change of the disk.
+        rig.tree().doom(0, super::faulty::Fate::Fail(libc::EIO));
+        piece(&line).await;
+        line.send(&ContentEnd { whole: true }).await.unwrap();
+    };
+    let head = head();
+    let (taken, ()) = tokio::join!(take_large(rig.follow(), &mut answers, id(), &head), sending);
+    let error = taken.err().unwrap().to_string();
+    assert!(error.contains("the test"), "{error}");
+    assert_eq!(parts(&rig), 0);
+}
