@@ -366,6 +366,12 @@ const PONG: Duration = Duration::from_secs(20);
 /// Streams that a client may have reset before we took them (h2's own default, and the same for those that
 /// we reset): more is an attack, and ends the connection.
 const RESETS: usize = 20;
+/// Bytes of one body that a client may have sent and nobody has taken: 100 Mbit/s over 20 ms. A connection
+/// takes that of all its streams, or one body that waits its turn would stop the others. Only changes under
+/// way and requests at the server have such bodies, and both have limits.
+const WINDOW: u32 = 256 << 10;
+/// RFC 9113 section 6.9.1.
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 async fn two<I>(
     io: Guard<I>,
@@ -382,6 +388,8 @@ where
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW.saturating_mul(limits.streams).min(WINDOW_MAX))
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(RESETS)
         .max_header_list_size(list)

@@ -84,6 +84,27 @@ async fn its_limits_hold_for_it_as_well() {
     assert!(answer.is_err() || answer.unwrap().status() == 431);
 }
 
+/// Bodies that nobody takes fill their own windows and nobody else's.
+#[tokio::test]
+async fn a_body_that_waits_its_turn_stops_no_other() {
+    let door = door(Limits::default()).await;
+    let sender = plain(&door).await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        // More than all the buffers on the way to the server hold.
+        let body = Body::Full(vec![b'x'; 32 << 20].into());
+        let put = Request::builder().method("PUT").uri("http://files/slow").body(body).unwrap();
+        waiting.push(tokio::spawn(sender.clone().send_request(put)));
+    }
+    door.came.cancelled().await;
+    // Long enough for them to fill whatever they can; if it is not, this shows nothing.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let put = sender.clone().send_request(request("PUT", "http://files/a", "four"));
+    let answer = tokio::time::timeout(Duration::from_secs(30), put).await.expect("it stands still");
+    assert_eq!(text(answer.unwrap()).await, (200, "/a 4".to_owned()));
+    waiting.iter().for_each(|put| assert!(!put.is_finished()));
+}
+
 #[tokio::test]
 async fn nobody_keeps_a_connection_for_nothing() {
     let door = door(Limits { idle: Duration::from_millis(100), ..Limits::default() }).await;
