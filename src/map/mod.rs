@@ -334,7 +334,8 @@ pub struct AtSite {
     pub http_sync: bool,
     /// What a copy does with reads while it is cut off. Default: serve.
     pub when_cut_off: WhenCutOff,
-    /// Which clients may use the share at this site; see [`AtSite::client`].
+    /// Which clients may use the share at this site. The longest prefix that matches counts; without any rule
+    /// everyone may read and write, with rules nobody else.
     pub clients: Vec<ClientRule>,
 }
 
