@@ -51,6 +51,8 @@ pub(super) struct Pass<'a, T: Tree> {
     vacated: HashMap<ObjectId, Vec<Entry>>,
     /// Entries looked at since the last commit, and whether also what is below them.
     visited: HashMap<Entry, bool>,
+    /// Those that the last hint looked at.
+    pub fresh: Vec<Entry>,
     /// Entries that were unsettled, and whether something below them was.
     shaky: HashMap<Entry, bool>,
     /// Entries that the last hint named.
@@ -89,6 +91,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             draft: Draft::new(shelf),
             vacated: HashMap::default(),
             visited: HashMap::default(),
+            fresh: Vec::new(),
             shaky: HashMap::default(),
             named: Vec::new(),
             deferred: Vec::new(),
@@ -115,6 +118,7 @@ impl<'a, T: Tree> Pass<'a, T> {
     pub fn look(&mut self, touch: &Touch, deep: bool) -> Result<()> {
         self.unsettled.clear();
         self.named.clear();
+        self.fresh.clear();
         match touch {
             Touch::Entry(dir, name) => {
                 self.named.push((*dir, name.clone()));
@@ -202,6 +206,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             return Ok(());
         }
         self.visited.insert(entry.clone(), deep);
+        self.fresh.push(entry.clone());
         self.depth += 1;
         let mut compared = self.compare(entry.0, &entry.1, deep);
         for _ in 1..REPLACED_TRIES {

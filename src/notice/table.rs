@@ -37,6 +37,8 @@ struct Mark {
     in_flight: u32,
     /// Counts the changes begun, so that a look can tell whether one began meanwhile.
     begun: u64,
+    /// The number of the latest of them among all.
+    latest: u64,
     deep: bool,
     /// Of a change whose outcome nobody told (R18): looked at with back-off, and the look after so many is
     /// believed.
@@ -109,8 +111,10 @@ const SETTLE_DOUBLINGS: u32 = 7;
 #[derive(Debug, Default)]
 pub(super) struct Table {
     marks: HashMap<Touch, Mark>,
-    /// In the order in which the changes were answered (R20).
-    queue: VecDeque<Job>,
+    /// In the order in which the changes were answered (R20), with how many had begun by then.
+    queue: VecDeque<(u64, Job)>,
+    /// Changes begun.
+    begins: u64,
     later: BTreeMap<(BootTime, u64), Hint>,
     serial: u64,
     /// The newest generation begun.
@@ -133,11 +137,13 @@ impl Table {
 
     pub fn begin(&mut self, touches: &[Touch], generation: Gen, deep: bool) {
         self.newest = self.newest.max(generation);
+        self.begins += 1;
         for touch in touches {
             let mark = self.marks.entry(touch.clone()).or_default();
             mark.generation = mark.generation.max(generation);
             mark.in_flight += 1;
             mark.begun += 1;
+            mark.latest = self.begins;
             mark.deep |= deep;
         }
     }
@@ -169,7 +175,7 @@ impl Table {
         mark.doubt = mark.doubt.max(doubt.map(|looks| looks.saturating_add(mark.looks)));
         let hint = Hint { touch: touch.clone(), deep: mark.deep };
         let generation = mark.generation;
-        self.queue.push_back(Job::Look(hint));
+        self.put(Job::Look(hint));
         Some((touch.clone(), generation))
     }
 
@@ -181,7 +187,11 @@ impl Table {
         mark.begun += 1;
         mark.deep |= deep;
         let deep = mark.deep;
-        self.queue.push_back(Job::Look(Hint { touch, deep }));
+        self.put(Job::Look(Hint { touch, deep }));
+    }
+
+    fn put(&mut self, job: Job) {
+        self.queue.push_back((self.begins, job));
     }
 
     /// After a start: of these changes somebody was told that nobody knows (R18). After a crash the server
@@ -198,13 +208,13 @@ impl Table {
     }
 
     pub fn flush(&mut self, ticket: u64) {
-        self.queue.push_back(Job::Flush(ticket));
+        self.put(Job::Flush(ticket));
     }
 
     /// Jobs that were taken and not carried out, in their order and before all others (R20).
     pub fn give_back(&mut self, jobs: Vec<Job>) {
         for job in jobs.into_iter().rev() {
-            self.queue.push_front(job);
+            self.queue.push_front((0, job));
         }
     }
 
@@ -228,15 +238,26 @@ impl Table {
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let hint = entry.remove();
             if self.marks.contains_key(&hint.touch) {
-                self.queue.push_back(Job::Look(hint));
+                self.put(Job::Look(hint));
             }
         }
         let most = most.min(self.queue.len());
-        let mut jobs: Vec<Job> = self.queue.drain(..most).collect();
+        let mut jobs: Vec<Job> = self.queue.drain(..most).map(|(_, job)| job).collect();
         if plant::is(Bug::OutOfOrder) {
             jobs.retain(|job| !self.put_off(job, now));
         }
         jobs
+    }
+
+    /// After [`Self::take`]: how many changes had begun when the first was answered that is still to be
+    /// taken. Those that began later may depend on it.
+    pub fn horizon(&self) -> u64 {
+        self.queue.front().map_or(self.begins, |(begins, _)| *begins)
+    }
+
+    /// Whether a change of the touch began after that.
+    pub fn is_beyond(&self, touch: &Touch, horizon: u64) -> bool {
+        self.marks.get(touch).is_some_and(|mark| mark.latest > horizon)
     }
 
     /// Every other change is looked at a second later. `true`: this is of one.
@@ -355,7 +376,7 @@ impl Table {
             }
         }
         let many = again.len();
-        self.queue.extend(again.into_iter().map(Job::Look));
+        again.into_iter().for_each(|hint| self.put(Job::Look(hint)));
         many
     }
 
@@ -458,6 +479,27 @@ mod tests {
             }
         }
         assert!(table.is_marked(&touch(2)) && !table.is_marked(&touch(1)));
+    }
+
+    /// R20: what a look reads may depend on whatever was answered before the newest change that it shows.
+    #[test]
+    fn what_is_still_to_be_looked_at_is_the_horizon_of_a_look() {
+        let mut table = Table::default();
+        for n in 1..=3 {
+            table.begin(&[touch(n)], Gen(n.into()), false);
+            table.answered(&[touch(n)]);
+        }
+        table.begin(&[touch(1)], Gen(4), false);
+        assert_eq!(table.take(at(0), 2).len(), 2);
+        // The third was answered before the first was changed again.
+        assert!(
+            table.is_beyond(&touch(1), table.horizon()) && !table.is_beyond(&touch(2), table.horizon())
+        );
+        assert_eq!(table.take(at(0), 2).len(), 1);
+        assert!(!table.is_beyond(&touch(1), table.horizon()));
+        let horizon = table.horizon();
+        table.begin(&[touch(2)], Gen(5), false);
+        assert!(table.is_beyond(&touch(2), horizon));
     }
 
     /// An upload that the client breaks off must not be held for ever.

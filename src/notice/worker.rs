@@ -23,6 +23,8 @@ const JOBS_MAX: usize = 1024;
 pub(super) const RECORD_MAX: usize = 512;
 /// Drafted rows that are committed before a pass goes on.
 pub(super) const DRAFT_MAX: usize = 1024;
+/// Looks that newer changes overtake, until what was read is journalled as it is (R8).
+const OVERTAKEN_TRIES: usize = 8;
 /// What could not be looked at, or has no place, is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 /// Marks are cleared together: one sync of the file system for all of a second.
@@ -68,8 +70,8 @@ impl<T: Tree> Notice<T> {
             trimmed: now,
         };
         while !worker.notice.stop.load(Ordering::SeqCst) {
-            let jobs = worker.wait();
-            if let Err(error) = worker.step(jobs) {
+            let (jobs, horizon) = worker.wait();
+            if let Err(error) = worker.step(jobs, horizon) {
                 worker.pause(&error);
             }
         }
@@ -82,7 +84,8 @@ impl<T: Tree> Notice<T> {
 }
 
 impl<T: Tree> Worker<T> {
-    fn wait(&self) -> Vec<Job> {
+    /// The next jobs, and [`Table::horizon`](super::table::Table::horizon) behind them.
+    fn wait(&self) -> (Vec<Job>, u64) {
         let notice = &self.notice;
         let mut table = lock(&notice.table);
         loop {
@@ -93,7 +96,7 @@ impl<T: Tree> Worker<T> {
                 && self.scan.is_none()
                 && !notice.scan_wanted.load(Ordering::SeqCst);
             if !idle || self.paused || notice.stop.load(Ordering::SeqCst) {
-                return jobs;
+                return (jobs, table.horizon());
             }
             let sweep = if self.closed.is_empty() { TRIM } else { SWEEP };
             let due = table.next_due().map_or(sweep, |due| due.since(now).min(sweep));
@@ -101,14 +104,14 @@ impl<T: Tree> Worker<T> {
             let (guard, over) = notice.wake.wait_timeout(&notice.table, table, most);
             table = guard;
             if over && due >= sweep {
-                return Vec::new();
+                return (Vec::new(), 0);
             }
         }
     }
 
-    fn step(&mut self, jobs: Vec<Job>) -> Result<()> {
+    fn step(&mut self, jobs: Vec<Job>, horizon: u64) -> Result<()> {
         if !jobs.is_empty() {
-            self.look(jobs)?;
+            self.look(jobs, horizon)?;
         } else {
             self.notice.tree.check()?;
         }
@@ -154,20 +157,35 @@ impl<T: Tree> Worker<T> {
         }
     }
 
-    /// Looks at what hints name and journals what differs.
-    fn look(&mut self, jobs: Vec<Job>) -> Result<()> {
+    /// Looks at what hints name and journals what differs. What may show a change that began after another
+    /// was answered waits until that one is looked at (R20).
+    fn look(&mut self, mut jobs: Vec<Job>, mut horizon: u64) -> Result<()> {
         let notice = self.notice.clone();
-        let hints: Vec<&Hint> = jobs
-            .iter()
-            .filter_map(|job| match job {
-                Job::Look(hint) => Some(hint),
-                Job::Flush(_) => None,
-            })
-            .collect();
-        let done = notice.tree.check().map_err(Into::into).and_then(|()| self.look_at(&hints));
-        if let Err(error) = done {
-            lock(&notice.table).give_back(jobs);
-            return Err(error);
+        for tries in 1.. {
+            let hints: Vec<&Hint> = jobs
+                .iter()
+                .filter_map(|job| match job {
+                    Job::Look(hint) => Some(hint),
+                    Job::Flush(_) => None,
+                })
+                .collect();
+            let before = (tries < OVERTAKEN_TRIES).then_some(horizon);
+            let looked = notice.tree.check().map_err(Into::into);
+            let late = match looked.and_then(|()| self.look_at(&hints, before)) {
+                Ok(late) if late.is_empty() => break,
+                Ok(late) => late,
+                Err(error) => {
+                    lock(&notice.table).give_back(jobs);
+                    return Err(error);
+                }
+            };
+            let is_late = |job: &Job| matches!(job, Job::Look(hint) if late.contains(&hint.touch));
+            let (last, first): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_late);
+            jobs = first;
+            let mut table = lock(&notice.table);
+            jobs.extend(table.take(notice.clock.boot(), JOBS_MAX));
+            horizon = table.horizon();
+            jobs.extend(last);
         }
         let mut waiting = lock(&notice.flushes);
         for job in &jobs {
@@ -181,7 +199,8 @@ impl<T: Tree> Worker<T> {
         Ok(())
     }
 
-    fn look_at(&mut self, hints: &[&Hint]) -> Result<()> {
+    /// Says which hints show changes that began after `horizon`: nothing was journalled then.
+    fn look_at(&mut self, hints: &[&Hint], horizon: Option<u64>) -> Result<HashSet<Touch>> {
         let notice = self.notice.clone();
         let mut pass = Pass::new(&*notice.tree, &notice.shelf, &notice.minter, &*notice.clock);
         pass.lost = self.lost()?;
@@ -193,15 +212,22 @@ impl<T: Tree> Worker<T> {
             let table = lock(&notice.table);
             hints.iter().map(|hint| table.closing(&hint.touch)).collect()
         };
+        let mut late = HashSet::default();
         for (hint, closing) in hints.iter().zip(open) {
             pass.look(&hint.touch, hint.deep)?;
             while let Some((dir, deep)) = pass.expand.pop() {
                 for name in pass.list(dir)? {
                     pass.visit(dir, &name, deep)?;
-                    if pass.draft.weight() >= DRAFT_MAX {
+                    if pass.draft.weight() >= DRAFT_MAX && late.is_empty() {
+                        if self.is_late(&mut pass, hint, horizon)? {
+                            return Ok(HashSet::from_iter([hint.touch.clone()]));
+                        }
                         self.commit(&mut pass, &[])?;
                     }
                 }
+            }
+            if self.is_late(&mut pass, hint, horizon)? {
+                late.insert(hint.touch.clone());
             }
             let restless = pass.restless();
             match (closing, restless) {
@@ -214,13 +240,29 @@ impl<T: Tree> Worker<T> {
                 }
             }
         }
+        if !late.is_empty() {
+            return Ok(late);
+        }
         self.commit(&mut pass, &closings)?;
         let now = notice.clock.boot();
         let mut table = lock(&notice.table);
         for hint in again.into_values() {
             table.unsettled(hint, now);
         }
-        Ok(())
+        Ok(late)
+    }
+
+    /// Whether what a hint has looked at may show a change that began after `horizon`.
+    fn is_late(&self, pass: &mut Pass<'_, T>, hint: &Hint, horizon: Option<u64>) -> Result<bool> {
+        let fresh = std::mem::take(&mut pass.fresh);
+        let Some(horizon) = horizon else { return Ok(false) };
+        let mut touches = vec![hint.touch.clone()];
+        for (dir, name) in fresh {
+            touches.extend(pass.draft.child(dir, &name)?.map(Touch::Object));
+            touches.push(Touch::Entry(dir, name));
+        }
+        let table = lock(&self.notice.table);
+        Ok(touches.iter().any(|touch| table.is_beyond(touch, horizon)))
     }
 
     /// Objects that still have no name after a scan that would have found them.

@@ -490,7 +490,8 @@ mod tests {
             begin(&mut table, &mut giver, &held, n + 1, n);
         }
         let inner = Above { dir: dir(5), entry: Some(entry(1, "e")) };
-        let upload = Held { touch: entry(5, "x"), above: above(&[inner.clone()]), object: None };
+        let upload =
+            Held { touch: entry(5, "x"), above: above(std::slice::from_ref(&inner)), object: None };
         let done = Held { touch: entry(5, "y"), above: above(&[inner]), object: None };
         assert_eq!(
             begin(&mut table, &mut giver, &upload, 4, 4),

@@ -351,6 +351,32 @@ async fn a_file_that_is_replaced_over_and_over_is_journalled_before_what_was_ans
     others.join().unwrap();
 }
 
+/// R20: a look that takes its time reads what was written after something else was answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_slow_look_has_read_is_journalled_behind_what_it_may_depend_on() {
+    let site = Site::with(|root| fs::write(root.join("g"), "0").unwrap()).await;
+    let start = site.head();
+    let ticket = site.begin(&["f"]).await;
+    // Holes: some time to read, and no room on the disk.
+    fs::File::create(site.at("f")).unwrap().set_len(128 << 20).unwrap();
+    ticket.answered(false).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    site.relay(&["g"], |site| site.write("g", "1")).await;
+    let file = fs::OpenOptions::new().write(true).open(site.at("f")).unwrap();
+    site.relay(&["f"], |_| file.write_all_at(b"2", 0).unwrap()).await;
+    site.flush().await;
+    let puts: Vec<Object> = site
+        .news(start)
+        .into_iter()
+        .filter_map(|row| match row {
+            Row::Put(object) => Some(object),
+            _ => None,
+        })
+        .collect();
+    let of = |path: &str| puts.iter().rposition(|object| Some(object.id) == site.id(path)).unwrap();
+    assert!(of("g") < of("f"), "{puts:?}");
+}
+
 #[tokio::test]
 async fn a_flip_never_comes_before_the_data() {
     let site = Site::new().await;
