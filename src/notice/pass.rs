@@ -49,6 +49,8 @@ pub(super) struct Pass<'a, T: Tree> {
     pub draft: Draft<'a>,
     /// Objects whose name is gone and whose new one, or end, has not been found yet.
     vacated: HashMap<ObjectId, Vec<Entry>>,
+    /// What of them was in a directory.
+    missing: HashMap<ObjectId, Vec<ObjectId>>,
     /// Entries looked at since the last commit, and whether also what is below them.
     visited: HashMap<Entry, bool>,
     /// Those that the last hint looked at.
@@ -90,6 +92,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             epoch: shelf.meta().epoch,
             draft: Draft::new(shelf),
             vacated: HashMap::default(),
+            missing: HashMap::default(),
             visited: HashMap::default(),
             fresh: Vec::new(),
             shaky: HashMap::default(),
@@ -112,6 +115,7 @@ impl<'a, T: Tree> Pass<'a, T> {
     /// After what was drafted is committed: what was seen before is no longer news.
     pub fn committed(&mut self) {
         self.visited.clear();
+        self.missing.clear();
         self.dirs.clear();
     }
 
@@ -323,8 +327,13 @@ impl<'a, T: Tree> Pass<'a, T> {
             self.draft.unlinked(entry, id);
             return Ok(false);
         }
-        self.vacated.entry(id).or_default().push(entry);
+        self.miss(id, entry);
         self.seek(id)
+    }
+
+    fn miss(&mut self, id: ObjectId, entry: Entry) {
+        self.missing.entry(entry.0).or_default().push(id);
+        self.vacated.entry(id).or_default().push(entry);
     }
 
     /// Finds out what became of a vacated object, as far as the kernel tells now. `true`: it is no more.
@@ -381,6 +390,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             let Some(name) = names.next() else {
                 stack.pop();
                 self.stirred.remove(&dir);
+                self.end_names(dir);
                 if self.draft.object(dir)?.is_some() {
                     self.draft.gone(dir)?;
                 }
@@ -390,14 +400,19 @@ impl<'a, T: Tree> Pass<'a, T> {
             let gone = self.detach(dir, &name, child)?;
             if gone || (lost && self.vacated.contains_key(&child)) {
                 stack.push(self.ending(child)?);
-            } else if let Some(entries) = self.vacated.get_mut(&child) {
-                // It lives on and has not turned up: its name goes before the directory does.
-                let entry = (dir, name);
-                entries.retain(|known| *known != entry);
-                self.draft.unlinked(entry, child);
             }
         }
         Ok(())
+    }
+
+    /// What was in the directory, lives on and has not turned up: its names go before the directory does.
+    fn end_names(&mut self, dir: ObjectId) {
+        for child in self.missing.remove(&dir).unwrap_or_default() {
+            let Some(entries) = self.vacated.get_mut(&child) else { continue };
+            for entry in entries.extract_if(.., |entry| entry.0 == dir) {
+                self.draft.unlinked(entry, child);
+            }
+        }
     }
 
     /// The names of an object that ends are gone; says what was below it.
@@ -437,7 +452,7 @@ impl<'a, T: Tree> Pass<'a, T> {
                 self.draft.unlinked((dir, old), id);
             }
             self.vacated.remove(&id);
-            self.draft.gone(id)?;
+            self.end(id, false)?;
             return self.create(parent, name, id, found, seen);
         }
         if known.is_none() {
@@ -483,7 +498,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             // Seen there a moment ago, or not looked at yet: it has moved on.
             self.draft.leave(entry.0, &entry.1, id)?;
             self.stirred.insert(entry.0);
-            self.vacated.entry(id).or_default().push(entry);
+            self.miss(id, entry);
         }
         for (dir, name) in self.way_below(id, parent)?.into_iter().rev() {
             self.visit(dir, &name, false)?;
