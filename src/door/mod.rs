@@ -11,7 +11,7 @@ mod watch;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -217,9 +217,9 @@ impl Door {
             let counted = self.relay.connected();
             running.spawn(async move {
                 open.increment(1.0);
+                let served = pin!(door.connection(stream, client, own, secure, stop));
                 // `None` if it was cut off.
-                let _ended =
-                    cut.run_until_cancelled(door.connection(stream, client, own, secure, stop)).await;
+                let _ended = cut.run_until_cancelled(served).await;
                 open.decrement(1.0);
                 drop((counted, place));
             });
@@ -256,24 +256,32 @@ impl Door {
         let over = watched.over.clone();
         let served = async {
             let own = ForClient::new(&self, &watched, own, secure);
-            if !secure {
-                return self.talk(stream, None, own, stop).await;
-            }
-            match self.handshake(stream).await {
-                Ok(stream) => {
-                    let alpn = stream.get_ref().1.alpn_protocol();
-                    let agreed =
-                        alpn.map(|name| if name == tls::H2 { Speaks::Two } else { Speaks::One });
-                    self.talk(stream, agreed, own, stop).await;
-                }
-                Err(error) => {
-                    tracing::debug!(%client, "TLS: {error}");
-                    self.tally.turned_away(Why::Handshake, client, self.watch.now());
-                }
+            if secure {
+                Box::pin(self.shake(stream, own, stop)).await;
+            } else {
+                Box::pin(self.talk(stream, None, own, stop)).await;
             }
         };
+        // Pinned here, or each that waits for it would hold it twice.
+        let served = pin!(served);
         // `None` if it kept us waiting.
         let _ended = over.run_until_cancelled(served).await;
+    }
+
+    /// TLS, and what is said over it.
+    async fn shake(self: &Arc<Self>, stream: Socket, own: ForClient, stop: CancellationToken) {
+        match self.handshake(stream).await {
+            Ok(stream) => {
+                let alpn = stream.get_ref().1.alpn_protocol();
+                let agreed = alpn.map(|name| if name == tls::H2 { Speaks::Two } else { Speaks::One });
+                Box::pin(self.talk(stream, agreed, own, stop)).await;
+            }
+            Err(error) => {
+                let client = own.watched.client;
+                tracing::debug!(%client, "TLS: {error}");
+                self.tally.turned_away(Why::Handshake, client, self.watch.now());
+            }
+        }
     }
 
     async fn handshake(&self, stream: Socket) -> io::Result<TlsStream<Socket>> {
@@ -307,11 +315,12 @@ impl Door {
             },
         };
         let client = watched.client;
+        // In boxes: there may be thousands, and each is to be as large as it needs, not as the largest.
         let ended = match speaks {
-            Speaks::One => one(guard, service, limits, stop).await,
+            Speaks::One => Box::pin(one(guard, service, limits, stop)).await,
             Speaks::Two => {
                 guard.open();
-                two(guard, service, limits, stop).await
+                Box::pin(two(guard, service, limits, stop)).await
             }
         };
         if watched.any_fault().is_some() {

@@ -125,6 +125,19 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     text
 }
 
+/// There may be ten thousand, most of them idle: what TLS, HTTP/1 or HTTP/2 take is in boxes of their own.
+#[test]
+fn a_connection_is_no_larger_than_what_it_has_come_to_be() {
+    type Begun = (Arc<super::Door>, Socket, SocketAddr, Place, bool, CancellationToken);
+    fn size_of<F>(_: impl FnOnce(Begun) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+    let size = size_of(|(door, stream, client, own, secure, stop)| {
+        door.connection(stream, client, own, secure, stop)
+    });
+    assert!(size <= 1024, "{size} bytes");
+}
+
 #[tokio::test]
 async fn keep_alive_and_pipelining() {
     let door = door(Limits::default()).await;
