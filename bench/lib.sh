@@ -6,13 +6,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$here/target}
 nearshare=$target/release/nearshare
 pids=()
-work=$(mktemp -d "${TMPDIR:-/tmp}/nearshare-bench.XXXXXX")
-chmod 755 "$work"
+top=$(mktemp -d "${TMPDIR:-/tmp}/nearshare-bench.XXXXXX")
+chmod 755 "$top"
+# what a bench that starts afresh for each round may set to a directory of its own below `top`
+work=$top
 
 finish() {
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
   for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-  rm -rf "$work"
+  rm -rf "$top"
 }
 trap finish EXIT
 

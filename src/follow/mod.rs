@@ -232,6 +232,8 @@ impl<T: Tree> Follow<T> {
         *lock(&follow.applier) = Some(handle);
         work::spawn(pull::run(follow.clone(), links.clone()));
         work::spawn(lease::run(follow.clone(), links.clone()));
+        // While some are on the way the next ones are asked for.
+        work::spawn(fetch::run(follow.clone(), links.clone(), Lane::Small));
         work::spawn(fetch::run(follow.clone(), links.clone(), Lane::Small));
         work::spawn(fetch::run(follow.clone(), links, Lane::Large));
         Ok(follow)

@@ -85,14 +85,25 @@ impl FrameSender {
 
 /// One message with its length in front.
 pub fn frame<M: prost::Message>(message: &M, limit: usize) -> Result<Bytes, SendFrameError> {
+    let mut bytes = BytesMut::with_capacity(PREFIX + message.encoded_len());
+    put_frame(&mut bytes, message, limit)?;
+    Ok(bytes.freeze())
+}
+
+/// The same behind what is there: several may go as one payload.
+pub fn put_frame<M: prost::Message>(
+    bytes: &mut BytesMut,
+    message: &M,
+    limit: usize,
+) -> Result<(), SendFrameError> {
     let len = message.encoded_len();
     let Some(prefix) = u32::try_from(len).ok().filter(|_| len <= limit) else {
         return Err(SendFrameError::TooLong { len, limit });
     };
-    let mut bytes = BytesMut::with_capacity(PREFIX + len);
+    bytes.reserve(PREFIX + len);
     bytes.put_u32(prefix);
-    message.encode_raw(&mut bytes);
-    Ok(bytes.freeze())
+    message.encode_raw(bytes);
+    Ok(())
 }
 
 struct FrameBody {

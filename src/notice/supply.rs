@@ -4,16 +4,16 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 
 use super::Result;
 use crate::body::Body;
 use crate::catalog::Shelf;
 use crate::id::{ObjectId, Version};
-use crate::link::frames::{FrameReader, FrameSender, sender};
+use crate::link::frames::{FrameReader, FrameSender, put_frame, sender};
 use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
-use crate::object::Object;
+use crate::object::Stamp;
 use crate::tree::{Place, Spot, Tree};
 use crate::work;
 
@@ -21,6 +21,9 @@ use crate::work;
 const WANTS_MAX: usize = 64 << 10;
 /// One read of a file.
 const PIECE: usize = 256 * 1024;
+/// What is smaller goes along with what is before and behind it: a frame for each would cost more than the
+/// content of a small file.
+const PACKED: usize = 64 * 1024;
 
 /// Answers a request for contents from this disk, at the primary or (for one that is to become it) at a copy.
 pub fn content<T: Tree>(shelf: &Arc<Shelf>, tree: &Arc<T>, request: Request<Body>) -> Response<Body> {
@@ -46,12 +49,7 @@ impl<T: Tree> Supplier<T> {
                 };
                 let supplier = self.clone();
                 let answers = answers.clone();
-                let sent = work::blocking(move || {
-                    for want in &wants {
-                        supplier.supply(want, &answers)?;
-                    }
-                    Ok::<(), Stopped>(())
-                });
+                let sent = work::blocking(move || supplier.supply(&wants, &answers));
                 if !matches!(sent.await, Ok(Ok(()))) {
                     return;
                 }
@@ -64,99 +62,137 @@ impl<T: Tree> Supplier<T> {
         Response::new(body)
     }
 
-    fn supply(&self, want: &Want, answers: &FrameSender) -> Result<(), Stopped> {
+    fn supply(&self, wants: &[Want], answers: &FrameSender) -> Result<(), Stopped> {
+        let mut answer =
+            Answer { of: self, answers, packed: BytesMut::with_capacity(2 * PACKED), dir: None };
+        for want in wants {
+            answer.supply(want)?;
+        }
+        answer.flush()
+    }
+}
+
+/// What some wants are answered.
+struct Answer<'a, T: Tree> {
+    of: &'a Supplier<T>,
+    answers: &'a FrameSender,
+    /// What goes together: a small content is no frame of its own.
+    packed: BytesMut,
+    /// The last one, in which the next content is as well more often than not.
+    dir: Option<(ObjectId, T::Dir)>,
+}
+
+impl<T: Tree> Answer<'_, T> {
+    fn supply(&mut self, want: &Want) -> Result<(), Stopped> {
         let none = |supply: Supply| Content {
             id: want.id.clone(),
             version: want.version,
             size: 0,
             supply: supply as i32,
         };
-        let Ok(id) = ObjectId::try_from(&want.id[..]) else {
-            return work::block_on(answers.send(&none(Supply::Gone))).map_err(|_| Stopped);
-        };
-        let opened = self.open_recorded(id);
-        let (object, mut file) = match opened {
-            Ok(Opened::File(object, file)) => (object, file),
-            Ok(Opened::Gone) => {
-                return work::block_on(answers.send(&none(Supply::Gone))).map_err(|_| Stopped);
-            }
-            Ok(Opened::Later) => {
-                return work::block_on(answers.send(&none(Supply::Later))).map_err(|_| Stopped);
-            }
+        let Ok(id) = ObjectId::try_from(&want.id[..]) else { return self.say(&none(Supply::Gone)) };
+        let (version, stamp, mut file) = match self.open_recorded(id) {
+            Ok(Opened::File(version, stamp, file)) => (version, stamp, file),
+            Ok(Opened::Gone) => return self.say(&none(Supply::Gone)),
+            Ok(Opened::Later) => return self.say(&none(Supply::Later)),
             Err(error) => {
-                tracing::warn!(share = %self.shelf.share(), %id, %error, "content cannot be read");
-                return work::block_on(answers.send(&none(Supply::Later))).map_err(|_| Stopped);
+                tracing::warn!(share = %self.of.shelf.share(), %id, %error, "content cannot be read");
+                return self.say(&none(Supply::Later));
             }
         };
-        let head = Content { version: object.version.0, size: object.size, ..none(Supply::Whole) };
-        let mut left = object.size;
-        let mut head = Some(head);
+        self.say(&Content { version: version.0, size: stamp.size, ..none(Supply::Whole) })?;
+        let mut left = stamp.size;
         let mut broken = false;
-        while left > 0 || head.is_some() {
+        while left > 0 {
             let len = left.min(PIECE as u64) as usize;
-            let mut piece = vec![0; len];
-            let mut got = 0;
-            while got < len && !broken {
-                match file.read(&mut piece[got..]) {
-                    Ok(0) | Err(_) => broken = true,
-                    Ok(more) => got += more,
-                }
-            }
             left -= len as u64;
             // What was promised is sent in full, so that the stream stays in step; `whole` tells.
-            work::block_on(async {
-                if let Some(head) = head.take() {
-                    answers.send(&head).await?;
-                }
-                if len > 0 { answers.send_bytes(Bytes::from(piece)).await } else { Ok(()) }
-            })
-            .map_err(|_| Stopped)?;
+            if len <= PACKED {
+                let from = self.packed.len();
+                self.packed.resize(from + len, 0);
+                broken = broken || fill(&mut file, &mut self.packed[from..]).is_err();
+            } else {
+                let mut piece = vec![0; len];
+                broken = broken || fill(&mut file, &mut piece).is_err();
+                self.flush()?;
+                self.send(Bytes::from(piece))?;
+            }
         }
-        let whole = !broken && self.unchanged(&object, &file);
-        work::block_on(answers.send(&ContentEnd { whole })).map_err(|_| Stopped)
+        let whole = !broken && self.unchanged(&stamp, &file);
+        self.say(&ContentEnd { whole })
+    }
+
+    fn say<M: prost::Message>(&mut self, message: &M) -> Result<(), Stopped> {
+        put_frame(&mut self.packed, message, WANTS_MAX).map_err(|_| Stopped)?;
+        if self.packed.len() >= PACKED { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Stopped> {
+        let packed = self.packed.split().freeze();
+        self.packed.reserve(2 * PACKED);
+        self.send(packed)
+    }
+
+    fn send(&self, bytes: Bytes) -> Result<(), Stopped> {
+        work::block_on(self.answers.send_bytes(bytes)).map_err(|_| Stopped)
     }
 
     /// Opens an object's file where the catalog has it, if the disk still agrees.
-    fn open_recorded(&self, id: ObjectId) -> Result<Opened<T::File>> {
-        let (Some(object), Some(local)) = (self.shelf.object(id)?, self.shelf.local(id)?) else {
+    fn open_recorded(&mut self, id: ObjectId) -> Result<Opened<T::File>> {
+        let Supplier { shelf, tree } = self.of;
+        let (Some(object), Some(local)) = (shelf.object(id)?, shelf.local(id)?) else {
             return Ok(Opened::Gone);
         };
-        let Some((parent, name)) = self.shelf.links(id)?.into_iter().next() else {
+        let Some((parent, name)) = shelf.links(id)?.into_iter().next() else {
             return Ok(Opened::Later);
         };
-        let dir = if parent == ObjectId::ROOT {
-            self.tree.root()?
-        } else {
-            let Some(local) = self.shelf.local(parent)? else { return Ok(Opened::Later) };
-            let path = || self.shelf.path_of(parent).ok().flatten();
-            match self.tree.open_dir(&Place { handle: &local.handle, path: &path })? {
-                Some(dir) => dir,
-                None => return Ok(Opened::Later),
-            }
-        };
-        let Some(file) = self.tree.open_file(Spot::Entry(&dir, &name))? else {
+        if self.dir.as_ref().is_none_or(|(known, _)| *known != parent) {
+            self.dir = self.open_dir(parent)?.map(|dir| (parent, dir));
+        }
+        let Some((_, dir)) = &self.dir else { return Ok(Opened::Later) };
+        let Some(file) = tree.open_file(Spot::Entry(dir, &name))? else {
+            self.dir = None;
             return Ok(Opened::Later);
         };
-        let found = self.tree.file_found(&file)?;
+        let found = tree.file_found(&file)?;
         let agrees = found.handle == local.handle
             && found.stamp.size == object.size
             && found.stamp.mtime == local.stamp.mtime
             && local.version == object.version
             && object.version >= Version(1);
-        Ok(if agrees { Opened::File(object, file) } else { Opened::Later })
+        if agrees {
+            return Ok(Opened::File(object.version, found.stamp, file));
+        }
+        // Another directory may have its place by now.
+        self.dir = None;
+        Ok(Opened::Later)
     }
 
-    fn unchanged(&self, object: &Object, file: &T::File) -> bool {
-        let local = self.shelf.local(object.id).ok().flatten();
-        let found = self.tree.file_found(file).ok();
-        local.zip(found).is_some_and(|(local, found)| {
-            found.stamp.size == object.size && found.stamp.mtime == local.stamp.mtime
-        })
+    fn open_dir(&self, id: ObjectId) -> Result<Option<T::Dir>> {
+        let Supplier { shelf, tree } = self.of;
+        if id == ObjectId::ROOT {
+            return Ok(Some(tree.root()?));
+        }
+        let Some(local) = shelf.local(id)? else { return Ok(None) };
+        let path = || shelf.path_of(id).ok().flatten();
+        Ok(tree.open_dir(&Place { handle: &local.handle, path: &path })?)
+    }
+
+    fn unchanged(&self, before: &Stamp, file: &T::File) -> bool {
+        let after = self.of.tree.file_found(file);
+        after.is_ok_and(|after| after.stamp.size == before.size && after.stamp.mtime == before.mtime)
     }
 }
 
+/// Reads as much as fits; what there is no more of is zeros.
+fn fill(file: &mut impl Read, piece: &mut [u8]) -> std::io::Result<()> {
+    piece.fill(0);
+    file.read_exact(piece)
+}
+
 enum Opened<F> {
-    File(Object, F),
+    /// Its version, and what tells whether it changed since.
+    File(Version, Stamp, F),
     Gone,
     Later,
 }

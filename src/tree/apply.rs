@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Ti
 use rustix::io::Errno;
 
 use super::disk::{At, Dir, Disk, invalid, proc_path};
-use super::look::{self, absent};
+use super::look::{self, STEP, absent, retry};
 use super::{Spot, marker};
 use crate::id::{Name, ObjectId};
 use crate::object::{Attrs, Found, Kind, Object};
@@ -44,13 +44,20 @@ impl Disk {
         sync_dir(at.dir, c".")
     }
 
+    /// One system call where nothing is in the way: it is done for every content that comes.
     pub(super) fn begin(&self, id: ObjectId) -> io::Result<File> {
         let at = self.target(Spot::Tmp(id))?;
-        marker::room(self.ours.as_fd(), c"tmp")?;
-        self.unlink(Spot::Tmp(id))?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        Ok(File::from(rustix::fs::openat(at.dir, at.leaf.as_c_str(), flags, mode)?))
+        let make = || retry(|| rustix::fs::openat2(at.dir, at.leaf.as_c_str(), flags, mode, STEP));
+        match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                marker::room(self.ours.as_fd(), c"tmp")?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.unlink(Spot::Tmp(id))?,
+            other => return other.map(File::from),
+        }
+        make().map(File::from)
     }
 
     pub(super) fn create(&self, spot: Spot<'_, Dir>, object: &Object) -> io::Result<Found> {

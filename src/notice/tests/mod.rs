@@ -2,6 +2,7 @@
 //! requests and behind nearshare's back, and what the journal says of it.
 
 mod changes;
+mod contents;
 mod crashes;
 mod durable;
 mod model;

@@ -1,0 +1,144 @@
+//! What copies are sent: small contents go together, large ones in pieces, and each is the file as it is.
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+
+use super::*;
+use crate::link::frames::{FrameReader, sender};
+use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
+use crate::notice::supply;
+
+/// Around the lengths at which a content goes by itself, and is read in pieces.
+const LENGTHS: [usize; 10] =
+    [0, 1, 4096, 65_535, 65_536, 65_537, 262_143, 262_144, 262_145, 3 * 262_144 + 5];
+
+fn data(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 7 + at / 251 + length) as u8).collect()
+}
+
+fn want(id: ObjectId) -> Want {
+    Want { id: Bytes::copy_from_slice(id.as_bytes()), version: 1 }
+}
+
+/// What is answered to `wants`, in one request.
+async fn ask(site: &Site, wants: Vec<Want>) -> FrameReader {
+    let (asks, body) = sender(64 << 10);
+    asks.send(&Wants { wants }).await.unwrap();
+    asks.finish().await.unwrap();
+    let request = http::Request::new(body);
+    FrameReader::new(supply::content(&site.shelf, &site.notice.tree, request).into_body())
+}
+
+/// One content: what it is, and whether it was whole.
+async fn next(answers: &mut FrameReader) -> (Content, Vec<u8>, bool) {
+    let head: Content = answers.next(1024).await.unwrap().unwrap();
+    if head.supply != Supply::Whole as i32 {
+        return (head, Vec::new(), false);
+    }
+    let mut data = Vec::new();
+    while (data.len() as u64) < head.size {
+        let left = head.size - data.len() as u64;
+        data.extend_from_slice(&answers.raw(left).next().await.unwrap().unwrap());
+    }
+    let end: ContentEnd = answers.next(1024).await.unwrap().unwrap();
+    (head, data, end.whole)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_of_every_length_come_whole_and_in_order() {
+    let site = Site::with(|root| {
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        for length in LENGTHS {
+            for dir in ["", "a", "a/b"] {
+                fs::write(root.join(dir).join(length.to_string()), data(length)).unwrap();
+            }
+        }
+    })
+    .await;
+    let mut wants = Vec::new();
+    let mut lengths = Vec::new();
+    // By turns, and the same directory many times.
+    for dirs in [["", "a/", "a/b/"], ["a/", "a/", "a/b/"]] {
+        for length in LENGTHS {
+            for dir in dirs {
+                wants.push(want(site.id(&format!("{dir}{length}")).unwrap()));
+                lengths.push(length);
+            }
+        }
+    }
+    let mut answers = ask(&site, wants.clone()).await;
+    for (want, length) in wants.iter().zip(lengths) {
+        let (head, came, whole) = next(&mut answers).await;
+        assert!(head.id == want.id && whole && came == data(length), "{length}");
+    }
+    assert!(answers.next::<Content>(1024).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_or_newer_than_the_catalog_is_said_among_the_others() {
+    let site = Site::with(|root| {
+        fs::create_dir(root.join("d")).unwrap();
+        for name in ["first", "gone", "newer", "last"] {
+            fs::write(root.join("d").join(name), name).unwrap();
+        }
+    })
+    .await;
+    let ids = ["d/first", "d/gone", "d/newer", "d/last"].map(|path| site.id(path).unwrap());
+    let nobody = ObjectId::from_bytes([7; 16]);
+    // Behind the catalog's back.
+    fs::remove_file(site.at("d/gone")).unwrap();
+    granule().await;
+    site.write("d/newer", "newer than that");
+    let mut wants: Vec<Want> = ids.into_iter().map(want).collect();
+    wants.insert(2, want(nobody));
+    let mut answers = ask(&site, wants).await;
+    let mut supplied = Vec::new();
+    for _ in 0..5 {
+        let (head, came, whole) = next(&mut answers).await;
+        supplied.push((Supply::try_from(head.supply).unwrap(), came, whole));
+    }
+    let whole = |name: &str| (Supply::Whole, name.as_bytes().to_vec(), true);
+    let none = |supply| (supply, Vec::new(), false);
+    let expected =
+        [whole("first"), none(Supply::Later), none(Supply::Gone), none(Supply::Later), whole("last")];
+    assert_eq!(supplied, expected);
+}
+
+/// A file that becomes shorter, or another, while it is on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_changes_on_its_way_is_not_whole_and_those_behind_it_come() {
+    let large = 16 << 20;
+    let site = Site::with(|root| {
+        fs::write(root.join("large"), data(large)).unwrap();
+        fs::write(root.join("small"), "small").unwrap();
+    })
+    .await;
+    let wants = ["large", "small"].map(|path| want(site.id(path).unwrap())).to_vec();
+    let mut answers = ask(&site, wants).await;
+    let head: Content = answers.next(1024).await.unwrap().unwrap();
+    assert_eq!(head.size, large as u64);
+    // It is not read further ahead than fits into the queue.
+    let file = fs::OpenOptions::new().write(true).open(site.at("large")).unwrap();
+    file.set_len(12 << 20).unwrap();
+    let mut left = head.size;
+    while left > 0 {
+        left -= answers.raw(left).next().await.unwrap().unwrap().len() as u64;
+    }
+    let end: ContentEnd = answers.next(1024).await.unwrap().unwrap();
+    assert!(!end.whole);
+    let (_, came, whole) = next(&mut answers).await;
+    assert!(whole && came == b"small");
+}
+
+/// A reader that goes away ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_answered_on() {
+    let site = Site::with(|root| fs::write(root.join("f"), data(32 << 20)).unwrap()).await;
+    let (asks, body) = sender(64 << 10);
+    asks.send(&Wants { wants: vec![want(site.id("f").unwrap())] }).await.unwrap();
+    let mut answers =
+        supply::content(&site.shelf, &site.notice.tree, http::Request::new(body)).into_body();
+    answers.frame().await.unwrap().unwrap();
+    drop(answers);
+    tokio::time::timeout(PATIENCE, asks.closed()).await.expect("it is still asked");
+}
