@@ -28,6 +28,7 @@ mod dialect;
 mod fields;
 mod get;
 mod index;
+mod linger;
 mod props;
 mod put;
 mod stream;
@@ -126,7 +127,12 @@ impl Embedded {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request: Request<hyper::body::Incoming>| async {
-            Ok::<_, Infallible>(self.handle(request).await)
+            let waits = request.headers().contains_key(header::EXPECT);
+            let (head, body) = request.into_parts();
+            let (body, rest) = linger::lend(body, waits);
+            let answer = self.handle(Request::from_parts(head, body)).await;
+            rest.throw_away();
+            Ok::<_, Infallible>(answer)
         });
         http1::Builder::new().serve_connection(TokioIo::new(io), service).await
     }

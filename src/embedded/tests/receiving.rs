@@ -117,6 +117,34 @@ async fn a_body_is_asked_for_when_the_client_waits_and_may_be_chunked() {
     assert_eq!(bench.read("file"), "abcdefg");
 }
 
+/// Whoever still sends hears the answer, and not that the connection has gone.
+#[tokio::test]
+async fn what_is_refused_is_read_on_to_its_end() {
+    let bench = Bench::new();
+    for close in ["", "connection: close\r\n"] {
+        let mut io = bench.server.connect();
+        let length = 8 << 20;
+        // Refused by its name, before anything of the body is looked at.
+        let head =
+            format!("PUT /eng/dir/ HTTP/1.1\r\nhost: x\r\n{close}content-length: {length}\r\n\r\n");
+        io.write_all(head.as_bytes()).await.unwrap();
+        let piece = vec![7; 1 << 20];
+        for _ in 0..8 {
+            io.write_all(&piece).await.unwrap();
+        }
+        let mut answer = [0; 12];
+        io.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 405");
+    }
+    // Who waits to be asked is not asked.
+    let mut io = bench.server.connect();
+    let head = "PUT /eng/dir/ HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+    io.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    io.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 405");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_puts_at_once_one_wins_whole() {
     let bench = Arc::new(Bench::new());
