@@ -9,7 +9,7 @@ use super::applier::Applier;
 use super::settle::Entry;
 use super::{FollowError, Result, lock};
 use crate::catalog::{Batch, Change, Debt, Head, Touch, decode_change};
-use crate::id::{Gen, Name, ObjectId, RelPath};
+use crate::id::{Gen, Name, ObjectId, RelPath, Version};
 use crate::link::share::SnapEntry;
 use crate::object::{Kind, Object};
 use crate::tree::{Place, Spot, Tree};
@@ -136,20 +136,18 @@ impl Compare {
         }
         let local = shelf.local(object.id)?;
         if object.kind == Kind::File {
-            // Two histories may have given one number to two contents (R34).
-            let other = known.as_ref().is_some_and(|known| known.root != object.root);
-            let mut here = local.clone().filter(|_| !other);
-            if let (Some(known), Some(mut same)) = (&known, local)
-                && known.root == object.root
-                && same.version == known.version
-                && same.version != object.version
-            {
-                // The same content under another number.
-                same.version = object.version;
-                batch.set_local(object.id, Some(same.clone()));
-                here = Some(same);
+            // Two histories may have given one number to two contents, and two to one (R34).
+            let here = known.as_ref().zip(local.as_ref()).is_some_and(|(known, local)| {
+                known.root == object.root && known.version == local.version
+            });
+            if let Some(mut local) = local {
+                let number = if here { object.version } else { Version(0) };
+                if here || local.version >= object.version {
+                    local.version = number;
+                    batch.set_local(object.id, Some(local));
+                }
             }
-            if here.is_none_or(|here| here.version != object.version) {
+            if !here {
                 let (epoch, seq) = (self.head.at.epoch, self.head.at.seq);
                 debts.push(Debt {
                     id: object.id,

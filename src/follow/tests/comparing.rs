@@ -113,6 +113,39 @@ fn another_history_is_come_to_through_the_park() {
     assert_eq!(rig.kept(), [""; 0]);
 }
 
+/// What a site that led wrote last is lost with it, and the next one gives its numbers away again.
+#[test]
+fn one_number_of_two_histories_is_two_contents() {
+    for (ours, theirs) in [(1, 1), (2, 1), (1, 2)] {
+        let mut share = sample();
+        let mut rig = Rig::new(&mut share);
+        let a = share.at("a");
+        let before = share.objects[&a].clone();
+        for n in 0..ours {
+            share.write("a", format!("ours, {n}").as_bytes());
+            rig.follow_all(&mut share);
+        }
+        // As if none of that had been.
+        share.objects.insert(a, before);
+        share.new_journal();
+        for n in 0..theirs {
+            share.write("a", format!("theirs, {n}").as_bytes());
+        }
+        rig.compare(&mut share);
+        assert_eq!(debts(&rig), 1, "{ours} and {theirs}");
+        rig.pay_all(&share);
+        assert_eq!(rig.read("a"), format!("theirs, {}", theirs - 1));
+        rig.assert_settled(&share);
+        // Nor is a later number of theirs what we have.
+        for n in 0..3 {
+            share.write("a", format!("later, {n}").as_bytes());
+            rig.follow_all(&mut share);
+            assert_eq!(rig.read("a"), format!("later, {n}"));
+        }
+        rig.assert_settled(&share);
+    }
+}
+
 #[test]
 fn records_go_on_where_the_comparison_ended() {
     let mut share = sample();
