@@ -270,7 +270,9 @@ impl Door {
 
     /// TLS, and what is said over it.
     async fn shake(self: &Arc<Self>, stream: Socket, own: ForClient, stop: CancellationToken) {
-        match self.handshake(stream).await {
+        // In a box of its own, which goes before anything is said.
+        let shaken = Box::pin(self.handshake(stream)).await;
+        match shaken {
             Ok(stream) => {
                 let alpn = stream.get_ref().1.alpn_protocol();
                 let agreed = alpn.map(|name| if name == tls::H2 { Speaks::Two } else { Speaks::One });

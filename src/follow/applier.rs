@@ -27,6 +27,8 @@ use crate::work;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How far a comparison and the fill after it are is logged this often.
 const REPORT: Duration = Duration::from_secs(5);
+/// A content that came before the record that names it waits so long for that.
+const EARLY: Duration = Duration::from_secs(5);
 /// Touches settled in one go.
 const SETTLE_MAX: usize = 1024;
 /// Releases that wait for content. Beyond it all are forgotten, and a barrier or a fresh lease ends what
@@ -94,6 +96,8 @@ impl Until {
 pub(super) struct Applier<T: Tree> {
     pub follow: Arc<Follow<T>>,
     pub stock: Stock,
+    /// Contents whose `Spot::Tmp` is the applier's, and since when.
+    holding: HashMap<ObjectId, BootTime>,
     /// In the order in which they came.
     dirty: VecDeque<Touch>,
     /// Settled, but the disk is not yet synced.
@@ -159,6 +163,7 @@ impl<T: Tree> Applier<T> {
             reported: follow.clock.boot(),
             follow,
             stock: Stock::default(),
+            holding: HashMap::default(),
             dirty: VecDeque::new(),
             settled: HashSet::default(),
             waiting: Vec::new(),
@@ -354,24 +359,28 @@ impl<T: Tree> Applier<T> {
         }
         noted?;
         let at = follow.shelf.head().at;
+        {
+            let mut owed = lock(&follow.owed);
+            gone.iter().for_each(|id| owed.remove(*id));
+            debts.values().for_each(|debt| owed.add(debt));
+        }
+        // First of all: a job that comes again finds its records here, and nothing of this to do.
+        self.dirty.extend(touches);
         for id in gone {
-            lock(&follow.owed).remove(id);
             self.drop_ready(id)?;
         }
         for debt in debts.values() {
-            let mut owed = lock(&follow.owed);
-            owed.add(debt);
-            // A content that came early, but not for long enough: nobody fetches it now.
+            // It came early, but not for long enough.
             if self.stock.ready.get(&debt.id).is_some_and(|(version, _)| *version < debt.version) {
-                owed.unasked(debt.id);
+                self.drop_ready(debt.id)?;
             }
         }
-        self.dirty.extend(touches);
         for inline in records.iter().flat_map(|(_, inlines)| inlines) {
             let wanted = follow.shelf.object(inline.id)?;
             if wanted.is_some_and(|object| object.version == inline.version)
-                && !lock(&follow.owed).is_asked(inline.id)
+                && (self.holding.contains_key(&inline.id) || lock(&follow.owed).take(inline.id))
             {
+                self.holding.insert(inline.id, follow.clock.boot());
                 match self.stage_one(inline.id, inline.version, &inline.data) {
                     Err(error) if error.no_room() => follow.no_room(&error),
                     other => other?,
@@ -422,15 +431,13 @@ impl<T: Tree> Applier<T> {
     /// room for is fetched again later: meanwhile a removal may make room.
     fn stage(&mut self, contents: &[Arrived]) -> Result<()> {
         for arrived in contents {
+            self.holding.insert(arrived.id, self.follow.clock.boot());
             let done = match &arrived.content {
                 Arrival::Bytes(data) => self.stage_one(arrived.id, arrived.version, data),
                 Arrival::Staged(root) => self.note_ready(arrived.id, arrived.version, *root),
             };
             match done {
-                Err(error) if error.no_room() => {
-                    self.follow.no_room(&error);
-                    lock(&self.follow.owed).unasked(arrived.id);
-                }
+                Err(error) if error.no_room() => self.follow.no_room(&error),
                 other => other?,
             }
         }
@@ -479,9 +486,35 @@ impl<T: Tree> Applier<T> {
                 "content came with another hash than the journal names; it is asked for again"
             );
             lock(&self.follow.owed).rest(id);
-        } else {
-            lock(&self.follow.owed).unasked(id);
-            self.follow.owing.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Gives back what was taken of contents that are in place by now, or thrown away. What came early and
+    /// whose record does not come, as it was of a journal that ended elsewhere, goes too.
+    fn give_back(&mut self) -> Result<()> {
+        let follow = self.follow.clone();
+        let now = follow.clock.boot();
+        let early: Vec<ObjectId> = self
+            .holding
+            .iter()
+            .filter(|(id, since)| now.since(**since) >= EARLY && self.stock.ready.contains_key(id))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in early {
+            let here = self.stock.ready.get(&id).copied();
+            let named = follow.shelf.object(id)?.map(|object| (object.version, object.root));
+            if here != named || !lock(&follow.owed).contains(id) {
+                self.drop_ready(id)?;
+            }
+        }
+        let ready = &self.stock.ready;
+        let over = self.holding.extract_if(|id, _| !ready.contains_key(id));
+        let over: Vec<ObjectId> = over.map(|(id, _)| id).collect();
+        if !over.is_empty() {
+            let mut owed = lock(&follow.owed);
+            over.into_iter().for_each(|id| owed.give_back(id));
+            follow.owing.notify_waiters();
         }
         Ok(())
     }
@@ -524,8 +557,8 @@ impl<T: Tree> Applier<T> {
                     owed.paid(id, version);
                 }
                 out.lost.iter().for_each(|debt| owed.add(debt));
-                out.unready.iter().for_each(|id| owed.unasked(*id));
             }
+            self.give_back()?;
             self.dirty.extend(out.again);
             self.count_owed();
             if out.kept > 0 {
@@ -537,7 +570,7 @@ impl<T: Tree> Applier<T> {
             self.settled.extend(touches);
         }
         self.stock.seen_at.clear();
-        Ok(())
+        self.give_back()
     }
 
     /// Entries to be looked at with the next settling.

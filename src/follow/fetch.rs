@@ -1,5 +1,6 @@
 //! Fetches the contents this copy awaits (R25). Two lanes, so that small ones overtake big ones.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,14 +21,14 @@ use crate::tree::content::Hasher;
 use crate::tree::{Spot, Tree};
 use crate::work;
 
-/// Contents asked for at once in the small lane, and their bytes together.
+/// Contents asked for at once in the small lane by each of those who ask there, and their bytes together.
 const MANY: usize = 256;
 const TOGETHER: u64 = 4 << 20;
 /// Pieces of a large content between the link and the disk: 16 of 16 KiB to 256 KiB.
 const PIECES: usize = 16;
 /// What changed under the primary's reader, or could not be had, is asked for again after this.
 const RETRY: Duration = Duration::from_millis(250);
-/// What came with another hash than the journal names is asked for again after this.
+/// What came with another hash than the journal names is asked for again within this.
 const REST: Duration = Duration::from_secs(1);
 /// Longest message of wants: 256 of 30 bytes.
 const WANTS_MAX: usize = 64 << 10;
@@ -75,35 +76,32 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>, la
             }
             continue;
         }
-        let fetched = fetch(&follow, &*links, &wants).await;
-        let again = match &fetched {
-            Ok(again) => again.clone(),
-            Err(_) => wants.iter().map(|(id, _)| *id).collect(),
-        };
+        // What is handed over is no longer ours to give back.
+        let mut ours = wants.iter().map(|(id, _)| *id).collect();
+        let fetched = fetch(&follow, &*links, &wants, &mut ours).await;
         if let Err(error) = &fetched
             && !matches!(error, FetchError::Down | FetchError::Stopped)
         {
             tracing::warn!(share = %follow.config.share, %error, "content could not be fetched; trying again");
             follow.note(|progress| progress.last_error = Some(error.to_string()));
         }
-        if !again.is_empty() {
+        if !ours.is_empty() {
             // Our own disk is not asked as often as the primary.
-            let ours = matches!(fetched, Err(FetchError::Follow(_)));
-            tokio::time::sleep(if ours { RETRY * 20 } else { RETRY }).await;
+            let disk = matches!(fetched, Err(FetchError::Follow(_)));
+            tokio::time::sleep(if disk { RETRY * 20 } else { RETRY }).await;
             let mut owed = lock(&follow.owed);
-            for id in again {
-                owed.unasked(id);
-            }
+            ours.into_iter().for_each(|id| owed.give_back(id));
         }
     }
 }
 
-/// Asks for some contents and hands over what comes. Says what is to be asked for again.
+/// Asks for some contents and hands over what comes: the others stay `ours`.
 async fn fetch<T: Tree>(
     follow: &Arc<Follow<T>>,
     links: &dyn Net,
     wants: &[(ObjectId, Version)],
-) -> Result<Vec<ObjectId>, FetchError> {
+    ours: &mut BTreeSet<ObjectId>,
+) -> Result<(), FetchError> {
     let source = lock(&follow.source).clone();
     let peer = links.peer(&source).filter(|peer| peer.up()).ok_or(FetchError::Down)?;
     let message = Wants {
@@ -124,7 +122,6 @@ async fn fetch<T: Tree>(
         return Err(FetchError::Peer(format!("status {}", response.status())));
     }
     let mut answers = FrameReader::new(response.into_body());
-    let mut again = Vec::new();
     let mut arrived = Vec::new();
     let mut held = 0;
     for (asked, _) in wants {
@@ -136,38 +133,42 @@ async fn fetch<T: Tree>(
         }
         match Supply::try_from(head.supply) {
             // The record that says it is gone comes by itself; until then nothing is lost by asking.
-            Ok(Supply::Later | Supply::Gone) | Err(_) => again.push(id),
-            Ok(Supply::Whole) if head.size <= SMALL => match take_small(&mut answers, &head).await? {
-                Some(data) => {
+            Ok(Supply::Later | Supply::Gone) | Err(_) => {}
+            Ok(Supply::Whole) if head.size <= SMALL => {
+                if let Some(data) = take_small(&mut answers, &head).await? {
                     held += data.len();
                     follow.did(|done| done.bytes += head.size);
                     let version = Version(head.version);
                     arrived.push(Arrived { id, version, content: Arrival::Bytes(data) });
                 }
-                None => again.push(id),
-            },
-            Ok(Supply::Whole) => match take_large(follow, &mut answers, id, &head).await? {
-                Some(root) => {
+            }
+            Ok(Supply::Whole) => {
+                if let Some(root) = take_large(follow, &mut answers, id, &head).await? {
                     let version = Version(head.version);
                     arrived.push(Arrived { id, version, content: Arrival::Staged(root) });
                     // Who takes it sees to its file, whatever becomes of the contents that follow.
-                    hand_over(follow, &mut arrived).await?;
+                    hand_over(follow, &mut arrived, ours).await?;
                 }
-                None => again.push(id),
-            },
+            }
         }
         if held as u64 > TOGETHER / 4 {
             held = 0;
-            hand_over(follow, &mut arrived).await?;
+            hand_over(follow, &mut arrived, ours).await?;
         }
     }
-    hand_over(follow, &mut arrived).await?;
-    Ok(again)
+    hand_over(follow, &mut arrived, ours).await
 }
 
-async fn hand_over<T: Tree>(follow: &Follow<T>, arrived: &mut Vec<Arrived>) -> Result<(), FetchError> {
+async fn hand_over<T: Tree>(
+    follow: &Follow<T>,
+    arrived: &mut Vec<Arrived>,
+    ours: &mut BTreeSet<ObjectId>,
+) -> Result<(), FetchError> {
     if arrived.is_empty() {
         return Ok(());
+    }
+    for arrived in arrived.iter() {
+        ours.remove(&arrived.id);
     }
     follow.jobs.send(Job::Contents(std::mem::take(arrived))).await.map_err(|_| FetchError::Stopped)
 }

@@ -187,7 +187,7 @@ pub struct Follow<T: Tree> {
     progress: Mutex<Progress>,
     done: Mutex<Done>,
     meter: Mutex<Meter>,
-    /// So much has come of the large content that is on its way, in bytes.
+    /// So much has come of the large content that is on its way, in bytes; of any of them if there are more.
     part: AtomicU64,
     /// The disk has no room for contents.
     full: Mutex<Option<Full>>,

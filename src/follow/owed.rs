@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::{CatalogError, Debt, Shelf};
-use crate::hash::HashMap;
+use crate::hash::{HashMap, HashSet};
 use crate::id::{ObjectId, Seq, Version};
 
 /// Contents up to this size travel in the small lane and are held in memory till they are written.
@@ -31,6 +31,9 @@ pub(super) struct Owed {
     wanted: [BTreeSet<(Seq, ObjectId)>; 2],
     /// Not to be asked for at once again: it came wrong.
     resting: BTreeSet<ObjectId>,
+    /// Whose `Spot::Tmp` has an owner, awaited or not: who asked for it, and from then on that it comes,
+    /// the applier. Two never write to one place at a time.
+    taken: HashSet<ObjectId>,
     bytes: u64,
 }
 
@@ -39,8 +42,6 @@ struct Due {
     seq: Seq,
     version: Version,
     size: u64,
-    /// Asked for and not yet here.
-    asked: bool,
 }
 
 impl Owed {
@@ -57,17 +58,14 @@ impl Owed {
         }
     }
 
-    /// A content asked for before stays asked for: two never arrive at one place at a time.
+    /// What somebody has taken is not asked for until he [`gives it back`](Self::give_back).
     pub fn add(&mut self, debt: &Debt) {
-        let asked = self.is_asked(debt.id);
         self.remove(debt.id);
-        let due = Due { seq: debt.seq, version: debt.version, size: debt.size, asked };
+        let due = Due { seq: debt.seq, version: debt.version, size: debt.size };
         self.by_id.insert(debt.id, due);
         self.by_seq.insert((debt.seq, debt.id));
         self.bytes += debt.size;
-        if !asked {
-            self.want(debt.id, due);
-        }
+        self.want(debt.id);
     }
 
     /// The content has come, at this version or a later one.
@@ -86,31 +84,38 @@ impl Owed {
         self.resting.remove(&id);
     }
 
-    /// The next ones to ask for, oldest first: at most `most`, at most `bytes` together (but at least
-    /// one).
+    /// Takes the next ones to ask for, oldest first: at most `most`, at most `bytes` together (but at
+    /// least one).
     pub fn ask(&mut self, lane: Lane, most: usize, bytes: u64) -> Vec<(ObjectId, Version)> {
         let mut asked = Vec::new();
         let mut sum = 0;
         while let Some((seq, id)) = self.wanted[lane as usize].first().copied() {
-            let Some(due) = self.by_id.get_mut(&id) else { break };
+            let Some(due) = self.by_id.get(&id) else { break };
             if asked.len() >= most || !asked.is_empty() && sum + due.size > bytes {
                 break;
             }
             sum += due.size;
-            due.asked = true;
             asked.push((id, due.version));
+            self.taken.insert(id);
             self.wanted[lane as usize].remove(&(seq, id));
         }
         asked
     }
 
-    /// Not got: it may be asked for again.
-    pub fn unasked(&mut self, id: ObjectId) {
-        if let Some(due) = self.by_id.get_mut(&id) {
-            due.asked = false;
-            let due = *due;
-            self.want(id, due);
+    /// Takes this one, unless somebody has.
+    pub fn take(&mut self, id: ObjectId) -> bool {
+        let free = self.taken.insert(id);
+        if let Some(due) = self.by_id.get(&id) {
+            self.wanted[Lane::of(due.size) as usize].remove(&(due.seq, id));
         }
+        free
+    }
+
+    /// By whoever has taken it: nothing of it is at its `Spot::Tmp`. If it is still awaited, it may be asked
+    /// for again.
+    pub fn give_back(&mut self, id: ObjectId) {
+        self.taken.remove(&id);
+        self.want(id);
     }
 
     /// It came wrong: it may be asked for again after `rested`.
@@ -124,18 +129,20 @@ impl Owed {
     pub fn rested(&mut self) -> bool {
         let resting = std::mem::take(&mut self.resting);
         for id in &resting {
-            self.unasked(*id);
+            self.want(*id);
         }
         !resting.is_empty()
     }
 
-    fn want(&mut self, id: ObjectId, due: Due) {
-        self.wanted[Lane::of(due.size) as usize].insert((due.seq, id));
+    fn want(&mut self, id: ObjectId) {
+        if let Some(due) = self.by_id.get(&id)
+            && !self.taken.contains(&id)
+            && !self.resting.contains(&id)
+        {
+            self.wanted[Lane::of(due.size) as usize].insert((due.seq, id));
+        }
     }
 
-    pub fn is_asked(&self, id: ObjectId) -> bool {
-        self.by_id.get(&id).is_some_and(|due| due.asked)
-    }
     pub fn contains(&self, id: ObjectId) -> bool {
         self.by_id.contains_key(&id)
     }
@@ -176,7 +183,7 @@ mod tests {
         assert_eq!(ids(owed.ask(Lane::Small, 10, 1000)), [2]);
         assert_eq!(ids(owed.ask(Lane::Small, 10, 1000)), [3, 1]);
         assert!(owed.ask(Lane::Small, 10, 1000).is_empty());
-        owed.unasked(ObjectId::from_bytes([3; 16]));
+        owed.give_back(ObjectId::from_bytes([3; 16]));
         assert_eq!(ids(owed.ask(Lane::Small, 10, 1000)), [3]);
         assert_eq!(owed.oldest(), Some(Seq(1)));
     }
@@ -191,7 +198,7 @@ mod tests {
         // Grown meanwhile: it changes lanes, but is not asked for twice at a time.
         owed.add(&debt(2, 3, 2, SMALL + 1));
         assert!(owed.ask(Lane::Large, 10, u64::MAX).is_empty());
-        owed.unasked(ObjectId::from_bytes([2; 16]));
+        owed.give_back(ObjectId::from_bytes([2; 16]));
         assert_eq!(owed.ask(Lane::Large, 10, u64::MAX).len(), 1);
     }
 
@@ -201,8 +208,37 @@ mod tests {
         owed.add(&debt(1, 1, 1, 10));
         assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
         owed.rest(ObjectId::from_bytes([1; 16]));
+        owed.give_back(ObjectId::from_bytes([1; 16]));
         assert!(owed.ask(Lane::Small, 10, 1000).is_empty());
         assert!(owed.rested() && !owed.rested());
+        assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
+    }
+
+    /// Whoever writes to its place is the only one, whatever becomes of the debt meanwhile.
+    #[test]
+    fn what_is_taken_is_asked_for_by_nobody_until_it_is_given_back() {
+        let id = ObjectId::from_bytes([1; 16]);
+        let mut owed = Owed::default();
+        owed.add(&debt(1, 1, 1, 10));
+        assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
+        for lane in [Lane::Small, Lane::Large] {
+            owed.paid(id, Version(1));
+            owed.add(&debt(1, 2, 2, if lane == Lane::Small { 10 } else { SMALL + 1 }));
+            assert!(owed.ask(lane, 10, 1000).is_empty());
+            owed.remove(id);
+            owed.add(&debt(1, 3, 3, if lane == Lane::Small { 10 } else { SMALL + 1 }));
+            assert!(owed.ask(lane, 10, 1000).is_empty());
+            assert!(!owed.take(id));
+        }
+        owed.give_back(id);
+        assert_eq!(owed.ask(Lane::Large, 10, 1000).len(), 1);
+        // Paid by another way, and then given back: nobody wants it.
+        owed.paid(id, Version(3));
+        owed.give_back(id);
+        assert!(owed.ask(Lane::Large, 10, 1000).is_empty() && owed.is_empty());
+        owed.add(&debt(1, 4, 4, 10));
+        assert!(owed.take(id) && owed.ask(Lane::Small, 10, 1000).is_empty());
+        owed.give_back(id);
         assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
     }
 

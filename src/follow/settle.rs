@@ -71,8 +71,6 @@ pub(super) struct Outcome {
     pub paid: Vec<(ObjectId, Version)>,
     /// Contents that were here and are not: lost, or changed behind our back.
     pub lost: Vec<Debt>,
-    /// Verified contents that somebody removed from `.nearshare/tmp`.
-    pub unready: Vec<ObjectId>,
     /// What else is to be settled: all that was in a directory which had to be made again.
     pub again: Vec<Touch>,
     /// Versions that were moved aside.
@@ -315,7 +313,6 @@ impl<'a, T: Tree> Settler<'a, T> {
             Ok(found) => Ok(Some(found)),
             Err(TreeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 self.stock.ready.remove(&object.id);
-                self.out.unready.push(object.id);
                 Ok(None)
             }
             Err(other) => Err(other.into()),

@@ -1,5 +1,5 @@
-//! Content for copies: whole files, each read between two looks that agree with the catalog, so that
-//! a file that changes while it is sent never arrives torn.
+//! Content for copies: whole files, each read between two looks, the first of which agrees with the catalog
+//! and the second with the first, so that a file that changes while it is sent never arrives torn.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -21,9 +21,11 @@ use crate::work;
 const WANTS_MAX: usize = 64 << 10;
 /// One read of a file.
 const PIECE: usize = 256 * 1024;
-/// What is smaller goes along with what is before and behind it: a frame for each would cost more than the
+/// What is no larger goes along with what is before and behind it: a frame for each would cost more than the
 /// content of a small file.
 const PACKED: usize = 64 * 1024;
+/// Room for what is said before the first content of a pack and behind the last.
+const HEADS: usize = 1024;
 
 /// Answers a request for contents from this disk, at the primary or (for one that is to become it) at a copy.
 pub fn content<T: Tree>(shelf: &Arc<Shelf>, tree: &Arc<T>, request: Request<Body>) -> Response<Body> {
@@ -63,8 +65,7 @@ impl<T: Tree> Supplier<T> {
     }
 
     fn supply(&self, wants: &[Want], answers: &FrameSender) -> Result<(), Stopped> {
-        let mut answer =
-            Answer { of: self, answers, packed: BytesMut::with_capacity(2 * PACKED), dir: None };
+        let mut answer = Answer { of: self, answers, packed: BytesMut::new(), dir: None };
         for want in wants {
             answer.supply(want)?;
         }
@@ -109,11 +110,14 @@ impl<T: Tree> Answer<'_, T> {
             // What was promised is sent in full, so that the stream stays in step; `whole` tells.
             if len <= PACKED {
                 let from = self.packed.len();
+                if from < HEADS {
+                    self.packed.reserve(PACKED + len + HEADS);
+                }
                 self.packed.resize(from + len, 0);
-                broken = broken || fill(&mut file, &mut self.packed[from..]).is_err();
+                broken = broken || file.read_exact(&mut self.packed[from..]).is_err();
             } else {
                 let mut piece = vec![0; len];
-                broken = broken || fill(&mut file, &mut piece).is_err();
+                broken = broken || file.read_exact(&mut piece).is_err();
                 self.flush()?;
                 self.send(Bytes::from(piece))?;
             }
@@ -129,7 +133,6 @@ impl<T: Tree> Answer<'_, T> {
 
     fn flush(&mut self) -> Result<(), Stopped> {
         let packed = self.packed.split().freeze();
-        self.packed.reserve(2 * PACKED);
         self.send(packed)
     }
 
@@ -182,12 +185,6 @@ impl<T: Tree> Answer<'_, T> {
         let after = self.of.tree.file_found(file);
         after.is_ok_and(|after| after.stamp.size == before.size && after.stamp.mtime == before.mtime)
     }
-}
-
-/// Reads as much as fits; what there is no more of is zeros.
-fn fill(file: &mut impl Read, piece: &mut [u8]) -> std::io::Result<()> {
-    piece.fill(0);
-    file.read_exact(piece)
 }
 
 enum Opened<F> {

@@ -161,7 +161,7 @@ impl Rig {
                     assert!(newest >= version);
                     arrived.push(whole(id, newest, data));
                 }
-                None => lock(&self.follow().owed).unasked(id),
+                None => lock(&self.follow().owed).give_back(id),
             }
         }
         arrived

@@ -126,6 +126,16 @@ fn a_room_that_is_a_link_is_refused_and_a_missing_one_made() {
     fs::remove_dir(f.path(".nearshare/park")).unwrap();
     f.symlink("../../outside", ".nearshare/park");
     assert!(Disk::open(&spec(&f.root), clock()).is_err());
+    // Nor is anything staged outside when the room becomes a link while we run, or in what is no room.
+    fs::remove_dir_all(f.path(".nearshare/tmp")).unwrap();
+    let outside = || fs::read_dir(f.outside()).unwrap().count();
+    let before = outside();
+    f.symlink("../../outside", ".nearshare/tmp");
+    assert!(f.disk.stage(id(2)).is_err());
+    assert_eq!(outside(), before);
+    fs::remove_file(f.path(".nearshare/tmp")).unwrap();
+    fs::write(f.path(".nearshare/tmp"), "in the way").unwrap();
+    assert!(f.disk.stage(id(2)).is_err());
 }
 
 #[test]
