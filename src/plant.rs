@@ -32,6 +32,8 @@ pub enum Bug {
     DeleteForMove,
     /// A site that takes over leads in the epoch of the site before it (R33).
     ReuseEpoch,
+    /// Where a path led is remembered when names have changed (R21).
+    KeepWalks,
 }
 
 #[cfg(not(test))]

@@ -416,7 +416,8 @@ impl Ahead {
         id & HOLDS == 0
     }
     pub fn entry(&self, dir: ObjectId, name: &Name) -> bool {
-        self.touched.contains_key(&Touch::Entry(dir, name.clone()))
+        // Most directories have none: no name is copied to ask.
+        self.entries.contains_key(&dir) && self.touched.contains_key(&Touch::Entry(dir, name.clone()))
     }
     /// The object itself, a directory's own attributes included. What touches the root may touch
     /// everything.

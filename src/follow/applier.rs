@@ -246,6 +246,9 @@ impl<T: Tree> Applier<T> {
     }
 
     fn take_in(&mut self, job: Job) -> Result<(), (FollowError, Box<Job>)> {
+        let follow = self.follow.clone();
+        let names = matches!(job, Job::Records(..) | Job::CompareEntries(_) | Job::CompareEnd(_));
+        let _changing = names.then(|| follow.walks.changing());
         match job {
             Job::Records(records, done) => match self.spool(&records) {
                 Ok(at) => {
@@ -288,16 +291,7 @@ impl<T: Tree> Applier<T> {
             }
             Job::CompareStart(start) => {
                 let (head, root, expected) = *start;
-                self.follow.lose_lease();
-                // They told positions of the journal that is left now.
-                for (ids, _) in self.barriers.drain(..) {
-                    let mut ahead = lock(&self.follow.ahead);
-                    ids.iter().for_each(|id| ahead.doubt(*id));
-                }
-                self.pledges.clear();
-                lock(&self.follow.ahead).begin_moves();
-                self.fill_to = None;
-                self.compare = Some(Compare::new(head, root, expected));
+                self.begin_compare(Compare::new(head, root, expected));
                 Ok(())
             }
             Job::CompareEntries(entries) => {
@@ -322,6 +316,19 @@ impl<T: Tree> Applier<T> {
                 }
             }
         }
+    }
+
+    fn begin_compare(&mut self, compare: Compare) {
+        self.follow.lose_lease();
+        // They told positions of the journal that is left now.
+        for (ids, _) in self.barriers.drain(..) {
+            let mut ahead = lock(&self.follow.ahead);
+            ids.iter().for_each(|id| ahead.doubt(*id));
+        }
+        self.pledges.clear();
+        lock(&self.follow.ahead).begin_moves();
+        self.fill_to = None;
+        self.compare = Some(compare);
     }
 
     /// Makes records durable with marks for what they touch (R23), and owes their contents.

@@ -25,6 +25,7 @@ mod succeed;
 mod suspect;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -37,21 +38,19 @@ use owed::{Lane, Owed};
 use suspect::Suspects;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
+use walk::Walks;
 
 use crate::catalog::{CatalogError, Shelf, Touch};
 use crate::clock::{BootTime, Clock};
 use crate::effect::{Change, Depth, Read};
 use crate::hash::HashSet;
-use crate::id::{Gen, ObjectId, RelPath, ShareId, SiteId};
+use crate::id::{Gen, ObjectId, ShareId, SiteId};
 use crate::link::Net;
-use crate::object::Kind;
 use crate::plant::{self, Bug};
 use crate::route::Standing;
 use crate::tree::{Tree, TreeError};
 use crate::work::{self, Thread};
 
-/// Symbolic links followed on one walk, as the kernel does.
-const LINKS_MAX: usize = 40;
 /// Requests sent home and not yet back: beyond it writes get a retry answer.
 const AHEAD_MAX: usize = 65_536;
 /// What failed is tried again after this, and after twice as long up to the most.
@@ -184,6 +183,7 @@ pub struct Follow<T: Tree> {
     open: AtomicBool,
     terms: Mutex<Terms>,
     lease: lease::Lease,
+    walks: Walks,
     progress: Mutex<Progress>,
     done: Mutex<Done>,
     meter: Mutex<Meter>,
@@ -276,6 +276,7 @@ impl<T: Tree> Follow<T> {
             open: AtomicBool::new(false),
             terms: Mutex::default(),
             lease: lease::Lease::default(),
+            walks: Walks::default(),
             progress: Mutex::default(),
             done: Mutex::default(),
             meter: Mutex::default(),
@@ -421,7 +422,7 @@ impl<T: Tree> Follow<T> {
     }
 
     fn look_up(&self, read: &Read) -> Result<Standing> {
-        let walk = self.walk(&read.path)?;
+        let walk = self.walks.get_or(&read.path, || walk::by_catalog(&self.shelf, &read.path))?;
         let ahead = lock(&self.ahead);
         if walk.steps.iter().any(|(dir, name)| ahead.entry(*dir, name) || ahead.whole(*dir)) {
             return Ok(Standing::Ahead);
@@ -442,40 +443,6 @@ impl<T: Tree> Follow<T> {
         })
     }
 
-    /// Resolves a path by the catalog, symbolic links followed (R1).
-    fn walk(&self, path: &RelPath) -> Result<Walk> {
-        let mut walk = Walk::default();
-        let mut names: Vec<_> = path.names().iter().rev().cloned().collect();
-        let mut above = vec![ObjectId::ROOT];
-        let mut links = 0;
-        while let Some(name) = names.pop() {
-            let dir = *above.last().unwrap_or(&ObjectId::ROOT);
-            walk.steps.push((dir, name.clone()));
-            if names.is_empty() && walk.last.is_none() {
-                walk.last = Some(walk.steps.len() - 1);
-            }
-            let Some(id) = self.shelf.child(dir, &name)? else { return Ok(walk) };
-            let Some(object) = self.shelf.object(id)? else { return Ok(walk) };
-            match object.kind {
-                Kind::Directory => above.push(id),
-                Kind::Symlink => {
-                    links += 1;
-                    if links > LINKS_MAX || !follow_link(&object.target, &mut names, &mut above) {
-                        walk.lost = true;
-                        return Ok(walk);
-                    }
-                }
-                _ if names.is_empty() => {
-                    walk.found = Some(id);
-                    return Ok(walk);
-                }
-                _ => return Ok(walk),
-            }
-        }
-        walk.found = above.last().copied();
-        Ok(walk)
-    }
-
     /// Before a change is sent home: what it touches counts as ahead of this copy, durably (R9).
     pub async fn begin(self: &Arc<Self>, change: &Change) -> Result<AheadTicket<T>> {
         // Another may have its numbers already.
@@ -490,7 +457,7 @@ impl<T: Tree> Follow<T> {
         }
         let mut touches = Vec::new();
         for target in &change.targets {
-            let walk = self.walk(&target.path)?;
+            let walk = walk::by_catalog(&self.shelf, &target.path)?;
             touches.extend(walk.found.map(Touch::Object));
             let last = walk.last.unwrap_or(walk.steps.len().saturating_sub(1));
             touches.extend(walk.steps.into_iter().skip(last).map(|(dir, name)| Touch::Entry(dir, name)));
@@ -520,46 +487,6 @@ impl<T: Tree> Follow<T> {
     fn forget(&self, ids: &[u64]) {
         lock(&self.over).extend(ids.iter().filter(|id| Ahead::is_own(**id)));
     }
-}
-
-/// A walk by the catalog.
-#[derive(Default)]
-struct Walk {
-    /// Every entry looked up on the way.
-    steps: Vec<(ObjectId, crate::id::Name)>,
-    /// Which of them is the last one of the path itself; those after it are where a symbolic link leads.
-    last: Option<usize>,
-    found: Option<ObjectId>,
-    /// It cannot be told where this leads.
-    lost: bool,
-}
-
-/// Puts a symlink's own path before the names that are still to be walked. `false`: it leaves the share.
-fn follow_link(target: &[u8], names: &mut Vec<crate::id::Name>, above: &mut Vec<ObjectId>) -> bool {
-    if target.first().is_none_or(|first| *first == b'/') {
-        return false;
-    }
-    let parts: Vec<&[u8]> = target.split(|byte| *byte == b'/').collect();
-    let mut down = Vec::new();
-    for part in parts {
-        match part {
-            b"" | b"." => {}
-            b".." if down.is_empty() => {
-                above.pop();
-                if above.is_empty() {
-                    return false;
-                }
-            }
-            // What lies behind a name and `..` depends on where that name leads.
-            b".." => return false,
-            name => match crate::id::Name::new(name) {
-                Ok(name) => down.push(name),
-                Err(_) => return false,
-            },
-        }
-    }
-    names.extend(down.into_iter().rev());
-    names.len() <= crate::id::PATH_MAX
 }
 
 /// Every directory above some touches, for reads that list.

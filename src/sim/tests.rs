@@ -120,6 +120,7 @@ fn ground(bug: Bug) -> Plan {
             ..narrow
         },
         Bug::DeleteForMove => Plan { narrow: false, ..narrow },
+        Bug::KeepWalks => Plan { narrow: false, clients: 2, calls: 100, ..narrow },
         Bug::ForgetAhead => Plan { rules: Rules { strict: false, ..rules }, ..narrow },
         Bug::CutOffByLeaseAlone => {
             Plan { rules: Rules { serve: true, ..rules }, faults: vec![Fault::Partition], ..narrow }
@@ -137,7 +138,7 @@ fn caught(bug: Bug, most: u64) -> Option<(u64, String)> {
     })
 }
 
-const PLANTED: [Bug; 14] = [
+const PLANTED: [Bug; 15] = [
     Bug::SkipHold,
     Bug::ReleaseAnyGeneration,
     Bug::ServeOnExpiredLease,
@@ -152,6 +153,7 @@ const PLANTED: [Bug; 14] = [
     Bug::OutOfOrder,
     Bug::DeleteForMove,
     Bug::ReuseEpoch,
+    Bug::KeepWalks,
 ];
 
 #[test]
