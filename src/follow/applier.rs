@@ -457,7 +457,7 @@ impl<T: Tree> Applier<T> {
     fn stage_one(&mut self, id: ObjectId, version: Version, data: &[u8]) -> Result<()> {
         let root = hash_bytes(data).root;
         if self.stock.ready.get(&id) == Some(&(version, root)) {
-            return Ok(());
+            return self.note_ready(id, version, root);
         }
         let tree = self.follow.tree.clone();
         // What was ready there is not from here on.
@@ -482,11 +482,15 @@ impl<T: Tree> Applier<T> {
             // The record that names it is on the way (R25).
             return Ok(());
         }
-        if object.version == version && object.root == root {
+        if object.version == version && object.root == root && lock(&self.follow.owed).contains(id) {
             self.dirty.push_back(Touch::Object(id));
             return Ok(());
         }
         self.drop_ready(id)?;
+        if !lock(&self.follow.owed).contains(id) {
+            // It was here already.
+            return Ok(());
+        }
         if object.version == version {
             tracing::warn!(
                 share = %self.follow.config.share, %id,
@@ -497,8 +501,8 @@ impl<T: Tree> Applier<T> {
         Ok(())
     }
 
-    /// Gives back what was taken of contents that are in place by now, or thrown away. What came early and
-    /// whose record does not come, as it was of a journal that ended elsewhere, goes too.
+    /// Gives back what was taken of contents that are in place by now, or thrown away. What came early, and
+    /// whose record does not come because it was of a journal that ended elsewhere, goes too.
     fn give_back(&mut self) -> Result<()> {
         let follow = self.follow.clone();
         let now = follow.clock.boot();
@@ -508,12 +512,19 @@ impl<T: Tree> Applier<T> {
             .filter(|(id, since)| now.since(**since) >= EARLY && self.stock.ready.contains_key(id))
             .map(|(id, _)| *id)
             .collect();
+        // While records are on their way, that one may be.
+        let late = self.compare.is_none() && follow.progress().lag_records == 0;
         for id in early {
             let here = self.stock.ready.get(&id).copied();
             let named = follow.shelf.object(id)?.map(|object| (object.version, object.root));
-            if here != named || !lock(&follow.owed).contains(id) {
+            if here == named {
+                // It would be in place if somebody had tried.
+                self.dirty.push_back(Touch::Object(id));
+            } else if late {
                 self.drop_ready(id)?;
+                continue;
             }
+            self.holding.insert(id, now);
         }
         let ready = &self.stock.ready;
         let over = self.holding.extract_if(|id, _| !ready.contains_key(id));

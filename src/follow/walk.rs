@@ -13,7 +13,7 @@ use crate::plant::{self, Bug};
 
 /// Symbolic links followed on one walk, as the kernel does.
 const LINKS_MAX: usize = 40;
-/// Steps of all walks that are remembered, about 100 bytes each.
+/// Names of all paths and walks that are remembered, 50 bytes each and up to 300.
 const STEPS_MAX: usize = 16_384;
 
 /// Walks that are remembered, each with the state of the names that it saw (R21).
@@ -62,13 +62,13 @@ impl Walks {
         // What may have seen a change half done is told this once.
         if state.is_multiple_of(2) && self.state.load(Ordering::SeqCst) == state {
             let mut known = lock(&self.known);
-            let steps = walk.steps.len() + 1;
+            let steps = path.names().len() + walk.steps.len() + 1;
             if known.state != state || known.steps + steps > STEPS_MAX {
                 *known = Known { state, ..Known::default() };
             }
             known.steps += steps;
             if let Some(old) = known.walks.insert(path.clone(), walk.clone()) {
-                known.steps -= old.steps.len() + 1;
+                known.steps -= path.names().len() + old.steps.len() + 1;
             }
         }
         Ok(walk)
@@ -202,6 +202,12 @@ mod tests {
             assert!(lock(&walks.known).steps <= STEPS_MAX);
         }
         assert_eq!(steps(&walks, "99", 1), STEPS_MAX / 10);
+        assert!(lock(&walks.known).walks.len() <= 10);
+        // A long path that ends at its first name takes room as well.
+        let long = vec!["a"; 2000].join("/");
+        for n in 0..100 {
+            steps(&walks, &format!("{n}/{long}"), 1);
+        }
         assert!(lock(&walks.known).walks.len() <= 10);
         // Larger than all of it: told, and not kept for long.
         assert_eq!(steps(&walks, "long", STEPS_MAX * 2), STEPS_MAX * 2);

@@ -277,6 +277,54 @@ fn a_version_that_came_early_but_not_early_enough_is_asked_for_again() {
     settled(&mut share, &mut rig);
 }
 
+/// What the primary told of a record that was lost with it is thrown away; a record that is only late is
+/// waited for.
+#[test]
+fn a_version_whose_record_never_comes_is_not_waited_for() {
+    for behind in [true, false] {
+        let (mut share, mut rig) = both();
+        let a = share.at("a");
+        share.write("a", b"one");
+        rig.feed(&mut share);
+        let kept = (share.objects[&a].clone(), share.data[&a].clone());
+        share.write("a", b"never");
+        let early = rig.fetch(&share, 10);
+        rig.job(Job::Contents(early));
+        share.objects.insert(a, kept.0);
+        share.data.insert(a, kept.1);
+        rig.follow().note(|progress| progress.lag_records = u64::from(behind));
+        for _ in 0..2 {
+            rig.idle();
+            assert!(rig.fetch(&share, 10).is_empty(), "not yet");
+        }
+        rig.idle();
+        if behind {
+            assert!(rig.fetch(&share, 10).is_empty(), "its record may be on its way");
+            rig.follow().note(|progress| progress.lag_records = 0);
+            (0..3).for_each(|_| rig.idle());
+        }
+        rig.pay_all(&share);
+        assert_eq!(rig.read("a"), "one");
+    }
+}
+
+/// It is thrown away, and nobody keeps its place.
+#[test]
+fn a_content_that_is_here_already_is_not_kept() {
+    let (mut share, mut rig) = both();
+    share.write("a", b"one");
+    rig.feed(&mut share);
+    let twice = rig.fetch(&share, 10);
+    let again = whole(twice[0].id, twice[0].version, &share.data[&twice[0].id]);
+    rig.job(Job::Contents(twice));
+    assert_eq!(rig.read("a"), "one");
+    rig.job(Job::Contents(vec![again]));
+    assert_eq!(std::fs::read_dir(rig.path(".nearshare/tmp")).unwrap().count(), 0);
+    share.write("a", b"two");
+    rig.feed(&mut share);
+    assert_eq!(rig.fetch(&share, 10).len(), 1);
+}
+
 #[test]
 fn the_right_version_pays_early_and_a_wrong_hash_never() {
     let (mut share, mut rig) = both();
