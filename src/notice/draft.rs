@@ -1,5 +1,5 @@
-//! What one pass is about to write to the journal, over the catalog as it is: later looks of the same
-//! pass see what earlier ones found.
+//! What one pass is about to write to the journal, over what it has handed to the catalog and may not be
+//! read there yet, over the catalog as it is: later looks of the same pass see what earlier ones found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,15 +19,23 @@ pub(super) struct Draft<'a> {
     shelf: &'a Shelf,
     pub changes: Vec<Change>,
     pub inline: Vec<Inline>,
+    rows: Rows,
+    /// Filled into a batch whose commit is under way.
+    handed: Rows,
+    /// Objects that the catalog has no row of, so that it has nothing else of them either.
+    fresh: HashSet<ObjectId>,
+    /// Directories known to be recorded: asked for with every entry.
+    recorded: HashSet<ObjectId>,
+}
+
+/// Rows that differ from the catalog's; `None` is removed.
+#[derive(Default)]
+struct Rows {
     names: HashMap<ObjectId, BTreeMap<Name, Option<ObjectId>>>,
     objects: HashMap<ObjectId, Option<Object>>,
     links: HashMap<ObjectId, Vec<Entry>>,
     handles: HashMap<LocalHandle, Option<ObjectId>>,
     locals: HashMap<ObjectId, Option<Local>>,
-    /// Objects that the catalog has no row of, so that it has nothing else of them either.
-    fresh: HashSet<ObjectId>,
-    /// Directories known to be recorded: asked for with every entry.
-    recorded: HashSet<ObjectId>,
 }
 
 type Result<T> = std::result::Result<T, CatalogError>;
@@ -38,18 +46,20 @@ impl<'a> Draft<'a> {
             shelf,
             changes: Vec::new(),
             inline: Vec::new(),
-            names: HashMap::default(),
-            objects: HashMap::default(),
-            links: HashMap::default(),
-            handles: HashMap::default(),
-            locals: HashMap::default(),
+            rows: Rows::default(),
+            handed: Rows::default(),
             fresh: HashSet::default(),
             recorded: HashSet::from_iter([ObjectId::ROOT]),
         }
     }
 
+    /// What is known of a row besides the catalog: what was drafted last, else what was handed over.
+    fn known<'r, R>(&'r self, row: impl Fn(&'r Rows) -> Option<&'r R>) -> Option<&'r R> {
+        row(&self.rows).or_else(|| row(&self.handed))
+    }
+
     pub fn child(&self, parent: ObjectId, name: &Name) -> Result<Option<ObjectId>> {
-        match self.names.get(&parent).and_then(|names| names.get(name)) {
+        match self.known(|rows| rows.names.get(&parent)?.get(name)) {
             Some(known) => Ok(*known),
             None => self.shelf.child(parent, name),
         }
@@ -64,12 +74,13 @@ impl<'a> Draft<'a> {
             after = Some(last.clone());
             names.extend(known.into_iter().map(|(name, _)| name));
         }
-        let drafted = self.names.get(&parent).into_iter().flat_map(BTreeMap::keys);
-        names.extend(drafted.cloned());
+        for rows in [&self.rows, &self.handed] {
+            names.extend(rows.names.get(&parent).into_iter().flat_map(BTreeMap::keys).cloned());
+        }
         Ok(names)
     }
     pub fn object(&self, id: ObjectId) -> Result<Option<Object>> {
-        match self.objects.get(&id) {
+        match self.known(|rows| rows.objects.get(&id)) {
             Some(known) => Ok(known.clone()),
             None if self.fresh.contains(&id) => Ok(None),
             None => self.shelf.object(id),
@@ -77,7 +88,7 @@ impl<'a> Draft<'a> {
     }
     /// An id that no handle led to: most often there is nothing to be read about it.
     pub fn minted(&mut self, id: ObjectId) -> Result<()> {
-        if !self.fresh.contains(&id) && self.shelf.object(id)?.is_none() {
+        if !self.fresh.contains(&id) && self.object(id)?.is_none() {
             self.fresh.insert(id);
         }
         Ok(())
@@ -93,21 +104,21 @@ impl<'a> Draft<'a> {
         Ok(recorded)
     }
     pub fn links(&self, id: ObjectId) -> Result<Vec<Entry>> {
-        match self.links.get(&id) {
+        match self.known(|rows| rows.links.get(&id)) {
             Some(known) => Ok(known.clone()),
             None if self.fresh.contains(&id) => Ok(Vec::new()),
             None => self.shelf.links(id),
         }
     }
     pub fn local(&self, id: ObjectId) -> Result<Option<Local>> {
-        match self.locals.get(&id) {
+        match self.known(|rows| rows.locals.get(&id)) {
             Some(known) => Ok(known.clone()),
             None if self.fresh.contains(&id) => Ok(None),
             None => self.shelf.local(id),
         }
     }
     pub fn by_handle(&self, handle: &LocalHandle) -> Result<Option<ObjectId>> {
-        match self.handles.get(handle) {
+        match self.known(|rows| rows.handles.get(handle)) {
             Some(known) => Ok(*known),
             None => self.shelf.by_handle(handle),
         }
@@ -128,17 +139,17 @@ impl<'a> Draft<'a> {
     }
 
     pub fn put(&mut self, object: Object) {
-        self.objects.insert(object.id, Some(object.clone()));
+        self.rows.objects.insert(object.id, Some(object.clone()));
         self.changes.push(Change::Put(object));
     }
     pub fn set_local(&mut self, id: ObjectId, local: Local) -> Result<()> {
         if let Some(old) = self.local(id)?
             && old.handle != local.handle
         {
-            self.handles.insert(old.handle, None);
+            self.rows.handles.insert(old.handle, None);
         }
-        self.handles.insert(local.handle.clone(), Some(id));
-        self.locals.insert(id, Some(local));
+        self.rows.handles.insert(local.handle.clone(), Some(id));
+        self.rows.locals.insert(id, Some(local));
         Ok(())
     }
     /// The entry is `id` from now on, with no word in the journal: `link` and `moved` give it.
@@ -148,8 +159,8 @@ impl<'a> Draft<'a> {
         if !links.contains(&entry) {
             links.push(entry);
         }
-        self.links.insert(id, links);
-        self.names.entry(parent).or_default().insert(name.clone(), Some(id));
+        self.rows.links.insert(id, links);
+        self.rows.names.entry(parent).or_default().insert(name.clone(), Some(id));
         Ok(())
     }
     /// The entry is nothing from now on, with no word in the journal yet.
@@ -157,8 +168,8 @@ impl<'a> Draft<'a> {
         let mut links = self.links(id)?;
         let entry = (parent, name.clone());
         links.retain(|known| *known != entry);
-        self.links.insert(id, links);
-        self.names.entry(parent).or_default().insert(name.clone(), None);
+        self.rows.links.insert(id, links);
+        self.rows.names.entry(parent).or_default().insert(name.clone(), None);
         Ok(())
     }
     pub fn link(&mut self, parent: ObjectId, name: &Name, id: ObjectId) -> Result<()> {
@@ -177,19 +188,19 @@ impl<'a> Draft<'a> {
     }
     pub fn gone(&mut self, id: ObjectId) -> Result<()> {
         if let Some(local) = self.local(id)? {
-            self.handles.insert(local.handle, None);
+            self.rows.handles.insert(local.handle, None);
         }
-        self.locals.insert(id, None);
-        self.objects.insert(id, None);
+        self.rows.locals.insert(id, None);
+        self.rows.objects.insert(id, None);
         self.recorded.remove(&id);
-        self.links.insert(id, Vec::new());
+        self.rows.links.insert(id, Vec::new());
         self.changes.push(Change::Gone { id });
         Ok(())
     }
 
-    /// Hands everything over to `batch` as records of at most `most` changes, and begins anew. The
-    /// catalog must have committed it before the next read. Releases go with the last record; where
-    /// there is no change they are handed back.
+    /// Hands everything over to `batch` as records of at most `most` changes, and begins anew. What was
+    /// handed over before must be committed. Releases go with the last record; where there is no
+    /// change they are handed back.
     pub fn fill(
         &mut self,
         batch: &mut Batch,
@@ -205,15 +216,17 @@ impl<'a> Draft<'a> {
             batch.publish(wall, chunk, releases.unwrap_or_default());
         }
         // After the changes: a `Gone` takes its local row along.
-        for (id, local) in self.locals.drain() {
-            batch.set_local(id, local);
+        for (id, local) in &self.rows.locals {
+            batch.set_local(*id, local.clone());
         }
-        self.names.clear();
-        self.objects.clear();
-        self.links.clear();
-        self.handles.clear();
+        self.handed = std::mem::take(&mut self.rows);
         self.fresh.clear();
         left.unwrap_or_default()
+    }
+
+    /// The catalog has committed what was handed over.
+    pub fn committed(&mut self) {
+        self.handed = Rows::default();
     }
 
     /// Whether any name or object is to go.
@@ -223,6 +236,6 @@ impl<'a> Draft<'a> {
 
     /// How much this holds: what bounds a pass.
     pub fn weight(&self) -> usize {
-        self.changes.len() + self.locals.len()
+        self.changes.len() + self.rows.locals.len()
     }
 }

@@ -112,8 +112,8 @@ impl<'a, T: Tree> Pass<'a, T> {
         }
     }
 
-    /// After what was drafted is committed: what was seen before is no longer news.
-    pub fn committed(&mut self) {
+    /// After what was drafted was handed to the catalog: what was seen before is no longer news.
+    pub fn handed(&mut self) {
         self.visited.clear();
         self.missing.clear();
         self.dirs.clear();

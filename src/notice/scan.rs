@@ -4,15 +4,19 @@
 use std::time::Duration;
 
 use super::pass::Pass;
-use super::worker::{DRAFT_MAX, Worker};
+use super::worker::{Handed, Worker};
 use super::{Notice, Result, lock};
 use crate::catalog::Touch;
 use crate::clock::{BootTime, WallTime};
 use crate::id::{Name, ObjectId};
 use crate::tree::Tree;
 
-/// Entries looked at before waiting hints get their turn.
+/// Entries looked at, at most, before waiting hints get their turn.
 const SLICE: usize = 2048;
+/// As many slices follow each other while no hint waits.
+const SLICES: usize = 16;
+/// Drafted rows that are committed while the scan goes on.
+const DRAFT_MAX: usize = 4 * super::worker::DRAFT_MAX;
 /// After a crash of the machine, what was written this long before it is compared by content (R24).
 const TORN: Duration = Duration::from_secs(300);
 /// Progress is logged this often.
@@ -42,6 +46,8 @@ pub(super) struct Scan {
     began: BootTime,
     reported: BootTime,
     distrust: Option<WallTime>,
+    /// The last commit: the catalog and its disk carry it out while the scan looks on.
+    handed: Option<Handed>,
 }
 
 impl Scan {
@@ -63,6 +69,7 @@ impl Scan {
             began: now,
             reported: now,
             distrust: crashed.then(|| WallTime(meta.alive_wall.saturating_sub(torn))),
+            handed: None,
         })
     }
 
@@ -70,9 +77,17 @@ impl Scan {
         self.distrust
     }
 
-    /// Looks at a slice. `true`: the whole share has been looked at.
+    /// Looks on until a hint waits. `true`: the whole share has been looked at. What is under way then has
+    /// to be settled, also after an error.
     pub fn step<T: Tree>(&mut self, pass: &mut Pass<'_, T>, worker: &mut Worker<T>) -> Result<bool> {
-        for _ in 0..SLICE {
+        for looks in 1..=SLICE * SLICES {
+            if looks % SLICE == 0 {
+                self.count(pass);
+                self.report(worker.notice());
+                if worker.has_jobs() {
+                    return Ok(false);
+                }
+            }
             let Some(name) = self.names.next() else {
                 let Some(dir) = self.stack.pop() else {
                     self.count(pass);
@@ -83,20 +98,31 @@ impl Scan {
                 continue;
             };
             pass.visit(self.dir, &name, true)?;
+            pass.fresh.clear();
             self.progress.entries += 1;
             // Children after their parent, depth first: the stack stays as small as the tree is deep.
             self.stack.extend(pass.expand.drain(..).map(|(id, _)| id));
             if pass.draft.weight() >= DRAFT_MAX {
-                worker.commit(pass, &[])?;
+                self.settle(pass, worker)?;
+                self.handed = Some(worker.hand_over(pass, &[])?);
             }
         }
         self.count(pass);
         Ok(false)
     }
 
-    fn count<T: Tree>(&mut self, pass: &Pass<'_, T>) {
-        self.progress.files += pass.tally.files;
-        self.progress.bytes += pass.tally.bytes;
+    /// Waits for the commit that is under way.
+    pub fn settle<T: Tree>(&mut self, pass: &mut Pass<'_, T>, worker: &mut Worker<T>) -> Result<()> {
+        match self.handed.take() {
+            Some(handed) => worker.settle(pass, handed),
+            None => Ok(()),
+        }
+    }
+
+    fn count<T: Tree>(&mut self, pass: &mut Pass<'_, T>) {
+        let tally = std::mem::take(&mut pass.tally);
+        self.progress.files += tally.files;
+        self.progress.bytes += tally.bytes;
     }
 
     /// What moved under the scan is looked at again.
@@ -113,7 +139,7 @@ impl Scan {
         Ok(())
     }
 
-    pub fn report<T: Tree>(&mut self, notice: &Notice<T>) {
+    fn report<T: Tree>(&mut self, notice: &Notice<T>) {
         let now = notice.clock.boot();
         let spent = now.since(self.began).as_secs_f64().max(1e-3);
         let progress = &mut self.progress;

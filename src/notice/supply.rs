@@ -182,8 +182,8 @@ impl<T: Tree> Answer<'_, T> {
     }
 
     fn unchanged(&self, before: &Stamp, file: &T::File) -> bool {
-        let after = self.of.tree.file_found(file);
-        after.is_ok_and(|after| after.stamp.size == before.size && after.stamp.mtime == before.mtime)
+        let after = self.of.tree.file_stamp(file);
+        after.is_ok_and(|after| after.size == before.size && after.mtime == before.mtime)
     }
 }
 

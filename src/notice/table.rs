@@ -272,6 +272,11 @@ impl Table {
         true
     }
 
+    /// Whether something is to be done by now.
+    pub fn has_jobs(&self, now: BootTime) -> bool {
+        !self.queue.is_empty() || self.next_due().is_some_and(|due| due <= now)
+    }
+
     pub fn next_due(&self) -> Option<BootTime> {
         let later = self.later.first_key_value().map(|(key, _)| key.0);
         later.into_iter().chain(self.lingering.first_key_value().map(|(key, _)| key.0)).min()

@@ -9,7 +9,7 @@ use super::pass::Pass;
 use super::scan::Scan;
 use super::table::{Closing, Hint, Job};
 use super::{Notice, NoticeError, Result, lock};
-use crate::catalog::{self, Inline, Record, Release, Touch};
+use crate::catalog::{self, CommitRecords, Inline, Record, Release, Touch};
 use crate::clock::BootTime;
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Gen, ObjectId, Version};
@@ -53,6 +53,19 @@ pub(super) struct Worker<T: Tree> {
     closed: HashMap<Touch, Gen>,
     swept: BootTime,
     trimmed: BootTime,
+}
+
+/// What a commit is about that is under way.
+#[must_use = "the copies are to be told of it"]
+pub(super) struct Handed {
+    /// `None`: nothing was to be written.
+    commit: Option<CommitRecords>,
+    inline: Vec<Inline>,
+    /// Releases that no record carries.
+    left: Vec<Release>,
+    released: Vec<(Touch, Gen)>,
+    /// In a strict share: marks that are released later.
+    looked: Vec<Closing>,
 }
 
 impl<T: Tree> Notice<T> {
@@ -107,6 +120,16 @@ impl<T: Tree> Worker<T> {
                 return (Vec::new(), 0);
             }
         }
+    }
+
+    pub(super) fn notice(&self) -> &Notice<T> {
+        &self.notice
+    }
+
+    /// Whether somebody waits for what is not a scan.
+    pub(super) fn has_jobs(&self) -> bool {
+        let notice = &self.notice;
+        notice.stop.load(Ordering::SeqCst) || lock(&notice.table).has_jobs(notice.clock.boot())
     }
 
     fn step(&mut self, jobs: Vec<Job>, horizon: u64) -> Result<()> {
@@ -283,6 +306,13 @@ impl<T: Tree> Worker<T> {
 
     /// Writes the draft in one atomic batch, closes what may be closed, and hands both to the copies.
     pub(super) fn commit(&mut self, pass: &mut Pass<'_, T>, closings: &[Closing]) -> Result<()> {
+        let handed = self.hand_over(pass, closings)?;
+        self.settle(pass, handed)
+    }
+
+    /// The first half of a commit. The second must follow, whatever else happens: what the journal has,
+    /// its copies must be told.
+    pub(super) fn hand_over(&mut self, pass: &mut Pass<'_, T>, closings: &[Closing]) -> Result<Handed> {
         let notice = self.notice.clone();
         let unplaced = pass.finish()?;
         let generation = notice.shelf.next_gen()?;
@@ -295,12 +325,12 @@ impl<T: Tree> Worker<T> {
             Touch::Object(id) => !unplaced.contains(id),
             Touch::Entry(..) => true,
         };
-        let strict = notice.is_strict();
-        let released: Vec<(Touch, Gen)> = if strict {
-            Vec::new()
+        let placed = closings.iter().filter(placed);
+        let (released, looked) = if notice.is_strict() {
+            (Vec::new(), placed.cloned().collect())
         } else {
             let mut table = lock(&notice.table);
-            closings.iter().filter(placed).filter_map(|closing| table.close(closing, now)).collect()
+            (placed.filter_map(|closing| table.close(closing, now)).collect(), Vec::new())
         };
         let inline = std::mem::take(&mut pass.draft.inline);
         let mut batch = notice.shelf.batch();
@@ -311,29 +341,32 @@ impl<T: Tree> Worker<T> {
         let writes = pass.draft.weight() > 0 || !unplaced.is_empty();
         let left = pass.draft.fill(&mut batch, notice.clock.wall().0, RECORD_MAX, releases);
         self.keep_unplaced(&mut batch, &unplaced, generation);
-        let records = if writes {
-            match notice.shelf.commit_records(batch, true).wait() {
-                Ok(records) => records,
-                Err(error) => {
-                    let due = BootTime(now.0 + RETRY);
-                    let mut table = lock(&notice.table);
-                    for (touch, generation) in released {
-                        table.reopen(touch, generation, due);
-                    }
-                    return Err(error.into());
+        pass.handed();
+        let commit = writes.then(|| notice.shelf.commit_records(batch, true));
+        Ok(Handed { commit, inline, left, released, looked })
+    }
+
+    /// The second half: waits until it is durable, and tells the copies.
+    pub(super) fn settle(&mut self, pass: &mut Pass<'_, T>, handed: Handed) -> Result<()> {
+        let notice = self.notice.clone();
+        let Handed { commit, inline, left, released, looked } = handed;
+        let records = match commit.map_or(Ok(Vec::new()), CommitRecords::wait) {
+            Ok(records) => records,
+            Err(error) => {
+                let due = BootTime(notice.clock.boot().0 + RETRY);
+                let mut table = lock(&notice.table);
+                for (touch, generation) in released {
+                    table.reopen(touch, generation, due);
                 }
+                return Err(error.into());
             }
-        } else {
-            Vec::new()
         };
-        pass.committed();
+        pass.draft.committed();
         self.publish(&records, inline, left, &released);
         self.closed.extend(released);
-        if strict {
-            let now = notice.clock.boot();
-            let mut table = lock(&notice.table);
-            closings.iter().filter(placed).for_each(|closing| table.looked(closing, now));
-        }
+        let now = notice.clock.boot();
+        let mut table = lock(&notice.table);
+        looked.iter().for_each(|closing| table.looked(closing, now));
         Ok(())
     }
 
@@ -428,14 +461,16 @@ impl<T: Tree> Worker<T> {
         let mut pass = Pass::new(&*notice.tree, &notice.shelf, &notice.minter, &*notice.clock);
         pass.thorough = true;
         pass.distrust = scan.distrust();
-        let done = scan.step(&mut pass, self)?;
+        let done = scan.step(&mut pass, self);
+        let settled = scan.settle(&mut pass, self);
+        let done = done?;
+        settled?;
         self.commit(&mut pass, &[])?;
         scan.unsettled(&notice, std::mem::take(&mut pass.unsettled))?;
         if done {
             self.scanned = self.scans;
             scan.end(&notice)
         } else {
-            scan.report(&notice);
             self.scan = Some(scan);
             Ok(())
         }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::id::{Name, ObjectId, RelPath};
-use crate::object::{Attrs, Found, LocalHandle, Object};
+use crate::object::{Attrs, Found, LocalHandle, Object, Stamp};
 
 /// A share's directory on this machine.
 pub struct Disk {
@@ -298,6 +298,11 @@ impl Tree for Disk {
 
     fn file_found(&self, file: &File) -> Result<Found> {
         look::inode(file.as_fd()).map_err(|e| self.fail_dir("stat", file.as_fd(), e))
+    }
+
+    fn file_stamp(&self, file: &File) -> Result<Stamp> {
+        let stat = look::stat(file.as_fd(), c"").map_err(|e| self.fail_dir("stat", file.as_fd(), e))?;
+        Ok(look::stamp(&stat))
     }
 
     fn read_link(&self, spot: Spot<'_, Dir>) -> Result<Vec<u8>> {

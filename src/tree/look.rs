@@ -186,8 +186,12 @@ fn found(stat: &Statx, handle: LocalHandle) -> io::Result<Found> {
         size: stat.stx_size,
         rdev,
         nlink: u64::from(stat.stx_nlink),
-        stamp: Stamp { size: stat.stx_size, mtime, ctime: time(stat.stx_ctime) },
+        stamp: stamp(stat),
     })
+}
+
+pub(super) fn stamp(stat: &Statx) -> Stamp {
+    Stamp { size: stat.stx_size, mtime: time(stat.stx_mtime), ctime: time(stat.stx_ctime) }
 }
 
 fn time(time: StatxTimestamp) -> Timespec {

@@ -25,7 +25,7 @@ mod walk;
 pub mod write;
 
 use crate::id::{Hash, Name, ObjectId, RelPath, ShareId, SiteId};
-use crate::object::{Attrs, Found, LocalHandle, Object};
+use crate::object::{Attrs, Found, LocalHandle, Object, Stamp};
 
 /// What went wrong on the disk, with what it was about.
 #[derive(Debug, thiserror::Error)]
@@ -168,8 +168,10 @@ pub trait Tree: Send + Sync + 'static {
     fn list(&self, dir: &Self::Dir) -> Result<Vec<Name>>;
     /// `None` when it is missing or not a regular file.
     fn open_file(&self, at: Spot<'_, Self::Dir>) -> Result<Option<Self::File>>;
-    /// Of an open file, by descriptor: for the second of two looks around a read (R17).
+    /// Of an open file, by descriptor.
     fn file_found(&self, file: &Self::File) -> Result<Found>;
+    /// For the second of two looks around a read (R17).
+    fn file_stamp(&self, file: &Self::File) -> Result<Stamp>;
     fn read_link(&self, at: Spot<'_, Self::Dir>) -> Result<Vec<u8>>;
     fn alive(&self, handle: &LocalHandle) -> Result<Alive>;
     /// For paths that clients name: see [`Resolved`]. `follow_last` also follows a final symlink.

@@ -509,6 +509,9 @@ impl Tree for Model {
     fn file_found(&self, file: &ModelFile) -> Result<Found> {
         Ok(self.lock().found(file.inode))
     }
+    fn file_stamp(&self, file: &ModelFile) -> Result<Stamp> {
+        Ok(self.lock().found(file.inode).stamp)
+    }
     fn read_link(&self, at: Spot<'_, ModelDir>) -> Result<Vec<u8>> {
         self.run("read the link", "in the model", |state| {
             let row = &state.inodes[&state.get(at).ok_or(libc::ENOENT)?];

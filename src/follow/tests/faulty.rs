@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use crate::follow::lock;
 use crate::id::{Name, ObjectId, RelPath};
-use crate::object::{Attrs, Found, LocalHandle, Object};
+use crate::object::{Attrs, Found, LocalHandle, Object, Stamp};
 use crate::tree::{
     Alive, Contains, Disk, Leftovers, Place, Resolved, Result, Spot, Tree, TreeError, Used,
 };
@@ -103,6 +103,9 @@ impl Tree for Faulty {
     }
     fn file_found(&self, file: &File) -> Result<Found> {
         self.disk.file_found(file)
+    }
+    fn file_stamp(&self, file: &File) -> Result<Stamp> {
+        self.disk.file_stamp(file)
     }
     fn read_link(&self, at: Spot<'_, Dir>) -> Result<Vec<u8>> {
         self.disk.read_link(at)

@@ -108,17 +108,17 @@ impl<T: Tree> Pass<'_, T> {
                 }
                 self.tally.bytes += len as u64;
                 size += len as u64;
-                if size > before.size {
-                    // It grows: whoever writes may be as fast as we are.
+                // It grows, and whoever writes may be as fast as we are; or this was the last of it.
+                if size > before.size || (size == before.size && len < self.buffer.len()) {
                     break;
                 }
             }
             let content = hasher.finish();
-            let after = self.tree.file_found(&file)?;
-            if after.stamp == before.stamp && content.size == after.size {
+            let after = self.tree.file_stamp(&file)?;
+            if after == before.stamp && content.size == after.size {
                 self.tally.files += 1;
                 let inline = inline.map(Bytes::from);
-                return Ok(Read::seen(Seen { root: content.root, inline, ..plain(&after) }));
+                return Ok(Read::seen(Seen { root: content.root, inline, ..plain(&before) }));
             }
         }
         Ok(Read::Unread)
