@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compare::Compare;
-use super::owed::Owed;
+use super::refused::Refused;
+use super::release::{Until, Waiting};
 use super::settle::{Settler, Stock};
 use super::{Follow, FollowError, RETRY, RETRY_MAX, Result, lock};
 use crate::catalog::{Change, Debt, Head, Inline, Record, Touch};
@@ -31,9 +32,8 @@ const REPORT: Duration = Duration::from_secs(5);
 const EARLY: Duration = Duration::from_secs(5);
 /// Touches settled in one go.
 const SETTLE_MAX: usize = 1024;
-/// Releases that wait for content. Beyond it all are forgotten, and a barrier or a fresh lease ends what
-/// awaits them.
-const WAITING_MAX: usize = 65_536;
+/// Records that a copy keeps: 100,000 of 300 bytes are 30 MB.
+const JOURNAL_KEPT: u64 = 100_000;
 /// What the primary waits for at a time: it has no more open itself. Beyond it, it hears of none, and asks again.
 const PLEDGES_MAX: usize = 8192;
 
@@ -69,30 +69,6 @@ pub(super) enum Arrival {
     Staged(Hash),
 }
 
-/// A release that waits for content.
-struct Waiting {
-    touch: Touch,
-    through: Gen,
-    until: Until,
-}
-
-enum Until {
-    Now,
-    Paid(ObjectId),
-    /// Every content of records up to here has come.
-    PaidTo(Seq),
-}
-
-impl Until {
-    fn is_here(&self, owed: &Owed) -> bool {
-        match self {
-            Self::Now => true,
-            Self::Paid(id) => !owed.contains(*id),
-            Self::PaidTo(seq) => owed.oldest().is_none_or(|oldest| oldest > *seq),
-        }
-    }
-}
-
 pub(super) struct Applier<T: Tree> {
     pub follow: Arc<Follow<T>>,
     pub stock: Stock,
@@ -100,17 +76,22 @@ pub(super) struct Applier<T: Tree> {
     holding: HashMap<ObjectId, BootTime>,
     /// In the order in which they came.
     dirty: VecDeque<Touch>,
+    pub refused: Refused,
     /// Settled, but the disk is not yet synced.
-    settled: HashSet<Touch>,
+    pub settled: HashSet<Touch>,
     swept: BootTime,
     reported: BootTime,
-    waiting: Vec<Waiting>,
-    barriers: Vec<(Vec<u64>, Seq)>,
+    pub waiting: Vec<Waiting>,
+    pub barriers: Vec<(Vec<u64>, Seq)>,
     /// What the primary waits for, by its number.
-    pledges: BTreeMap<u64, Vec<Until>>,
-    compare: Option<Compare>,
+    pub pledges: BTreeMap<u64, Vec<Until>>,
+    pub compare: Option<Compare>,
+    /// What it was told does not fit: its stream is passed over to the end.
+    spoilt: bool,
+    /// Records that are kept, at least.
+    pub journal_kept: u64,
     /// A first comparison is through when every content up to here has come.
-    fill_to: Option<Seq>,
+    pub fill_to: Option<Seq>,
 }
 
 pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, mut inbox: mpsc::Receiver<Job>) {
@@ -165,11 +146,14 @@ impl<T: Tree> Applier<T> {
             stock: Stock::default(),
             holding: HashMap::default(),
             dirty: VecDeque::new(),
+            refused: Refused::default(),
             settled: HashSet::default(),
             waiting: Vec::new(),
             barriers: Vec::new(),
             pledges: BTreeMap::new(),
             compare: None,
+            spoilt: false,
+            journal_kept: JOURNAL_KEPT,
             fill_to: None,
         }
     }
@@ -207,6 +191,7 @@ impl<T: Tree> Applier<T> {
             Step::Idle | Step::Settle => {}
         }
         self.look_at_suspects();
+        self.try_refused();
         self.settle()?;
         self.clear_suspects();
         self.let_go()?;
@@ -256,6 +241,7 @@ impl<T: Tree> Applier<T> {
                     let _ = done.send(at);
                     Ok(())
                 }
+                Err(error) if error.is_of_the_stream() => self.end_stream(&error),
                 Err(error) => Err((error, Box::new(Job::Records(records, done)))),
             },
             Job::Releases(releases) => {
@@ -295,14 +281,20 @@ impl<T: Tree> Applier<T> {
                 Ok(())
             }
             Job::CompareEntries(entries) => {
-                let Some(mut compare) = self.compare.take() else { return Ok(()) };
+                let Some(mut compare) = self.compare.take_if(|_| !self.spoilt) else { return Ok(()) };
                 let done = compare.take_in(self, &entries);
                 self.compare = Some(compare);
-                done.map_err(|error| (error, Box::new(Job::CompareEntries(entries))))
+                match done {
+                    Err(error) if error.is_of_the_stream() => {
+                        self.spoilt = true;
+                        self.end_stream(&error)
+                    }
+                    done => done.map_err(|error| (error, Box::new(Job::CompareEntries(entries)))),
+                }
             }
             Job::CompareEnd(done) => {
                 // A stream that broke off is compared again from its beginning.
-                let Some(mut compare) = self.compare.take() else { return Ok(()) };
+                let Some(mut compare) = self.compare.take_if(|_| !self.spoilt) else { return Ok(()) };
                 match compare.end(self) {
                     Ok(()) => {
                         self.follow.moved();
@@ -318,6 +310,13 @@ impl<T: Tree> Applier<T> {
         }
     }
 
+    /// What came does not fit what is here. It is dropped with whoever waits for it, who then asks anew.
+    fn end_stream<V>(&self, error: &FollowError) -> Result<(), V> {
+        tracing::warn!(share = %self.follow.config.share, %error, "the primary's journal is asked for anew");
+        self.follow.note(|progress| progress.last_error = Some(error.to_string()));
+        Ok(())
+    }
+
     fn begin_compare(&mut self, compare: Compare) {
         self.follow.lose_lease();
         // They told positions of the journal that is left now.
@@ -328,6 +327,7 @@ impl<T: Tree> Applier<T> {
         self.pledges.clear();
         lock(&self.follow.ahead).begin_moves();
         self.fill_to = None;
+        self.spoilt = false;
         self.compare = Some(compare);
     }
 
@@ -496,7 +496,7 @@ impl<T: Tree> Applier<T> {
                 share = %self.follow.config.share, %id,
                 "content came with another hash than the journal names; it is asked for again"
             );
-            lock(&self.follow.owed).rest(id);
+            lock(&self.follow.owed).rest(id, self.follow.clock.boot());
         }
         Ok(())
     }
@@ -585,7 +585,11 @@ impl<T: Tree> Applier<T> {
             done?;
             self.report();
             self.dirty.drain(..many);
-            self.settled.extend(touches);
+            self.settled.extend(touches.iter().cloned());
+            out.refused.iter().for_each(|(touch, _)| {
+                self.settled.remove(touch);
+            });
+            self.note_refused(&touches, out.refused);
         }
         self.stock.seen_at.clear();
         self.give_back()
@@ -604,104 +608,6 @@ impl<T: Tree> Applier<T> {
         }
     }
 
-    /// A release counts here when what it is about is on the disk, content included. Most are of changes
-    /// that nobody here awaits.
-    fn wait_for(&mut self, mut releases: Vec<(Touch, Gen)>) {
-        let follow = self.follow.clone();
-        {
-            let ahead = lock(&follow.ahead);
-            releases.retain(|(touch, _)| ahead.cares(touch));
-        }
-        if releases.len() + self.waiting.len() > WAITING_MAX {
-            let waiting: Vec<Touch> = self.waiting.drain(..).map(|waiting| waiting.touch).collect();
-            let forgotten = waiting.iter().chain(releases.iter().map(|(touch, _)| touch));
-            let held = {
-                let mut ahead = lock(&follow.ahead);
-                ahead.forget_recent();
-                ahead.doubt_all(forgotten)
-            };
-            if held {
-                follow.renounce();
-            }
-            return;
-        }
-        let head = follow.shelf.head().at.seq;
-        for (touch, through) in releases {
-            let id = match &touch {
-                Touch::Object(id) => Ok(Some(*id)),
-                Touch::Entry(dir, name) => follow.shelf.child(*dir, name),
-            };
-            let object = id.and_then(|id| id.map_or(Ok(None), |id| follow.shelf.object(id)));
-            let until = match object {
-                Ok(Some(object)) if object.kind == Kind::File => Until::Paid(object.id),
-                Ok(Some(object)) if object.kind != Kind::Directory => Until::Now,
-                Ok(None) => Until::Now,
-                // A directory that came with what is in it. What cannot be told is waited for.
-                Ok(Some(_)) | Err(_) => Until::PaidTo(head),
-            };
-            self.waiting.push(Waiting { touch, through, until });
-        }
-    }
-
-    /// Lets releases and barriers take effect whose changes are here.
-    fn let_go(&mut self) -> Result<()> {
-        let follow = self.follow.clone();
-        let applied = follow.shelf.head().at.seq;
-        if self.compare.is_none() {
-            follow.lease.set_applied(applied);
-        }
-        for waiting in &mut self.waiting {
-            if let (Until::Paid(id), Touch::Entry(dir, name)) = (&waiting.until, &waiting.touch)
-                && !lock(&follow.owed).contains(*id)
-                && let Some(now) = follow.shelf.child(*dir, name)?
-            {
-                // It was replaced before it came: what is there instead has to come.
-                waiting.until = Until::Paid(now);
-            }
-        }
-        let oldest = {
-            let owed = lock(&follow.owed);
-            let oldest = owed.oldest();
-            let mut released = Vec::new();
-            self.waiting.retain(|waiting| {
-                let here = waiting.until.is_here(&owed);
-                if here {
-                    released.push((waiting.touch.clone(), waiting.through));
-                }
-                !here
-            });
-            drop(owed);
-            if !released.is_empty() {
-                tracing::trace!(share = %follow.config.share, ?released, "released");
-                let done = follow.with_ahead(|ahead| ahead.released(&released));
-                follow.forget(&done);
-            }
-            oldest
-        };
-        let here = |seq: Seq| applied >= seq && oldest.is_none_or(|oldest| oldest > seq);
-        let (ended, left) =
-            std::mem::take(&mut self.barriers).into_iter().partition(|(_, seq)| here(*seq));
-        self.barriers = left;
-        for (ids, _) in ended {
-            follow.with_ahead(|ahead| {
-                for id in &ids {
-                    ahead.remove(*id);
-                }
-            });
-            follow.forget(&ids);
-        }
-        if self.fill_to.is_some_and(here) {
-            self.fill_to = None;
-            follow.tree.sync()?;
-            let mut batch = follow.shelf.batch();
-            batch.set_meta(|meta| meta.confirmed = true);
-            follow.shelf.commit(batch, true).wait()?;
-            follow.confirmed.store(true, Ordering::Release);
-            tracing::info!(share = %follow.config.share, "the copy is filled and answers from now on");
-        }
-        Ok(())
-    }
-
     /// This journal is the beginning of the primary's. A site that was the primary itself never compared:
     /// it answers when it has all that the journal tells of.
     fn confirm_from_here(&mut self) {
@@ -709,25 +615,6 @@ impl<T: Tree> Applier<T> {
         if !confirmed && self.compare.is_none() && self.fill_to.is_none() {
             self.fill_to = Some(self.follow.shelf.head().at.seq);
         }
-    }
-
-    /// Tells the primary what has come to this disk, once it is sure to stay there.
-    fn keep(&mut self) -> Result<()> {
-        let here = |_: &u64, until: &mut Vec<Until>| {
-            let owed = lock(&self.follow.owed);
-            until.retain(|until| !until.is_here(&owed));
-            until.is_empty()
-        };
-        let kept: Vec<u64> = self.pledges.extract_if(.., here).map(|(number, _)| number).collect();
-        if kept.is_empty() {
-            return Ok(());
-        }
-        if !self.settled.is_empty() {
-            self.follow.tree.sync()?;
-        }
-        lock(&self.follow.kept).extend(kept);
-        self.follow.keeping.notify_one();
-        Ok(())
     }
 
     /// The first comparison has brought everything but the contents up to here.
@@ -757,7 +644,20 @@ impl<T: Tree> Applier<T> {
         }
         drop(suspects);
         self.swept = now;
-        Ok(follow.shelf.commit(batch, false).wait()?)
+        follow.shelf.commit(batch, false).wait()?;
+        self.trim()
+    }
+
+    /// Drops old records: the newest are for others to follow, should this site become the primary.
+    fn trim(&self) -> Result<()> {
+        let shelf = &self.follow.shelf;
+        let before = shelf.head().at.seq.0.saturating_sub(self.journal_kept);
+        if before > shelf.oldest().0 + self.journal_kept / 10 {
+            let mut batch = shelf.batch();
+            batch.trim_journal(Seq(before));
+            shelf.commit(batch, false).wait()?;
+        }
+        Ok(())
     }
 
     /// A full disk, a missing mount, an I/O error: the share stands still here, says why, keeps

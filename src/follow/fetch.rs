@@ -55,7 +55,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>, la
         let now = follow.clock.boot();
         if now.since(rested) >= REST {
             rested = now;
-            lock(&follow.owed).rested();
+            lock(&follow.owed).rested(now);
         }
         let owing = follow.owing.notified();
         tokio::pin!(owing);
@@ -88,6 +88,11 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>, la
         if !ours.is_empty() {
             // Our own disk is not asked as often as the primary.
             let disk = matches!(fetched, Err(FetchError::Follow(_)));
+            if disk {
+                let now = follow.clock.boot();
+                let mut owed = lock(&follow.owed);
+                ours.iter().for_each(|id| owed.rest(*id, now));
+            }
             tokio::time::sleep(if disk { RETRY * 20 } else { RETRY }).await;
             let mut owed = lock(&follow.owed);
             ours.into_iter().for_each(|id| owed.give_back(id));
@@ -133,13 +138,15 @@ async fn fetch<T: Tree>(
         }
         match Supply::try_from(head.supply) {
             // The record that says it is gone comes by itself; until then nothing is lost by asking.
-            Ok(Supply::Later | Supply::Gone) | Err(_) => {}
+            Ok(Supply::Later | Supply::Gone) | Err(_) => rest(follow, id),
             Ok(Supply::Whole) if head.size <= SMALL => {
                 if let Some(data) = take_small(&mut answers, &head).await? {
                     held += data.len();
                     follow.did(|done| done.bytes += head.size);
                     let version = Version(head.version);
                     arrived.push(Arrived { id, version, content: Arrival::Bytes(data) });
+                } else {
+                    rest(follow, id);
                 }
             }
             Ok(Supply::Whole) => {
@@ -148,6 +155,8 @@ async fn fetch<T: Tree>(
                     arrived.push(Arrived { id, version, content: Arrival::Staged(root) });
                     // Who takes it sees to its file, whatever becomes of the contents that follow.
                     hand_over(follow, &mut arrived, ours).await?;
+                } else {
+                    rest(follow, id);
                 }
             }
         }
@@ -157,6 +166,11 @@ async fn fetch<T: Tree>(
         }
     }
     hand_over(follow, &mut arrived, ours).await
+}
+
+/// It was not to be had: others first.
+fn rest<T: Tree>(follow: &Follow<T>, id: ObjectId) {
+    lock(&follow.owed).rest(id, follow.clock.boot());
 }
 
 async fn hand_over<T: Tree>(

@@ -161,7 +161,8 @@ impl<T: Tree> Follow<T> {
     }
 
     /// Finds out what notes and holds are below, which listings depend on.
-    fn place_notes(&self) {
+    /// As [`Self::place`]; blocks.
+    pub(super) fn place_notes(&self) {
         let adrift = lock(&self.ahead).adrift();
         for (id, touches) in adrift {
             match self.lies(&touches) {

@@ -20,6 +20,8 @@ mod lease;
 mod meter;
 mod owed;
 mod pull;
+mod refused;
+mod release;
 mod settle;
 mod succeed;
 mod suspect;
@@ -88,6 +90,27 @@ impl FollowError {
     /// The disk is full: removals may still pass, and make room (R27).
     fn no_room(&self) -> bool {
         self.raw().is_some_and(|errno| matches!(errno, libc::ENOSPC | libc::EDQUOT))
+    }
+
+    /// It is of one entry, and says nothing of the others.
+    fn is_of_an_entry(&self) -> bool {
+        let of_all = [libc::EROFS, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+        self.raw().is_some_and(|errno| !of_all.contains(&errno))
+    }
+
+    /// The primary's records are not what follows the ones that are here: only another stream helps.
+    fn is_of_the_stream(&self) -> bool {
+        use CatalogError::{BrokenChain, NotNext, OldEpoch, OtherChain};
+        match self {
+            Self::Catalog(error) => {
+                matches!(
+                    error,
+                    NotNext { .. } | OtherChain { .. } | OldEpoch { .. } | BrokenChain { .. }
+                )
+            }
+            Self::Peer { .. } => true,
+            _ => false,
+        }
     }
 
     /// A directory was to be moved below itself.
@@ -191,6 +214,8 @@ pub struct Follow<T: Tree> {
     part: AtomicU64,
     /// The disk has no room for contents.
     full: Mutex<Option<Full>>,
+    /// What the disk does not take, in words.
+    refused: Mutex<Option<String>>,
     jobs: mpsc::Sender<applier::Job>,
     /// The site that contents are asked of.
     source: Mutex<SiteId>,
@@ -282,6 +307,7 @@ impl<T: Tree> Follow<T> {
             meter: Mutex::default(),
             part: AtomicU64::new(0),
             full: Mutex::default(),
+            refused: Mutex::default(),
             jobs,
             source: Mutex::new(config.primary.clone()),
             kept: Mutex::default(),
@@ -351,7 +377,10 @@ impl<T: Tree> Follow<T> {
             bytes_per_second: rates.bytes,
             seconds_left: seconds_left(left, rates),
             confirmed: self.confirmed.load(Ordering::Relaxed),
-            stopped: progress.stopped.or_else(|| lock(&self.full).as_ref().map(|full| full.why.clone())),
+            stopped: progress
+                .stopped
+                .or_else(|| lock(&self.full).as_ref().map(|full| full.why.clone()))
+                .or_else(|| lock(&self.refused).clone()),
             ..progress
         }
     }

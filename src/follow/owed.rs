@@ -1,13 +1,18 @@
 //! The contents this copy awaits (R25), in the order in which they became due.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::catalog::{CatalogError, Debt, Shelf};
+use crate::clock::BootTime;
 use crate::hash::{HashMap, HashSet};
 use crate::id::{ObjectId, Seq, Version};
 
 /// Contents up to this size travel in the small lane and are held in memory till they are written.
 pub(super) const SMALL: u64 = 256 * 1024;
+/// What is not to be had is asked for again after 1, 2, 4 ... 60 s.
+const REST: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(60);
 
 /// Two lanes, so that small contents overtake large ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +34,8 @@ pub(super) struct Owed {
     by_seq: BTreeSet<(Seq, ObjectId)>,
     /// What may be asked for, by lane.
     wanted: [BTreeSet<(Seq, ObjectId)>; 2],
-    /// Not to be asked for at once again: it came wrong.
-    resting: BTreeSet<ObjectId>,
+    /// Not to be asked for before then: it came wrong, or was not to be had.
+    resting: BTreeMap<ObjectId, BootTime>,
     /// Whose `Spot::Tmp` has an owner, awaited or not: who asked for it, and from then on that it comes,
     /// the applier. Two never write to one place at a time.
     taken: HashSet<ObjectId>,
@@ -42,6 +47,8 @@ struct Due {
     seq: Seq,
     version: Version,
     size: u64,
+    /// How long it has rested last.
+    rest: Duration,
 }
 
 impl Owed {
@@ -60,8 +67,10 @@ impl Owed {
 
     /// What somebody has taken is not asked for until he [`gives it back`](Self::give_back).
     pub fn add(&mut self, debt: &Debt) {
+        // A new version may be had; if it is not, that was to be expected.
+        let rest = self.by_id.get(&debt.id).map_or(Duration::ZERO, |due| due.rest);
         self.remove(debt.id);
-        let due = Due { seq: debt.seq, version: debt.version, size: debt.size };
+        let due = Due { seq: debt.seq, version: debt.version, size: debt.size, rest };
         self.by_id.insert(debt.id, due);
         self.by_seq.insert((debt.seq, debt.id));
         self.bytes += debt.size;
@@ -118,26 +127,27 @@ impl Owed {
         self.want(id);
     }
 
-    /// It came wrong: it may be asked for again after `rested`.
-    pub fn rest(&mut self, id: ObjectId) {
-        if self.by_id.contains_key(&id) {
-            self.resting.insert(id);
+    /// By whoever has taken it: it came wrong, or was not to be had. Others go first, and it is not asked
+    /// for before it has [`rested`](Self::rested), each time for twice as long.
+    pub fn rest(&mut self, id: ObjectId, now: BootTime) {
+        if let Some(due) = self.by_id.get_mut(&id) {
+            due.rest = (due.rest * 2).clamp(REST, REST_MAX);
+            self.resting.insert(id, BootTime(now.0 + due.rest));
         }
     }
 
     /// Whether there is anything to ask that was not a moment ago.
-    pub fn rested(&mut self) -> bool {
-        let resting = std::mem::take(&mut self.resting);
-        for id in &resting {
-            self.want(*id);
-        }
-        !resting.is_empty()
+    pub fn rested(&mut self, now: BootTime) -> bool {
+        let over: Vec<ObjectId> =
+            self.resting.extract_if(.., |_, until| *until <= now).map(|(id, _)| id).collect();
+        over.iter().for_each(|id| self.want(*id));
+        !over.is_empty()
     }
 
     fn want(&mut self, id: ObjectId) {
         if let Some(due) = self.by_id.get(&id)
             && !self.taken.contains(&id)
-            && !self.resting.contains(&id)
+            && !self.resting.contains_key(&id)
         {
             self.wanted[Lane::of(due.size) as usize].insert((due.seq, id));
         }
@@ -207,11 +217,38 @@ mod tests {
         let mut owed = Owed::default();
         owed.add(&debt(1, 1, 1, 10));
         assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
-        owed.rest(ObjectId::from_bytes([1; 16]));
+        let at = |seconds| BootTime(Duration::from_secs(seconds));
+        owed.rest(ObjectId::from_bytes([1; 16]), at(0));
         owed.give_back(ObjectId::from_bytes([1; 16]));
         assert!(owed.ask(Lane::Small, 10, 1000).is_empty());
-        assert!(owed.rested() && !owed.rested());
+        assert!(!owed.rested(at(0)) && owed.rested(at(1)) && !owed.rested(at(1)));
         assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
+    }
+
+    /// A file that is written without pause is not to be had, and keeps nobody waiting.
+    #[test]
+    fn what_is_not_to_be_had_lets_the_others_go_first() {
+        let mut owed = Owed::default();
+        let big = SMALL + 1;
+        (1..=3).for_each(|n| owed.add(&debt(n, n.into(), 1, big)));
+        let (mut asked, mut had) = (0, Vec::new());
+        for second in 0..200 {
+            let now = BootTime(Duration::from_secs(second));
+            owed.rested(now);
+            let Some((id, version)) = owed.ask(Lane::Large, 1, u64::MAX).pop() else { continue };
+            if id == ObjectId::from_bytes([1; 16]) {
+                asked += 1;
+                owed.rest(id, now);
+            } else {
+                had.push(id.as_bytes()[0]);
+                owed.paid(id, version);
+            }
+            owed.give_back(id);
+        }
+        assert_eq!((asked, had), (9, vec![2, 3]), "again after 1, 2, 4, 8, 16, 32, 60 and 60 s");
+        // A new version is asked for at once, and rests as long if that is not to be had either.
+        owed.add(&debt(1, 9, 2, big));
+        assert_eq!(owed.ask(Lane::Large, 1, u64::MAX).len(), 1);
     }
 
     /// Whoever writes to its place is the only one, whatever becomes of the debt meanwhile.

@@ -293,7 +293,8 @@ async fn spool<T: Tree>(
     }
     let (done, durable) = oneshot::channel();
     put(follow, Job::Records(std::mem::take(records), done)).await?;
-    let at = durable.await.map_err(|_| PullError::Stopped)?;
+    // The applier drops what does not fit, and all when it stops.
+    let at = durable.await.map_err(|_| PullError::Ended)?;
     acknowledge(follow, at, asks).await
 }
 
@@ -383,7 +384,7 @@ async fn compare<T: Tree>(follow: &Arc<Follow<T>>, peer: &dyn Remote) -> Result<
             Some(snap::Kind::End(_)) if started => {
                 let (done, ended) = oneshot::channel();
                 put(follow, Job::CompareEnd(done)).await?;
-                return ended.await.map_err(|_| PullError::Stopped);
+                return ended.await.map_err(|_| PullError::Ended);
             }
             // A newer primary may say more.
             None => {}

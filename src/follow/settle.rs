@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::FollowError;
+use super::refused::REFUSED_MAX;
 use crate::catalog::{Batch, Debt, Shelf, Touch};
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Hash, Name, ObjectId, RelPath, Version};
@@ -60,6 +61,7 @@ pub(super) struct Settler<'a, T: Tree> {
     placing: HashSet<Entry>,
     buffer: Vec<u8>,
     out: Outcome,
+    full: Option<FollowError>,
     /// A comparison is under way: a file that is there with the right content is taken over, whatever
     /// object it was.
     pub adopt: bool,
@@ -73,6 +75,8 @@ pub(super) struct Outcome {
     pub lost: Vec<Debt>,
     /// What else is to be settled: all that was in a directory which had to be made again.
     pub again: Vec<Touch>,
+    /// What the disk did not take, and why.
+    pub refused: Vec<(Touch, String)>,
     /// Versions that were moved aside.
     pub kept: u64,
 }
@@ -104,15 +108,15 @@ impl<'a, T: Tree> Settler<'a, T> {
             placing: HashSet::default(),
             buffer: Vec::new(),
             out: Outcome::default(),
+            full: None,
             adopt: false,
         }
     }
 
     /// Settles what the touches name, in their order. Afterwards `into_batch` has what to commit. Where
-    /// the disk is full the rest is done all the same: it may make room (R27).
+    /// the disk refuses one the rest is done all the same: it may make room (R27).
     pub fn settle(&mut self, touches: &[Touch]) -> Result<()> {
         self.survey(touches)?;
-        let mut full = None;
         for touch in touches {
             let done = match touch {
                 Touch::Entry(dir, name) => {
@@ -122,14 +126,25 @@ impl<'a, T: Tree> Settler<'a, T> {
                 }
                 Touch::Object(id) => self.settle_object(*id),
             };
-            match done {
-                Err(error) if error.no_room() => full = full.or(Some(error)),
-                other => other?,
-            }
+            done.or_else(|error| self.refuse(touch.clone(), error))?;
         }
         self.clear_park()?;
         self.set_dir_times()?;
-        full.map_or(Ok(()), Err)
+        self.full.take().map_or(Ok(()), Err)
+    }
+
+    /// An error of one entry only: that one is left for later. A comparison has no later: what it has looked
+    /// at is taken for settled, so it stands still, once all that may make room has been done.
+    fn refuse(&mut self, touch: Touch, error: FollowError) -> Result<()> {
+        if self.adopt && error.no_room() {
+            self.full = Some(error);
+            return Ok(());
+        }
+        if self.adopt || !error.is_of_an_entry() || self.out.refused.len() >= REFUSED_MAX {
+            return Err(error);
+        }
+        self.out.refused.push((touch, error.to_string()));
+        Ok(())
     }
 
     /// What the disk and the catalog agree on now, and the debts that are paid and new.
@@ -143,7 +158,7 @@ impl<'a, T: Tree> Settler<'a, T> {
         for debt in &self.out.lost {
             batch.owe(*debt);
         }
-        for touch in &self.out.again {
+        for touch in self.out.again.iter().chain(self.out.refused.iter().map(|(touch, _)| touch)) {
             batch.mark(touch.clone(), crate::id::Gen(0));
         }
         self.out
@@ -153,7 +168,11 @@ impl<'a, T: Tree> Settler<'a, T> {
     pub fn survey(&mut self, touches: &[Touch]) -> Result<()> {
         for touch in touches {
             if let Touch::Entry(dir, name) = touch {
-                self.survey_one(*dir, name)?;
+                match self.survey_one(*dir, name) {
+                    // Settling it says so.
+                    Err(error) if error.is_of_an_entry() => {}
+                    other => other?,
+                }
             }
         }
         Ok(())
@@ -411,7 +430,11 @@ impl<'a, T: Tree> Settler<'a, T> {
         let scratch = Spot::Tmp(ObjectId::from_bytes(SCRATCH));
         self.tree.remove(scratch)?;
         self.tree.link(from, scratch)?;
-        Ok(self.tree.rename(scratch, to, true)?)
+        self.tree.rename(scratch, to, true).inspect_err(|_| {
+            // It is one name more; where that fails too, the next one removes it.
+            let _ = self.tree.remove(scratch);
+        })?;
+        Ok(())
     }
 
     /// Another object, or none, is there: brings the right one in.
@@ -662,15 +685,15 @@ impl<'a, T: Tree> Settler<'a, T> {
         self.buffer.resize(READ_LEN, 0);
         let content = hash_reader(&mut file, &mut self.buffer)
             .map_err(|source| FollowError::Read { what: "a file that is there".into(), source })?;
-        let after = self.tree.file_found(&file)?;
-        let same = after.stamp.mtime == before.stamp.mtime && after.size == before.size;
+        let after = self.tree.file_stamp(&file)?;
+        let same = after.mtime == before.stamp.mtime && after.size == before.size;
         Ok(same.then_some(content.root))
     }
 
     /// Our own work moved the times of directories: they become the primary's again.
     fn set_dir_times(&mut self) -> Result<()> {
         while let Some(id) = self.stock.stirred.first().copied() {
-            self.set_times_of(id)?;
+            self.set_times_of(id).or_else(|error| self.refuse(Touch::Object(id), error))?;
             self.stock.stirred.remove(&id);
         }
         Ok(())

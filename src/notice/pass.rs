@@ -176,10 +176,32 @@ impl<'a, T: Tree> Pass<'a, T> {
     /// Lists a directory: every name on the disk and every name in the catalog is looked at.
     pub fn list(&mut self, id: ObjectId) -> Result<Vec<Name>> {
         let Some(dir) = self.dir(id)? else { return Ok(Vec::new()) };
-        let mut names: BTreeSet<Name> = self.tree.list(&dir)?.into_iter().collect();
+        let listed = self.tree.list(&dir);
+        let Some(found) = (if id == ObjectId::ROOT { Some(listed?) } else { self.spare(listed)? })
+        else {
+            for (parent, name) in self.draft.links(id)? {
+                self.unsettle(parent, &name);
+            }
+            return Ok(Vec::new());
+        };
+        let mut names: BTreeSet<Name> = found.into_iter().collect();
         names.extend(self.draft.names_below(id)?);
         self.stirred.insert(id);
         Ok(names.into_iter().collect())
+    }
+
+    /// What the disk says of one entry. One bad block must not stop the share: `None`, and nothing is known
+    /// of it, least of all that it is gone. A disk that fails altogether does not pass its own check.
+    fn spare<V>(&self, said: std::result::Result<V, TreeError>) -> Result<Option<V>> {
+        match said {
+            Ok(said) => Ok(Some(said)),
+            Err(error @ TreeError::Io { .. }) => {
+                self.tree.check()?;
+                tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Compares one entry of the disk with the catalog.
@@ -229,7 +251,13 @@ impl<'a, T: Tree> Pass<'a, T> {
 
     fn compare(&mut self, parent: ObjectId, name: &Name, deep: bool) -> Result<Compared> {
         let found = match self.dir(parent)? {
-            Some(dir) => self.tree.look(Spot::Entry(&dir, name))?,
+            Some(dir) => match self.spare(self.tree.look(Spot::Entry(&dir, name)))? {
+                Some(found) => found,
+                None => {
+                    self.unsettle(parent, name);
+                    return Ok(Compared::Whole);
+                }
+            },
             None => {
                 if self.unscanned && !self.draft.recorded(parent)? {
                     self.unsettle(parent, name);
@@ -656,7 +684,7 @@ impl<'a, T: Tree> Pass<'a, T> {
 
     fn refresh_dir(&mut self, id: ObjectId) -> Result<()> {
         let Some(dir) = self.dir(id)? else { return Ok(()) };
-        let found = self.tree.dir_found(&dir)?;
+        let Some(found) = self.spare(self.tree.dir_found(&dir))? else { return Ok(()) };
         let known = self.draft.object(id)?;
         if known.is_none() && id != ObjectId::ROOT {
             return Ok(());

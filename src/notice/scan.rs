@@ -134,7 +134,8 @@ impl Scan {
         let generation = notice.shelf.next_gen()?;
         let mut table = lock(&notice.table);
         for (dir, name) in entries {
-            table.reopen(Touch::Entry(dir, name), generation, due);
+            // A directory that could not be listed is listed then.
+            table.reopen(Touch::Entry(dir, name), generation, due, true);
         }
         Ok(())
     }

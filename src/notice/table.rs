@@ -296,9 +296,7 @@ impl Table {
         if !self.may_close(closing, now) {
             return None;
         }
-        self.marks.remove(&closing.touch);
-        self.untold.insert(closing.touch.clone(), closing.generation);
-        Some((closing.touch.clone(), closing.generation))
+        self.end(closing.touch.clone(), now)
     }
 
     fn may_close(&mut self, closing: &Closing, now: BootTime) -> bool {
@@ -326,11 +324,12 @@ impl Table {
     }
 
     /// The mark is in force, or again so, and is looked at at `due`.
-    pub fn reopen(&mut self, touch: Touch, generation: Gen, due: BootTime) {
+    pub fn reopen(&mut self, touch: Touch, generation: Gen, due: BootTime, deep: bool) {
         self.untold.remove(&touch);
         let mark = self.marks.entry(touch.clone()).or_default();
         mark.generation = mark.generation.max(generation);
         mark.begun += 1;
+        mark.deep |= deep;
         let deep = mark.deep;
         self.again(Hint { touch, deep }, due);
     }

@@ -356,7 +356,7 @@ impl<T: Tree> Worker<T> {
                 let due = BootTime(notice.clock.boot().0 + RETRY);
                 let mut table = lock(&notice.table);
                 for (touch, generation) in released {
-                    table.reopen(touch, generation, due);
+                    table.reopen(touch, generation, due, false);
                 }
                 return Err(error.into());
             }
@@ -396,7 +396,7 @@ impl<T: Tree> Worker<T> {
         let mut table = lock(&notice.table);
         for id in unplaced {
             batch.mark(Touch::Object(*id), generation);
-            table.reopen(Touch::Object(*id), generation, due);
+            table.reopen(Touch::Object(*id), generation, due, false);
             self.unplaced.entry(*id).or_insert_with(|| {
                 notice.scan_wanted.store(true, Ordering::SeqCst);
                 self.scans + 1
@@ -517,7 +517,8 @@ impl<T: Tree> Worker<T> {
         });
         let keep_from = acked.min().unwrap_or(head.seq.0).min(head.seq.0.saturating_sub(JOURNAL_MIN));
         let before = keep_from.max(head.seq.0.saturating_sub(JOURNAL_MAX));
-        if before > notice.shelf.oldest().0 {
+        // A batch drops some of them.
+        while before > notice.shelf.oldest().0 {
             let mut batch = notice.shelf.batch();
             batch.trim_journal(crate::id::Seq(before));
             notice.shelf.commit(batch, false).wait()?;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{CHANGED, Result, Settler, is_changed};
+use crate::catalog::Touch;
 use crate::id::{Name, ObjectId};
 use crate::object::{Found, Kind};
 use crate::tree::{Spot, Tree};
@@ -111,16 +112,20 @@ impl<T: Tree> Settler<'_, T> {
     pub(super) fn clear_park(&mut self) -> Result<()> {
         loop {
             while let Some(id) = self.stock.discard.first().copied() {
-                self.discard_parked(id)?;
+                self.discard_parked(id).or_else(|error| self.refuse(Touch::Object(id), error))?;
                 self.stock.discard.remove(&id);
             }
             let Some(id) = self.stock.parked.first().copied() else { return Ok(()) };
-            for (parent, name) in self.shelf.links(id)? {
-                self.place(parent, &name)?;
-            }
-            self.tidy(id)?;
+            self.place_parked(id).or_else(|error| self.refuse(Touch::Object(id), error))?;
             self.stock.parked.remove(&id);
         }
+    }
+
+    fn place_parked(&mut self, id: ObjectId) -> Result<()> {
+        for (parent, name) in self.shelf.links(id)? {
+            self.place(parent, &name)?;
+        }
+        self.tidy(id)
     }
 
     /// What is still in the park of an object after its names were placed.

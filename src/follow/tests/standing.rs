@@ -33,7 +33,7 @@ fn stands(rig: &Rig, text: &str, depth: Depth) -> Standing {
     let share = "eng".parse().unwrap();
     rig.follow().standing(&Read { share, path: path(text), depth, home_only: false })
 }
-fn object(rig: &Rig, text: &str) -> Standing {
+pub fn object(rig: &Rig, text: &str) -> Standing {
     stands(rig, text, Depth::Object)
 }
 fn begin(rig: &Rig, paths: &[&str]) -> AheadTicket<super::faulty::Faulty> {

@@ -4,10 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::faulty::Fate;
 use super::rig::Rig;
-use super::share::Share;
+use super::share::{Share, name};
+use super::standing::object;
+use crate::catalog::Touch;
 use crate::follow::FollowError;
-use crate::follow::applier::Step;
+use crate::follow::applier::{Job, Step};
+use crate::id::{Gen, ObjectId};
+use crate::route::Standing;
 use crate::tree::TreeError;
 
 #[test]
@@ -51,6 +56,119 @@ fn removals_pass_on_a_full_disk_and_make_room() {
     rig.pay_all(&share);
     rig.assert_settled(&share);
     assert_eq!(rig.follow().progress().stopped, None);
+}
+
+/// A directory that finds no room, or a link that the disk cannot hold, keeps nothing else waiting: not the
+/// removal either that makes room (R27).
+#[test]
+fn what_the_disk_refuses_keeps_nothing_else_waiting() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    share.file("old", b"old");
+    rig.follow_all(&mut share);
+    rig.in_force();
+    for errno in [libc::ENOSPC, libc::ENAMETOOLONG, libc::EIO] {
+        *crate::follow::lock(&rig.tree().full) = Some(errno);
+        share.dir("made");
+        share.dir("made/below");
+        rig.feed(&mut share);
+        assert!(!rig.exists("made"));
+        let why = rig.follow().progress().stopped.unwrap();
+        assert!(why.contains("cannot be put on this disk"), "{why}");
+        for (path, standing) in
+            [("made", Standing::Ahead), ("made/below", Standing::Ahead), ("old", Standing::Current)]
+        {
+            assert_eq!(object(&rig, path), standing, "{path}");
+        }
+        // Behind it in the journal.
+        share.unlink("old");
+        rig.feed(&mut share);
+        assert!(!rig.exists("old"));
+        // Neither a release nor a restart takes it for settled.
+        share.release(vec![(Touch::Entry(ObjectId::ROOT, name("made")), Gen(u64::MAX))]);
+        rig.feed(&mut share);
+        assert_eq!(object(&rig, "made"), Standing::Ahead);
+        rig.crash();
+        rig.open();
+        *crate::follow::lock(&rig.tree().full) = Some(errno);
+        rig.applier().take_up().unwrap();
+        rig.in_force();
+        assert_eq!(object(&rig, "made"), Standing::Ahead);
+        *crate::follow::lock(&rig.tree().full) = None;
+        rig.clock.on(2);
+        rig.idle();
+        assert_eq!(rig.follow().progress().stopped, None);
+        assert_eq!(object(&rig, "made/below"), Standing::Current);
+        rig.assert_settled(&share);
+        share.unlink("made/below");
+        share.unlink("made");
+        share.file("old", b"old");
+        rig.follow_all(&mut share);
+    }
+}
+
+/// A copy's journal does not grow for ever; the newest records are there for those that follow it one day.
+#[test]
+fn old_records_go_from_a_copy() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    rig.applier().journal_kept = 20;
+    for n in 0..50 {
+        share.file(&format!("f{n}"), b"x");
+        rig.follow_all(&mut share);
+    }
+    rig.idle();
+    let (head, oldest) = (rig.shelf().head().at.seq.0, rig.shelf().oldest().0);
+    assert!((20..=23).contains(&(head - oldest)), "{oldest} to {head}");
+    rig.restart();
+    share.write("f7", b"y");
+    rig.follow_all(&mut share);
+    rig.assert_settled(&share);
+}
+
+/// A pledge outlives a sync that fails once.
+#[test]
+fn a_pledge_is_kept_when_the_disk_syncs_again() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    let id = share.file("b", b"b");
+    rig.feed(&mut share);
+    rig.job(Job::Pledge(7, Some(vec![id])));
+    assert!(crate::follow::lock(&rig.follow().kept).is_empty(), "its content has not come");
+    // The rename, then the sync.
+    let arrived = rig.fetch(&share, 10);
+    let mut step = Step::Job(Job::Contents(arrived));
+    for after in 0..20 {
+        rig.tree().doom(after, Fate::Fail(libc::EIO));
+        drop(rig.try_step(&mut step));
+        rig.tree().spare();
+        rig.clock.on(2);
+    }
+    rig.idle();
+    assert_eq!(*crate::follow::lock(&rig.follow().kept), [7]);
+}
+
+/// What does not follow the records that are here is dropped: another stream brings what does.
+#[test]
+fn a_record_that_does_not_fit_is_asked_for_anew() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    share.file("a", b"a");
+    share.publish();
+    share.file("b", b"b");
+    share.publish();
+    let mut records = std::mem::take(&mut share.records);
+    let second = records.split_off(1);
+    let (done, mut answer) = tokio::sync::oneshot::channel();
+    let with_nothing = second.iter().cloned().map(|record| (record, Vec::new())).collect();
+    rig.job(Job::Records(with_nothing, done));
+    assert!(
+        answer.try_recv().is_err_and(|error| error == tokio::sync::oneshot::error::TryRecvError::Closed)
+    );
+    records.extend(second);
+    rig.job(Rig::records(records, Vec::new()));
+    rig.pay_all(&share);
+    rig.assert_settled(&share);
 }
 
 /// A file system of 8 MiB that is unmounted with it.

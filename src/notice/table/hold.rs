@@ -308,17 +308,22 @@ impl Table {
                 self.linger(touch, due);
                 continue;
             }
-            let Some(mark) = self.marks.remove(&touch) else { continue };
-            if let Some(wide) = mark.cover {
-                self.leans_no_more(&mark.above, &wide);
-                // A file leans on its own entry, which was stirred whenever it was.
-                let own = matches!((&touch, &wide), (Touch::Object(_), Touch::Entry(..)));
-                self.left(wide, if own { now } else { BootTime(now.0 + LINGER) });
-            }
-            self.untold.insert(touch.clone(), mark.generation);
-            released.push((touch, mark.generation));
+            released.extend(self.end(touch, now));
         }
         released
+    }
+
+    /// The mark goes, for the copies to be told, and leans on no other any more.
+    pub(super) fn end(&mut self, touch: Touch, now: BootTime) -> Option<(Touch, Gen)> {
+        let mark = self.marks.remove(&touch)?;
+        if let Some(wide) = mark.cover {
+            self.leans_no_more(&mark.above, &wide);
+            // A file leans on its own entry, which was stirred whenever it was.
+            let own = matches!((&touch, &wide), (Touch::Object(_), Touch::Entry(..)));
+            self.left(wide, if own { now } else { BootTime(now.0 + LINGER) });
+        }
+        self.untold.insert(touch.clone(), mark.generation);
+        Some((touch, mark.generation))
     }
 
     /// One that leaned on `wide` is gone. If it was the last, `wide` may go at `due`.
@@ -435,6 +440,26 @@ mod tests {
         assert_eq!(first.len(), 9);
         assert_eq!(table.ripe(at(110), |_| false), vec![]);
         assert_eq!(table.ripe(at(210), |_| false), vec![(wide, Gen(3))]);
+        assert_eq!(table.len(), 0);
+    }
+
+    /// A map may make the share relaxed at any moment: what leans on a wide hold ends otherwise then.
+    #[test]
+    fn a_wide_hold_ends_also_when_the_share_becomes_relaxed() {
+        let (mut table, (mut giver, _, _)) = (Table::default(), giver());
+        let held: Vec<Held> = ["a", "b", "c"].iter().map(|name| below(1, name)).collect();
+        for (n, held) in (1..).zip(&held) {
+            begin(&mut table, &mut giver, held, n, n);
+        }
+        for held in &held {
+            table.answered(std::slice::from_ref(&held.touch));
+            table.take(at(10), 99);
+            let closing = table.closing(&held.touch).unwrap();
+            assert!(table.close(&closing, at(10)).is_some());
+        }
+        let wide = Touch::Object(dir(1));
+        let released = table.ripe(at(500), |_| false);
+        assert!(released.iter().any(|(touch, _)| *touch == wide), "{released:?}");
         assert_eq!(table.len(), 0);
     }
 
