@@ -88,7 +88,6 @@ pub(super) enum Job {
 #[derive(Debug, Clone)]
 pub(super) struct Closing {
     touch: Touch,
-    generation: Gen,
     begun: u64,
 }
 
@@ -286,7 +285,7 @@ impl Table {
     /// whose answer brings the next look.
     pub fn closing(&self, touch: &Touch) -> Option<Closing> {
         let mark = self.marks.get(touch).filter(|mark| mark.in_flight == 0)?;
-        Some(Closing { touch: touch.clone(), generation: mark.generation, begun: mark.begun })
+        Some(Closing { touch: touch.clone(), begun: mark.begun })
     }
 
     /// After what was read is known to be settled: takes the mark away unless something began
