@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use bytes::{Buf, Bytes};
 use dav_server::davpath::DavPath;
 use dav_server::fs::{
-    DavDirEntry, DavFile, DavFileSystem, DavMetaData, DavProp, FsError, FsFuture, FsResult, FsStream,
+    DavDirEntry, DavFile, DavFileSystem, DavMetaData, FsError, FsFuture, FsResult, FsStream,
     OpenOptions, ReadDirMeta,
 };
 use http::StatusCode;
@@ -209,15 +209,6 @@ impl DavFileSystem for DavFs {
             (Ok(from), Ok(to)) => self.disk(move |share| share.files.copy(&from, &to, below)),
             (Err(error), _) | (_, Err(error)) => refuse(error),
         }
-    }
-    /// No dead properties are kept: each change of one is refused by itself.
-    fn patch_props<'a>(
-        &'a self,
-        _path: &'a DavPath,
-        patch: Vec<(bool, DavProp)>,
-    ) -> FsFuture<'a, Vec<(StatusCode, DavProp)>> {
-        let refused = patch.into_iter().map(|(_, prop)| (StatusCode::FORBIDDEN, prop)).collect();
-        Box::pin(std::future::ready(Ok(refused)))
     }
     fn get_quota(&self) -> FsFuture<'_, (u64, Option<u64>)> {
         self.disk(|share| share.files.space().map(|(used, total)| (used, Some(total))))

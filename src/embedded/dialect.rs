@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use super::davfs::{DavFs, View, fs_error};
 use super::props::{self, Depth};
 use super::url::{self, Place};
-use super::{Embedded, Share, set};
+use super::{Embedded, Share, set, xml};
 use crate::body::{Body, BoxError};
 use crate::tree::TreeError;
 
@@ -63,17 +63,60 @@ pub(super) async fn webdav<B>(
     server: &Embedded,
     share: Arc<Share>,
     place: Place,
-    mut request: Request<B>,
+    request: Request<B>,
 ) -> Result<Response<Body>, StatusCode>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let depth = depth(request.headers())?;
-    if request.method().as_str() == "PROPFIND" {
-        return props::propfind(share, place, depth, request.into_body()).await;
+    match request.method().as_str() {
+        "PROPFIND" => props::propfind(share, place, depth, request.into_body()).await,
+        "PROPPATCH" => proppatch(server, share, place, request).await,
+        _ => dav_server(server, &share, &place, depth, request).await,
     }
-    let view = prepare(server, &share, &place, depth, &mut request)?;
+}
+
+/// What [`dav_server`] gets for a client's PROPPATCH.
+const NO_CHANGE: &[u8] = b"<propertyupdate xmlns=\"DAV:\"/>";
+
+/// Answers a PROPPATCH: whether the thing is there and the conditions hold is `dav-server`'s to say, what
+/// becomes of the properties is said here. Its XML parser recurses, and must get nothing of a client's.
+async fn proppatch<B>(
+    server: &Embedded,
+    share: Arc<Share>,
+    place: Place,
+    request: Request<B>,
+) -> Result<Response<Body>, StatusCode>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    let update = xml::propertyupdate(&xml::collect(body).await?).ok_or(StatusCode::BAD_REQUEST)?;
+    let request = Request::from_parts(parts, Body::Full(Bytes::from_static(NO_CHANGE)));
+    let mut answer = dav_server(server, &share, &place, None, request).await?;
+    if answer.status() == StatusCode::MULTI_STATUS {
+        let slash = place.slash || answer.headers().contains_key(header::CONTENT_LOCATION);
+        let names = share.prefix.names().iter().chain(place.path.names());
+        *answer.body_mut() = Body::text(props::unchanged(&url::encode(names, slash), &update));
+    }
+    Ok(answer)
+}
+
+/// Has `dav-server` answer. Of what comes here it reads no body as XML.
+async fn dav_server<B>(
+    server: &Embedded,
+    share: &Arc<Share>,
+    place: &Place,
+    depth: Option<Depth>,
+    mut request: Request<B>,
+) -> Result<Response<Body>, StatusCode>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let view = prepare(server, share, place, depth, &mut request)?;
     let verdict = Arc::new(AtomicU16::new(0));
     let fs = DavFs { share: share.clone(), view, verdict: verdict.clone() };
     let mut methods = DavMethodSet::none();

@@ -2,7 +2,7 @@
 //! rest of the code it is a server like any other: [`Embedded::connect`] gives a connection to it.
 //!
 //! `dav-server` speaks WebDAV, on our own file system (`davfs`); reading files (`get`) and listing
-//! directories (`props`, `index`) is done here, in few steps on the disk each. Nothing is locked (no
+//! directories (`props`, `index`) is done here, in few steps on the disk each. So is what clients send as XML. Nothing is locked (no
 //! LOCK), no dead properties are kept, and nobody is refused: who may do what is decided before a
 //! request comes here.
 
@@ -33,6 +33,7 @@ mod props;
 mod put;
 mod stream;
 mod url;
+mod xml;
 
 /// Bytes that a connection in memory holds each way before the writer waits.
 const PIPE: usize = 256 << 10;

@@ -1,39 +1,36 @@
-//! PROPFIND (RFC 4918 section 9.1): a listing of any size, made piece by piece as it is sent.
+//! PROPFIND (RFC 4918 section 9.1): a listing of any size, made piece by piece as it is sent. And what a
+//! PROPPATCH is told.
 //!
 //! `dav-server` has one too, but leaves out the properties that were asked for and are not there,
 //! which its section 9.1 requires to be named, and puts an unquoted ETag into getetag.
 
-use std::fmt::Write;
 use std::sync::Arc;
+use std::vec;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use quick_xml::escape::{escape, unescape};
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::name::{Namespace, ResolveResult};
-use quick_xml::reader::NsReader;
+use quick_xml::escape::escape;
 
 use super::url::{self, Place};
+use super::xml::{self, APACHE, Ask, DAV, Property, USUAL, Update, element, propstat};
 use super::{Share, blocking, dialect, fields, set};
-use crate::body::{self, Body, BoxError};
-use crate::id::RelPath;
+use crate::body::{Body, BoxError};
+use crate::id::{Name, RelPath};
 use crate::object::{Found, Kind};
 use crate::tree::TreeError;
 use crate::tree::write::Listing;
 
-/// Longest request body. The longest real ones ask for some thirty properties in 2 KiB.
-const BODY_MAX: usize = 64 << 10;
-/// Most properties that one request may name: each is repeated for each thing listed.
-const NAMED_MAX: usize = 128;
-/// Bytes of XML made at once, and entries looked at for it.
+/// Bytes of XML made at once: a piece is longer by no more than what is said of one thing, which is less
+/// again.
 const PIECE: usize = 64 << 10;
+/// Entries looked at in one go.
 const BATCH: usize = 128;
 
-const DAV: &str = "DAV:";
-const APACHE: &str = "http://apache.org/dav/props/";
+const BEGIN: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\">";
+const END: &str = "</D:multistatus>\n";
 
 /// How far down a listing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,22 +51,16 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let body = body::collect(body, BODY_MAX).await.map_err(|error| match error {
-        body::CollectError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        body::CollectError::Broken(_) => StatusCode::BAD_REQUEST,
-    })?;
-    let ask = parse(&body).ok_or(StatusCode::BAD_REQUEST)?;
+    let ask = xml::propfind(&xml::collect(body).await?).ok_or(StatusCode::BAD_REQUEST)?;
     let depth = depth.unwrap_or(Depth::Infinity);
     let begin = move || {
         let found = share.files.stat(&place.path, true).map_err(|error| dialect::status(&error))?;
-        let space = ask.names_space().then(|| share.files.space().ok()).flatten();
+        let space = asks_space(&ask).then(|| share.files.space().ok()).flatten();
         let is_dir = found.kind == Kind::Directory;
         let mut walk = Walk {
             paper: Paper { share, ask, space },
             depth,
-            text: String::from(
-                "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\">",
-            ),
+            text: BEGIN.to_owned(),
             listing: None,
             left: Vec::new(),
             ended: false,
@@ -103,9 +94,16 @@ struct Walk {
     paper: Paper,
     depth: Depth,
     text: String,
-    listing: Option<(RelPath, Listing)>,
+    listing: Option<Open>,
     left: Vec<RelPath>,
     ended: bool,
+}
+
+/// A directory being listed, and what was looked at of it and is not written yet.
+struct Open {
+    path: RelPath,
+    listing: Listing,
+    batch: vec::IntoIter<(Name, Found)>,
 }
 
 impl Walk {
@@ -118,79 +116,62 @@ impl Walk {
         Ok((!text.is_empty()).then(|| Frame::data(Bytes::from(text))))
     }
 
+    /// Writes of one thing at most.
     fn step(&mut self) -> Result<(), TreeError> {
-        let Some((path, mut listing)) = self.listing.take() else {
-            match self.left.pop() {
-                None => {
-                    self.text.push_str("</D:multistatus>\n");
-                    self.ended = true;
-                }
-                Some(path) => match self.paper.share.files.list(&path) {
-                    Ok(listing) => self.listing = Some((path, listing)),
-                    // What has vanished meanwhile is not there. Any other error ends the answer
-                    // early: a listing that lacks things would be taken for their deletion.
-                    Err(error) if dialect::status(&error) == StatusCode::NOT_FOUND => {}
-                    Err(error) => return Err(error),
-                },
-            }
-            return Ok(());
-        };
+        let Some(mut open) = self.listing.take() else { return self.next_directory() };
         // A symbolic link is shown as what it leads to; below the first level only if that is no
         // directory, so that no link leads in circles.
         let endless = self.depth == Depth::Infinity;
-        let batch = listing.batch(BATCH, !endless)?;
-        let more = !batch.is_empty();
-        for (name, mut found) in batch {
-            let child = path.join(name);
-            if found.kind == Kind::Symlink {
-                match self.paper.share.files.stat(&child, true) {
-                    Ok(target) if target.kind != Kind::Directory => found = target,
-                    _ => continue,
-                }
+        let Some((name, mut found)) = open.batch.next() else {
+            let batch = open.listing.batch(BATCH, !endless)?;
+            if !batch.is_empty() {
+                self.listing = Some(Open { batch: batch.into_iter(), ..open });
             }
-            self.paper.response(&mut self.text, &child, &found);
-            if endless && found.kind == Kind::Directory {
-                self.left.push(child);
+            return Ok(());
+        };
+        let child = open.path.join(name);
+        self.listing = Some(open);
+        if found.kind == Kind::Symlink {
+            match self.paper.share.files.stat(&child, true) {
+                Ok(target) if target.kind != Kind::Directory => found = target,
+                _ => return Ok(()),
             }
         }
-        if more {
-            self.listing = Some((path, listing));
+        self.paper.response(&mut self.text, &child, &found);
+        if endless && found.kind == Kind::Directory {
+            self.left.push(child);
         }
         Ok(())
     }
-}
 
-/// What a request asks for (RFC 4918 section 14.20).
-#[derive(Debug, PartialEq, Eq)]
-enum Ask {
-    /// All that are there, and those named beside them.
-    All(Vec<Property>),
-    Names,
-    Named(Vec<Property>),
-}
-
-/// A property's name, unescaped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Property {
-    namespace: String,
-    name: String,
-}
-
-impl Ask {
-    fn names_space(&self) -> bool {
-        match self {
-            Self::All(named) | Self::Named(named) => {
-                named.iter().any(|property| property.name.starts_with("quota-"))
+    fn next_directory(&mut self) -> Result<(), TreeError> {
+        let Some(path) = self.left.pop() else {
+            self.text.push_str(END);
+            self.ended = true;
+            return Ok(());
+        };
+        match self.paper.share.files.list(&path) {
+            Ok(listing) => {
+                self.listing = Some(Open { path, listing, batch: Vec::new().into_iter() });
+                Ok(())
             }
-            Self::Names => false,
+            // What has vanished meanwhile is not there. Any other error ends the answer early: a
+            // listing that lacks things would be taken for their deletion.
+            Err(error) if dialect::status(&error) == StatusCode::NOT_FOUND => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// The properties of RFC 4918 section 15 that there are here, each of which most things have. (No
-/// locks are kept, and of no thing is it known when it was made.)
-const USUAL: [&str; 5] =
-    ["getcontentlength", "getcontenttype", "getetag", "getlastmodified", "resourcetype"];
+/// Whether the ask is for what the file system has left (RFC 4331).
+fn asks_space(ask: &Ask) -> bool {
+    match ask {
+        Ask::All(named) | Ask::Named(named) => {
+            named.iter().any(|property| property.name.starts_with("quota-"))
+        }
+        Ask::Names => false,
+    }
+}
 
 /// Writes what is known of one thing.
 struct Paper {
@@ -220,12 +201,10 @@ impl Paper {
             Ask::Named(_) => {}
         }
         if let Ask::All(named) | Ask::Named(named) = &self.ask {
-            for Property { namespace, name } in named {
-                match self.value(namespace, name, path, found) {
-                    Some(value) if namespace == DAV => element(&mut there, name, &value),
-                    Some(value) => foreign(&mut there, namespace, name, &value),
-                    None if namespace == DAV => element(&mut missing, name, ""),
-                    None => foreign(&mut missing, namespace, name, ""),
+            for property in named {
+                match self.value(&property.namespace, &property.name, path, found) {
+                    Some(value) => property.write(&mut there, &value),
+                    None => property.write(&mut missing, ""),
                 }
             }
         }
@@ -268,181 +247,23 @@ impl Paper {
     }
 }
 
-fn propstat(out: &mut String, properties: &str, status: &str) {
-    // Writing to a string never fails.
-    let _ = write!(
-        out,
-        "<D:propstat><D:prop>{properties}</D:prop><D:status>HTTP/1.1 {status}</D:status></D:propstat>"
-    );
-}
-
-fn element(out: &mut String, name: &str, value: &str) {
-    let _ = match value {
-        "" => write!(out, "<D:{name}/>"),
-        value => write!(out, "<D:{name}>{value}</D:{name}>"),
+/// The answer to a PROPPATCH of the thing at `href`: no dead properties are kept, and no others can be set.
+/// All is done or nothing (RFC 4918 section 9.2).
+pub(super) fn unchanged(href: &str, update: &Update) -> String {
+    let elements = |properties: &[Property]| {
+        let mut elements = String::new();
+        properties.iter().for_each(|property| property.write(&mut elements, ""));
+        elements
     };
-}
-
-fn foreign(out: &mut String, namespace: &str, name: &str, value: &str) {
-    let namespace = escape(namespace);
-    let _ = match value {
-        "" => write!(out, "<{name} xmlns=\"{namespace}\"/>"),
-        value => write!(out, "<{name} xmlns=\"{namespace}\">{value}</{name}>"),
-    };
-}
-
-/// Reads a request's body; `None` is 400. An empty one asks for all.
-fn parse(xml: &[u8]) -> Option<Ask> {
-    let xml = std::str::from_utf8(xml).ok()?;
-    if xml.trim().is_empty() {
-        return Some(Ask::All(Vec::new()));
-    }
-    let mut reader = NsReader::from_str(xml);
-    // Names of the open elements that matter: the root's is none, and below a property all is skipped.
-    let (mut depth, mut section) = (0u32, String::new());
-    let (mut asked, mut named) = (None, Vec::new());
-    let mut rooted = false;
-    loop {
-        let (namespace, event) = reader.read_resolved_event().ok()?;
-        let (start, open) = match &event {
-            Event::Start(start) => (start, 1),
-            Event::Empty(start) => (start, 0),
-            Event::End(_) => {
-                depth = depth.checked_sub(1)?;
-                continue;
-            }
-            // Entities of a document type are how XML is made to explode.
-            Event::DocType(_) => return None,
-            Event::Eof if depth == 0 && rooted => break,
-            Event::Eof => return None,
-            _ => continue,
-        };
-        let property = property(&namespace, start)?;
-        match depth {
-            0 if property.is("propfind") && !rooted => rooted = true,
-            0 => return None,
-            1 => {
-                section = if property.namespace == DAV { property.name } else { String::new() };
-                match section.as_str() {
-                    // The three exclude each other.
-                    "prop" | "allprop" | "propname" if asked.replace(section.clone()).is_some() => {
-                        return None;
-                    }
-                    _ => {}
-                }
-            }
-            2 if section == "prop" || section == "include" => named.push(property),
-            _ => {}
-        }
-        if named.len() > NAMED_MAX {
-            return None;
-        }
-        depth += open;
-    }
-    match asked?.as_str() {
-        "prop" => Some(Ask::Named(named)),
-        "propname" => Some(Ask::Names),
-        _ => {
-            named.retain(|property| !USUAL.iter().any(|usual| property.is(usual)));
-            Some(Ask::All(named))
+    let mut out = format!("{BEGIN}<D:response><D:href>{href}</D:href>");
+    let granted = elements(&update.granted);
+    if update.refused.is_empty() {
+        propstat(&mut out, &granted, "200 OK");
+    } else {
+        propstat(&mut out, &elements(&update.refused), "403 Forbidden");
+        if !granted.is_empty() {
+            propstat(&mut out, &granted, "424 Failed Dependency");
         }
     }
-}
-
-impl Property {
-    fn is(&self, name: &str) -> bool {
-        self.namespace == DAV && self.name == name
-    }
-}
-
-fn property(namespace: &ResolveResult<'_>, start: &BytesStart<'_>) -> Option<Property> {
-    let local = start.local_name();
-    let name: &str = local.as_ref();
-    let namespace = match namespace {
-        // A prefix must stand for something (XML Names section 5).
-        ResolveResult::Bound(Namespace("")) | ResolveResult::Unknown(_) => return None,
-        ResolveResult::Bound(Namespace(raw)) => unescape(raw).ok()?.into_owned(),
-        ResolveResult::Unbound => String::new(),
-    };
-    // It is sent back as it came, so it must be a name.
-    let fits =
-        |char: char| char.is_alphanumeric() || matches!(char, '-' | '_' | '.') || !char.is_ascii();
-    let begins = name.starts_with(|char: char| char.is_alphabetic() || char == '_' || !char.is_ascii());
-    (begins && name.chars().all(fits)).then(|| Property { namespace, name: name.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn named(names: &[(&str, &str)]) -> Vec<Property> {
-        let property = |(namespace, name): &(&str, &str)| Property {
-            namespace: (*namespace).into(),
-            name: (*name).into(),
-        };
-        names.iter().map(property).collect()
-    }
-
-    #[test]
-    fn what_is_asked_for() {
-        for (xml, want) in [
-            ("", Ask::All(vec![])),
-            (" \n", Ask::All(vec![])),
-            (r#"<propfind xmlns="DAV:"><allprop/></propfind>"#, Ask::All(vec![])),
-            (r#"<propfind xmlns="DAV:"><propname/></propfind>"#, Ask::Names),
-            (
-                r#"<?xml version="1.0"?><D:propfind xmlns:D="DAV:"><D:prop><D:getetag/><x xmlns="urn:a&amp;b">
-                   <y/></x><z/></D:prop></D:propfind>"#,
-                Ask::Named(named(&[("DAV:", "getetag"), ("urn:a&b", "x"), ("", "z")])),
-            ),
-            (
-                r#"<D:propfind xmlns:D="DAV:"><D:allprop/><D:include><D:getetag/><D:x/></D:include></D:propfind>"#,
-                Ask::All(named(&[("DAV:", "x")])),
-            ),
-            (
-                r#"<D:propfind xmlns:D="DAV:"><D:prop/><e xmlns="urn:e"><f/></e></D:propfind>"#,
-                Ask::Named(vec![]),
-            ),
-        ] {
-            assert_eq!(parse(xml.as_bytes()), Some(want), "{xml}");
-        }
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        let many =
-            format!("<propfind xmlns=\"DAV:\"><prop>{}</prop></propfind>", "<x/>".repeat(NAMED_MAX + 1));
-        for xml in [
-            "<",
-            "text",
-            "<propfind/>",
-            r#"<propfind xmlns="DAV:"/>"#,
-            r#"<propfind xmlns="DAV:"><prop/><allprop/></propfind>"#,
-            r#"<propfind xmlns="DAV:"><prop></propfind>"#,
-            r#"<propfind xmlns="DAV:"><prop>"#,
-            r#"<propfind xmlns="DAV:"><prop/></propfind><propfind xmlns="DAV:"><prop/></propfind>"#,
-            r#"<prop xmlns="DAV:"><prop/></prop>"#,
-            r#"<D:propfind xmlns:D="DAV:"><D:prop><b:x xmlns:b=""/></D:prop></D:propfind>"#,
-            r#"<D:propfind xmlns:D="DAV:"><D:prop><b:x/></D:prop></D:propfind>"#,
-            r#"<propfind xmlns="DAV:"><prop><a&b/></prop></propfind>"#,
-            r#"<!DOCTYPE x [<!ENTITY a "b">]><propfind xmlns="DAV:"><prop/></propfind>"#,
-            &many,
-        ] {
-            assert_eq!(parse(xml.as_bytes()), None, "{xml}");
-        }
-        assert_eq!(parse(b"<propfind xmlns=\"DAV:\"><prop>\xff</prop></propfind>"), None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_body_is_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(&bytes);
-        }
-
-        #[test]
-        fn no_xml_is_too_strange(text in r#"(<|>|/|"|=|x|xmlns|DAV:|prop|propfind| |:|&|!|\[|-){0,60}"#) {
-            let _ = parse(text.as_bytes());
-        }
-    }
+    out + "</D:response>" + END
 }

@@ -182,12 +182,117 @@ async fn links_in_listings_lead_nowhere_endless() {
 }
 
 #[tokio::test]
-async fn dead_properties_are_refused() {
+async fn a_property_that_is_asked_for_weighs_little_however_it_is_named() {
+    const ENTRIES: usize = 300;
+    let bench = Bench::new();
+    for number in 0..ENTRIES {
+        bench.write(&number.to_string(), "");
+    }
+    let ask =
+        |properties: String| format!("<propfind xmlns='DAV:'><prop>{properties}</prop></propfind>");
+    let pieces = async |body: String| {
+        let request = Request::builder().method("PROPFIND").uri("/eng/").header("depth", "1");
+        let answer = bench.server.handle(request.body(Body::text(body)).unwrap()).await;
+        let (status, mut body) = (answer.status().as_u16(), answer.into_body());
+        let mut pieces = Vec::new();
+        while let Some(frame) = body.frame().await {
+            pieces.push(frame.unwrap().into_data().unwrap());
+        }
+        (status, pieces)
+    };
+    let hostile = ask((0..128).map(|number| format!("<n:x{number}/>")).collect());
+    let hostile = hostile.replace("<prop>", &format!("<prop xmlns:n='{}'>", "\"".repeat(60_000)));
+    assert!(hostile.len() < 64 << 10);
+    assert_eq!(pieces(hostile).await.0, 400);
+    // As much as there may be: 128 names of 64 bytes, each of which six times as long when it is escaped.
+    let names = |quotes: usize| {
+        let property = |number| format!("<x{number:03} xmlns='{}'/>", "\"".repeat(quotes));
+        ask((0..128).map(property).collect())
+    };
+    assert_eq!(pieces(names(61)).await.0, 400);
+    let (status, pieces) = pieces(names(60)).await;
+    let longest = pieces.iter().map(Bytes::len).max().unwrap();
+    let whole = String::from_utf8(pieces.concat()).unwrap();
+    assert_eq!((status, whole.matches("<D:response>").count()), (207, ENTRIES + 1));
+    assert!(whole.len() > 14_000_000 && longest < 128 << 10, "{longest} of {} bytes", whole.len());
+}
+
+fn patch(set: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\"?><propertyupdate xmlns=\"DAV:\"><set><prop>{set}</prop></set></propertyupdate>"
+    )
+}
+
+#[tokio::test]
+async fn no_property_can_be_changed() {
+    const WINDOWS: &str = "<Z:Win32FileAttributes xmlns:Z=\"urn:schemas-microsoft-com:\">\
+                           00000020</Z:Win32FileAttributes>";
+    let bench = Bench::new();
+    bench.write("a file", "x");
+    std::fs::create_dir(bench.at("dir")).unwrap();
+    let etag = bench.know("a file", 1);
+    let ask = async |path: &str, body: String| bench.send("PROPPATCH", path, &[], body).await;
+    let told = |href: &str, propstats: &[(&str, &str)]| {
+        let propstats = propstats.iter().map(|(properties, status)| {
+            format!(
+                "<D:propstat><D:prop>{properties}</D:prop><D:status>HTTP/1.1 {status}</D:status>\
+                 </D:propstat>"
+            )
+        });
+        format!(
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\"><D:response>\
+             <D:href>{href}</D:href>{}</D:response></D:multistatus>\n",
+            propstats.collect::<String>()
+        )
+    };
+    let reply =
+        ask("/eng/a%20file", patch("<x xmlns=\"urn:x\">1<y/></x><displayname>n</displayname>")).await;
+    let refused = ("<x xmlns=\"urn:x\"/><D:displayname/>", "403 Forbidden");
+    assert_eq!((reply.status, reply.text()), (207, told("/eng/a%20file", &[refused]).as_str()));
+    assert_eq!(reply.field("content-type"), Some("application/xml; charset=utf-8"));
+    // What Windows sets after each upload, alone and beside another.
+    let windows = "<Win32FileAttributes xmlns=\"urn:schemas-microsoft-com:\"/>";
+    let reply = ask("/eng/a%20file", patch(WINDOWS)).await;
+    assert_eq!(reply.text(), told("/eng/a%20file", &[(windows, "200 OK")]));
+    let reply = ask("/eng/dir", patch(&format!("{WINDOWS}<getetag>1</getetag>"))).await;
+    let both = [("<D:getetag/>", "403 Forbidden"), (windows, "424 Failed Dependency")];
+    assert_eq!((reply.status, reply.text()), (207, told("/eng/dir/", &both).as_str()));
+    assert_eq!(reply.field("content-location"), Some("/eng/dir/"));
+    // What is not there, and conditions.
+    assert_eq!(ask("/eng/none", patch("<x/>")).await.status, 404);
+    for (field, value, want) in [
+        ("if-match", "\"x\"", 412),
+        ("if-match", &etag, 207),
+        ("if", "(<urn:token>)", 412),
+        ("if", &format!("([{etag}])"), 207),
+        ("depth", "2", 400),
+    ] {
+        let reply = bench.send("PROPPATCH", "/eng/a%20file", &[(field, value)], patch("<x/>")).await;
+        assert_eq!(reply.status, want, "{field}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn no_xml_is_nested_too_deep_for_the_server() {
     let bench = Bench::new();
     bench.write("file", "x");
-    let patch = r#"<propertyupdate xmlns="DAV:"><set><prop><x xmlns="urn:x">1</x></prop></set></propertyupdate>"#;
-    let reply = bench.send("PROPPATCH", "/eng/file", &[], patch).await;
-    assert!(reply.status == 207 && reply.text().contains("403"), "{}", reply.text());
+    let open = "<a>".repeat(21_845);
+    let whole = "<a>".repeat(9_000) + &"</a>".repeat(9_000);
+    let bodies = [open, whole.clone(), patch(&whole), format!("<!DOCTYPE x>{}", patch("<x/>"))];
+    for method in ["PROPPATCH", "PROPFIND", "LOCK", "MKCOL", "COPY", "REPORT", "POST", "DELETE"] {
+        for body in &bodies {
+            let want: &[u16] = match method {
+                "PROPPATCH" | "PROPFIND" => &[400],
+                _ => &[400, 405, 415, 501],
+            };
+            let fields = [("destination", "/eng/other"), ("depth", "0")];
+            let status = bench.send(method, "/eng/file", &fields, body.clone()).await.status;
+            assert!(want.contains(&status), "{method}: {status}");
+        }
+    }
+    let long = patch(&"<x/>".repeat(16 << 10));
+    assert_eq!(bench.send("PROPPATCH", "/eng/file", &[], long).await.status, 413);
+    assert_eq!(bench.ask("GET", "/eng/file").await.text(), "x");
 }
 
 #[tokio::test]

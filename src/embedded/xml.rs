@@ -1,0 +1,370 @@
+//! The bodies of PROPFIND and PROPPATCH (RFC 4918 section 14): read element by element and never as a tree,
+//! so that no nesting is too deep for a stack, and within limits on all that is repeated in the answer.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::StatusCode;
+use quick_xml::escape::{escape, unescape};
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::name::{Namespace, ResolveResult};
+use quick_xml::reader::NsReader;
+
+use crate::body::{self, BoxError};
+
+/// Longest request body. The longest real ones name some thirty properties in 2 KiB.
+const BODY_MAX: usize = 64 << 10;
+/// Deepest nesting of elements; properties stand in the third or fourth.
+const DEPTH_MAX: usize = 32;
+/// Most properties that one request may name: each is repeated for each thing listed.
+const NAMED_MAX: usize = 128;
+/// Most bytes of one namespace or name, as it is written. The longest real ones have some 60.
+const NAME_MAX: usize = 1 << 10;
+/// Most bytes of all of them together. Escaped they are up to six times as many, 48 KiB for each thing
+/// listed.
+const NAMES_MAX: usize = 8 << 10;
+
+pub(super) const DAV: &str = "DAV:";
+pub(super) const APACHE: &str = "http://apache.org/dav/props/";
+const MICROSOFT: &str = "urn:schemas-microsoft-com:";
+
+/// The properties of RFC 4918 section 15 that there are here, each of which most things have. (No
+/// locks are kept, and of no thing is it known when it was made.)
+pub(super) const USUAL: [&str; 5] =
+    ["getcontentlength", "getcontenttype", "getetag", "getlastmodified", "resourcetype"];
+
+/// Receives a body of at most [`BODY_MAX`] bytes.
+pub(super) async fn collect<B>(body: B) -> Result<Bytes, StatusCode>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    body::collect(body, BODY_MAX).await.map_err(|error| match error {
+        body::CollectError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        body::CollectError::Broken(_) => StatusCode::BAD_REQUEST,
+    })
+}
+
+/// A property's name, unescaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Property {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Property {
+    pub fn is(&self, name: &str) -> bool {
+        self.namespace == DAV && self.name == name
+    }
+
+    /// Writes its element; `value` is XML.
+    pub fn write(&self, out: &mut String, value: &str) {
+        let Self { namespace, name } = self;
+        if namespace == DAV {
+            return element(out, name, value);
+        }
+        let namespace = escape(namespace.as_str());
+        // Writing to a string never fails.
+        let _ = match value {
+            "" => write!(out, "<{name} xmlns=\"{namespace}\"/>"),
+            value => write!(out, "<{name} xmlns=\"{namespace}\">{value}</{name}>"),
+        };
+    }
+}
+
+/// Writes the element of a property of `DAV:`.
+pub(super) fn element(out: &mut String, name: &str, value: &str) {
+    let _ = match value {
+        "" => write!(out, "<D:{name}/>"),
+        value => write!(out, "<D:{name}>{value}</D:{name}>"),
+    };
+}
+
+/// Writes what became of `properties`, which are XML.
+pub(super) fn propstat(out: &mut String, properties: &str, status: &str) {
+    let _ = write!(
+        out,
+        "<D:propstat><D:prop>{properties}</D:prop><D:status>HTTP/1.1 {status}</D:status></D:propstat>"
+    );
+}
+
+/// The properties that a request names, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Named {
+    list: Vec<Property>,
+    bytes: usize,
+}
+
+impl Named {
+    /// `None`: there are too many, or their names are too long together.
+    fn add(&mut self, property: Property) -> Option<()> {
+        if self.list.contains(&property) {
+            return Some(());
+        }
+        self.bytes += property.namespace.len() + property.name.len();
+        self.list.push(property);
+        (self.list.len() <= NAMED_MAX && self.bytes <= NAMES_MAX).then_some(())
+    }
+}
+
+/// What a PROPFIND asks for (RFC 4918 section 14.20).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// All that are there, and those named beside the usual ones.
+    All(Vec<Property>),
+    Names,
+    Named(Vec<Property>),
+}
+
+/// Reads a PROPFIND's body; `None` is 400. An empty one asks for all.
+pub(super) fn propfind(xml: &[u8]) -> Option<Ask> {
+    if xml.trim_ascii().is_empty() {
+        return Some(Ask::All(Vec::new()));
+    }
+    let (mut section, mut asked, mut named) = (String::new(), None, Named::default());
+    read(xml, |depth, property| {
+        match depth {
+            0 => return property.is("propfind").then_some(()),
+            1 => {
+                section = if property.namespace == DAV { property.name } else { String::new() };
+                // The three exclude each other.
+                if matches!(section.as_str(), "prop" | "allprop" | "propname")
+                    && asked.replace(section.clone()).is_some()
+                {
+                    return None;
+                }
+            }
+            2 if section == "prop" || section == "include" => named.add(property)?,
+            _ => {}
+        }
+        Some(())
+    })?;
+    match asked?.as_str() {
+        "prop" => Some(Ask::Named(named.list)),
+        "propname" => Some(Ask::Names),
+        _ => {
+            named.list.retain(|property| !USUAL.iter().any(|usual| property.is(usual)));
+            Some(Ask::All(named.list))
+        }
+    }
+}
+
+/// What a PROPPATCH wants changed (RFC 4918 section 14.19).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Update {
+    /// What nobody can change here.
+    pub refused: Vec<Property>,
+    /// What is not kept either, but without a yes Windows takes the upload of a file for failed.
+    pub granted: Vec<Property>,
+}
+
+/// Reads a PROPPATCH's body; `None` is 400.
+pub(super) fn propertyupdate(xml: &[u8]) -> Option<Update> {
+    let (mut section, mut within) = (String::new(), false);
+    let (mut refused, mut granted) = (Named::default(), Named::default());
+    read(xml, |depth, property| {
+        match depth {
+            0 => return property.is("propertyupdate").then_some(()),
+            1 => {
+                section = if property.namespace == DAV { property.name } else { String::new() };
+                within = false;
+            }
+            2 => within = property.is("prop") && matches!(section.as_str(), "set" | "remove"),
+            3 if within && section == "set" && of_windows(&property) => granted.add(property)?,
+            3 if within => refused.add(property)?,
+            _ => {}
+        }
+        Some(())
+    })?;
+    granted.list.retain(|property| !refused.list.contains(property));
+    Some(Update { refused: refused.list, granted: granted.list })
+}
+
+fn of_windows(property: &Property) -> bool {
+    let known =
+        ["Win32CreationTime", "Win32FileAttributes", "Win32LastAccessTime", "Win32LastModifiedTime"];
+    property.namespace == MICROSOFT && known.contains(&property.name.as_str())
+}
+
+/// Hands out each element with the count of those around it, as it begins. `None`: it is no XML of one root,
+/// is nested too deep, holds a name that cannot be sent back, or `each` gave up.
+fn read(xml: &[u8], mut each: impl FnMut(usize, Property) -> Option<()>) -> Option<()> {
+    let mut reader = NsReader::from_str(std::str::from_utf8(xml).ok()?);
+    let (mut depth, mut rooted) = (0usize, false);
+    loop {
+        let (namespace, event) = reader.read_resolved_event().ok()?;
+        let (start, open) = match &event {
+            Event::Start(start) => (start, 1),
+            Event::Empty(start) => (start, 0),
+            Event::End(_) => {
+                depth = depth.checked_sub(1)?;
+                continue;
+            }
+            // Entities of a document type are how XML is made to explode.
+            Event::DocType(_) => return None,
+            Event::Eof => return (depth == 0 && rooted).then_some(()),
+            _ => continue,
+        };
+        if depth == DEPTH_MAX || depth == 0 && rooted {
+            return None;
+        }
+        rooted = true;
+        each(depth, property(&namespace, start)?)?;
+        depth += open;
+    }
+}
+
+fn property(namespace: &ResolveResult<'_>, start: &BytesStart<'_>) -> Option<Property> {
+    let local = start.local_name();
+    let name: &str = local.as_ref();
+    let namespace = match namespace {
+        // A prefix must stand for something (XML Names section 5).
+        ResolveResult::Bound(Namespace("")) | ResolveResult::Unknown(_) => return None,
+        ResolveResult::Bound(Namespace(raw)) if raw.len() > NAME_MAX => return None,
+        ResolveResult::Bound(Namespace(raw)) => unescape(raw).ok()?.into_owned(),
+        ResolveResult::Unbound => String::new(),
+    };
+    // It is sent back as it came, so it must be a name.
+    let fits =
+        |char: char| char.is_alphanumeric() || matches!(char, '-' | '_' | '.') || !char.is_ascii();
+    let begins = name.starts_with(|char: char| char.is_alphabetic() || char == '_' || !char.is_ascii());
+    (name.len() <= NAME_MAX && begins && name.chars().all(fits))
+        .then(|| Property { namespace, name: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn named(names: &[(&str, &str)]) -> Vec<Property> {
+        let property = |(namespace, name): &(&str, &str)| Property {
+            namespace: (*namespace).into(),
+            name: (*name).into(),
+        };
+        names.iter().map(property).collect()
+    }
+
+    #[test]
+    fn what_is_asked_for() {
+        for (xml, want) in [
+            ("", Ask::All(vec![])),
+            (" \n", Ask::All(vec![])),
+            (r#"<propfind xmlns="DAV:"><allprop/></propfind>"#, Ask::All(vec![])),
+            (r#"<propfind xmlns="DAV:"><propname/></propfind>"#, Ask::Names),
+            (
+                r#"<?xml version="1.0"?><D:propfind xmlns:D="DAV:"><D:prop><D:getetag/><x xmlns="urn:a&amp;b">
+                   <y/></x><z/></D:prop></D:propfind>"#,
+                Ask::Named(named(&[("DAV:", "getetag"), ("urn:a&b", "x"), ("", "z")])),
+            ),
+            (
+                r#"<D:propfind xmlns:D="DAV:"><D:allprop/><D:include><D:getetag/><D:x/></D:include></D:propfind>"#,
+                Ask::All(named(&[("DAV:", "x")])),
+            ),
+            (
+                r#"<D:propfind xmlns:D="DAV:"><D:prop/><e xmlns="urn:e"><f/></e></D:propfind>"#,
+                Ask::Named(vec![]),
+            ),
+        ] {
+            assert_eq!(propfind(xml.as_bytes()), Some(want), "{xml}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let propfind_of =
+            |inside: &str| format!("<propfind xmlns=\"DAV:\"><prop>{inside}</prop></propfind>");
+        let many: String = (0..=NAMED_MAX).map(|number| format!("<x{number}/>")).collect();
+        let long = "n".repeat(NAME_MAX + 1);
+        let eighth = "n".repeat(NAMES_MAX / 8);
+        let sum: String = (0..8).map(|number| format!("<x{number} xmlns='{eighth}'/>")).collect();
+        let deep = "<a>".repeat(DEPTH_MAX - 1) + &"</a>".repeat(DEPTH_MAX - 1);
+        for inside in [
+            many,
+            sum,
+            format!("<{long}/>"),
+            format!("<x xmlns='{long}'/>"),
+            // Where nothing is named, too.
+            format!("<x><y xmlns='{long}'/></x>"),
+            deep,
+        ] {
+            let xml = propfind_of(&inside);
+            assert_eq!(propfind(xml.as_bytes()), None, "{xml}");
+        }
+        for xml in [
+            "<",
+            "text",
+            "<propfind/>",
+            r#"<propfind xmlns="DAV:"/>"#,
+            r#"<propfind xmlns="DAV:"><prop/><allprop/></propfind>"#,
+            r#"<propfind xmlns="DAV:"><prop></propfind>"#,
+            r#"<propfind xmlns="DAV:"><prop>"#,
+            r#"<propfind xmlns="DAV:"><prop/></propfind><propfind xmlns="DAV:"><prop/></propfind>"#,
+            r#"<prop xmlns="DAV:"><prop/></prop>"#,
+            r#"<D:propfind xmlns:D="DAV:"><D:prop><b:x xmlns:b=""/></D:prop></D:propfind>"#,
+            r#"<D:propfind xmlns:D="DAV:"><D:prop><b:x/></D:prop></D:propfind>"#,
+            r#"<propfind xmlns="DAV:"><prop><a&b/></prop></propfind>"#,
+            r#"<!DOCTYPE x [<!ENTITY a "b">]><propfind xmlns="DAV:"><prop/></propfind>"#,
+        ] {
+            assert_eq!(propfind(xml.as_bytes()), None, "{xml}");
+        }
+        assert_eq!(propfind(b"<propfind xmlns=\"DAV:\"><prop>\xff</prop></propfind>"), None);
+    }
+
+    #[test]
+    fn what_is_named_twice_is_asked_for_once() {
+        let xml = format!(
+            "<propfind xmlns=\"DAV:\"><prop>{}<y/><x xmlns=\"urn:x\"/></prop></propfind>",
+            "<x/>".repeat(NAMED_MAX + 1)
+        );
+        let want = named(&[("DAV:", "x"), ("DAV:", "y"), ("urn:x", "x")]);
+        assert_eq!(propfind(xml.as_bytes()), Some(Ask::Named(want)));
+    }
+
+    #[test]
+    fn what_is_to_be_changed() {
+        let update = |inside: &str| {
+            let xml = format!(
+                "<D:propertyupdate xmlns:D=\"DAV:\" xmlns:w=\"urn:schemas-microsoft-com:\">{inside}\
+                 </D:propertyupdate>"
+            );
+            propertyupdate(xml.as_bytes()).map(|update| (update.refused, update.granted))
+        };
+        assert_eq!(
+            update(
+                "<D:set><D:prop><x xmlns=\"urn:x\"><D:y><z/></D:y>text</x><D:getetag/></D:prop></D:set>\
+                 <e><D:prop><no/></D:prop></e><D:remove><e><no/></e><D:prop><y/><D:getetag/></D:prop></D:remove>"
+            ),
+            Some((named(&[("urn:x", "x"), ("DAV:", "getetag"), ("", "y")]), vec![]))
+        );
+        let windows = ("urn:schemas-microsoft-com:", "Win32FileAttributes");
+        let set = "<D:set><D:prop><w:Win32FileAttributes>20</w:Win32FileAttributes></D:prop></D:set>";
+        let remove = "<D:remove><D:prop><w:Win32FileAttributes/></D:prop></D:remove>";
+        assert_eq!(update(set), Some((vec![], named(&[windows]))));
+        assert_eq!(update(&format!("{set}{remove}")), Some((named(&[windows]), vec![])));
+        assert_eq!(update("<D:set/>"), Some((vec![], vec![])));
+        // The update, the set, the prop, and what is below.
+        let deep = |levels| {
+            let value = "<a>".repeat(levels) + &"</a>".repeat(levels);
+            update(&format!("<D:set><D:prop>{value}</D:prop></D:set>"))
+        };
+        assert_eq!(deep(DEPTH_MAX - 3), Some((named(&[("", "a")]), vec![])));
+        assert_eq!(deep(DEPTH_MAX - 2), None);
+        for xml in ["", "<x/>", "<propertyupdate/>", "<propertyupdate xmlns='DAV:'>", "<!DOCTYPE x><x/>"]
+        {
+            assert_eq!(propertyupdate(xml.as_bytes()), None, "{xml}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_is_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (propfind(&bytes), propertyupdate(&bytes));
+        }
+
+        #[test]
+        fn no_xml_is_too_strange(text in r#"(<|>|/|"|=|x|xmlns|DAV:|prop|propfind|propertyupdate|set| |:|&|!|\[|-){0,60}"#) {
+            let _ = (propfind(text.as_bytes()), propertyupdate(text.as_bytes()));
+        }
+    }
+}
