@@ -70,8 +70,31 @@ impl Segment<'_> {
     }
     /// Whether a server that takes an encoded slash for a slash would walk upwards here.
     pub fn climbs(&self) -> bool {
-        self.bytes.split(|byte| *byte == b'/').any(|part| matches!(part, b"." | b".."))
+        climbs(&self.bytes)
     }
+}
+
+/// Whether a server would walk upwards here that leaves a '%' of no escape as it is, and decodes all others.
+pub(super) fn may_climb(raw: &str) -> bool {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let escape = if *first == b'%' { escaped(tail) } else { None };
+        let (byte, tail) = escape.unwrap_or((*first, tail));
+        bytes.push(byte);
+        rest = tail;
+    }
+    climbs(&bytes)
+}
+
+/// The byte that two digits at the beginning stand for, and what follows them.
+fn escaped(digits: &[u8]) -> Option<(u8, &[u8])> {
+    let (&[high, low], rest) = digits.split_first_chunk::<2>()?;
+    Some((hex(high)? << 4 | hex(low)?, rest))
+}
+
+fn climbs(bytes: &[u8]) -> bool {
+    bytes.split(|byte| *byte == b'/').any(|part| matches!(part, b"." | b".."))
 }
 
 /// Decodes a segment, once.

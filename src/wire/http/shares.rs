@@ -1,6 +1,6 @@
 //! Which share a URL is in.
 
-use super::path::{PathError, UrlPath, encode, segment, segments};
+use super::path::{PathError, UrlPath, encode, may_climb, segment, segments};
 use super::prefix::Move;
 use crate::id::{Name, RelPath, ShareId};
 
@@ -125,7 +125,7 @@ impl SiteShares {
             if self.0.iter().any(|share| share.relation(&walk) != Relation::Apart) {
                 return Err(odd);
             }
-            return match parts.any(|raw| segment(raw).is_ok_and(|part| part.climbs())) {
+            return match std::iter::once(raw).chain(parts).any(may_climb) {
                 true => Err(PathError::Dots),
                 false => Ok(Located::Outside),
             };
