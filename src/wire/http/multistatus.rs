@@ -38,6 +38,7 @@ pub struct Multistatus {
     drop_etags: bool,
     /// What arrived and is not yet a whole token.
     rest: Vec<u8>,
+    search: Search,
     depth: usize,
     namespaces: Vec<Namespace>,
     response: Response,
@@ -83,7 +84,8 @@ impl Multistatus {
         let mut buffer = std::mem::take(&mut self.rest);
         buffer.extend_from_slice(input);
         let mut at = 0;
-        while let Some(token) = Token::next(&buffer[at..]) {
+        while let Some(token) = Token::next(&buffer[at..], &mut self.search) {
+            self.search.at = 0;
             self.token(token, out)?;
             at += token.raw.len();
         }
@@ -267,26 +269,34 @@ enum Kind {
     Other,
 }
 
+/// How far a token that has not arrived whole was searched for its end, so that no byte is looked at again
+/// for each that comes.
+#[derive(Debug, Default)]
+struct Search {
+    at: usize,
+    /// The quoted value of a start tag that `at` is in.
+    quote: Option<u8>,
+}
+
 impl<'a> Token<'a> {
-    /// `None` when more bytes are needed to know.
-    fn next(buffer: &'a [u8]) -> Option<Self> {
+    /// `None` when more bytes are needed to know; they are to be asked for with the same `search`, which is
+    /// to begin at 0 again after a token.
+    fn next(buffer: &'a [u8], search: &mut Search) -> Option<Self> {
         let whole = |kind, end: Option<usize>| Some(Token { kind, raw: &buffer[..end?] });
-        let after = |needle: &[u8], from: usize| {
-            let windows = buffer.get(from..)?.windows(needle.len());
-            windows.into_iter().position(|window| window == needle).map(|at| from + at + needle.len())
-        };
         match buffer {
             [] => None,
             [b'<'] => None,
-            [b'<', b'/', ..] => whole(Kind::End, after(b">", 2)),
-            [b'<', b'?', ..] => whole(Kind::Other, after(b"?>", 2)),
-            [b'<', b'!', ..] if buffer.starts_with(b"<!--") => whole(Kind::Other, after(b"-->", 4)),
+            [b'<', b'/', ..] => whole(Kind::End, search.past(buffer, b">", 2)),
+            [b'<', b'?', ..] => whole(Kind::Other, search.past(buffer, b"?>", 2)),
+            [b'<', b'!', ..] if buffer.starts_with(b"<!--") => {
+                whole(Kind::Other, search.past(buffer, b"-->", 4))
+            }
             [b'<', b'!', ..] if buffer.starts_with(CDATA) => {
-                whole(Kind::CData, after(b"]]>", CDATA.len()))
+                whole(Kind::CData, search.past(buffer, b"]]>", CDATA.len()))
             }
             [b'<', b'!', ..] if b"<!--".starts_with(buffer) || CDATA.starts_with(buffer) => None,
-            [b'<', b'!', ..] => whole(Kind::Other, after(b">", 2)),
-            [b'<', ..] => whole(Kind::Start, tag_end(buffer)),
+            [b'<', b'!', ..] => whole(Kind::Other, search.past(buffer, b">", 2)),
+            [b'<', ..] => whole(Kind::Start, search.past_tag(buffer)),
             _ => {
                 let end = buffer.iter().position(|byte| *byte == b'<').unwrap_or(buffer.len());
                 whole(Kind::Text, Some(end))
@@ -295,18 +305,30 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Past the `>` of a start tag, which may stand in a quoted value too.
-fn tag_end(buffer: &[u8]) -> Option<usize> {
-    let mut quote = None;
-    for (at, byte) in buffer.iter().enumerate() {
-        match (quote, byte) {
-            (None, b'>') => return Some(at + 1),
-            (None, b'"' | b'\'') => quote = Some(*byte),
-            (Some(open), byte) if open == *byte => quote = None,
-            _ => {}
-        }
+impl Search {
+    /// Past the first `needle` that does not begin before `from`.
+    fn past(&mut self, buffer: &[u8], needle: &[u8], from: usize) -> Option<usize> {
+        let from = self.at.max(from);
+        let windows = buffer.get(from..)?.windows(needle.len());
+        let unseen = windows.len();
+        let found = windows.into_iter().position(|window| window == needle);
+        self.at = from + unseen;
+        Some(from + found? + needle.len())
     }
-    None
+
+    /// Past the `>` of a start tag, which may stand in a quoted value too.
+    fn past_tag(&mut self, buffer: &[u8]) -> Option<usize> {
+        for (at, byte) in buffer.iter().enumerate().skip(self.at) {
+            match (self.quote, byte) {
+                (None, b'>') => return Some(at + 1),
+                (None, b'"' | b'\'') => self.quote = Some(*byte),
+                (Some(open), byte) if open == *byte => self.quote = None,
+                _ => {}
+            }
+        }
+        self.at = buffer.len();
+        None
+    }
 }
 
 fn tag_name(raw: &[u8]) -> &[u8] {

@@ -130,7 +130,59 @@ fn has_limits_and_says_which() {
     assert_eq!(feed(&mut many(b"<a>", 2)), Err(MultistatusError::CutOff));
 }
 
+#[test]
+fn what_was_searched_is_not_searched_again() {
+    for (open, close, longest) in [
+        ("<a b='", "'>", 1),
+        ("</a", ">", 1),
+        ("<?a", "?>", 2),
+        ("<!--", "-->", 3),
+        ("<![CDATA[", "]]>", 3),
+        ("<!a", ">", 1),
+    ] {
+        let (mut filter, mut out) = (plain(), Vec::new());
+        for byte in open.bytes().chain(std::iter::repeat_n(b']', 1000)) {
+            filter.push(&[byte], &mut out).unwrap();
+            let known = filter.rest.len() >= open.len();
+            assert!(!known || filter.search.at + longest > filter.rest.len(), "{open}: {filter:?}");
+        }
+        // Had an end been there, it would have been found then: it is not looked for again.
+        filter.rest.extend_from_slice(close.as_bytes());
+        let (passed, len) = (filter.rest.clone(), filter.rest.len());
+        filter.search.at = len;
+        assert!(Token::next(&passed, &mut filter.search).is_none(), "{open}");
+        let mut search = Search::default();
+        assert_eq!(Token::next(&passed, &mut search).map(|token| token.raw.len()), Some(len), "{open}");
+    }
+    // The quote that is open is remembered too, and each token begins anew.
+    assert_eq!(
+        run(plain, "<a b='>\"' c=\">'\"/><!-- - -- > --><?x > ?>"),
+        "<a b='>\"' c=\">'\"/><!-- - -- > --><?x > ?>"
+    );
+}
+
 proptest::proptest! {
+    #[test]
+    fn any_bytes_are_read_alike_byte_by_byte(
+        pieces in proptest::collection::vec(
+            "(<a|</a|>|/>|<!--|--|->|<!\\[CDATA\\[|\\]|<\\?|\\?>|<!|\"|'|=|a| |<href>/eng/.nearshare</href>){0,12}",
+            0..12,
+        )
+    ) {
+        let input = pieces.concat();
+        let filter = |size: usize| {
+            let (mut filter, mut out) = (moving(), Vec::new());
+            for piece in input.as_bytes().chunks(size) {
+                filter.push(piece, &mut out)?;
+            }
+            filter.finish().map(|()| out)
+        };
+        let whole = filter(input.len().max(1));
+        for size in [1, 2, 3, 5] {
+            proptest::prop_assert_eq!(filter(size), whole.clone(), "cut by {}", size);
+        }
+    }
+
     #[test]
     fn any_bytes_end_in_an_answer_or_an_error(
         pieces in proptest::collection::vec("(<|</|>|/>|<!--|-->|<!\\[CDATA\\[|\\]\\]>|<\\?|\\?>|\"|'|=|xmlns=|DAV:|response|href|&amp;|&| |/|.nearshare){0,12}", 0..12)
