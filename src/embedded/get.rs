@@ -71,7 +71,8 @@ fn answer(
     head: bool,
 ) -> Result<Response<Body>, StatusCode> {
     match share.files.open(&place.path).map_err(|error| dialect::status(&error))? {
-        Opened::Directory(_) if !place.slash && !place.path.is_root() => {
+        // Links in a listing are relative to the URL with the slash.
+        Opened::Directory(_) if !place.slash => {
             let names = share.prefix.names().iter().chain(place.path.names());
             let mut answer = super::refusal(StatusCode::MOVED_PERMANENTLY, head);
             set(answer.headers_mut(), header::LOCATION, &url::encode(names, true));

@@ -263,9 +263,16 @@ async fn a_directory_is_listed_for_people() {
     }
     assert!(!text.contains("nearshare") && !text.contains("leaves") && !text.contains("<b>"));
     assert!(text.find("a dir/").unwrap() < text.find("%3Cb").unwrap(), "directories first");
-    assert_eq!(bench.ask("GET", "/eng").await.status, 200);
-    let moved = bench.ask("GET", "/eng/a%20dir").await;
-    assert_eq!((moved.status, moved.field("location")), (301, Some("/eng/a%20dir/")));
+    // Below any other URL its links would lead elsewhere.
+    for method in ["GET", "HEAD"] {
+        for (path, want) in [("/eng/a%20dir", "/eng/a%20dir/"), ("/eng", "/eng/")] {
+            let moved = bench.ask(method, path).await;
+            assert_eq!((moved.status, moved.field("location")), (301, Some(want)), "{method}");
+        }
+    }
+    for (method, want) in [("PROPFIND", 207), ("OPTIONS", 200)] {
+        assert_eq!(bench.status(method, "/eng", &[("depth", "0")]).await, want, "{method}");
+    }
     let head = bench.ask("HEAD", "/eng/a%20dir/").await;
     assert_eq!((head.status, head.body.len()), (200, 0));
 }
