@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::vec;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -9,17 +10,22 @@ use http::{Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
 
-use super::{Share, dialect, fields, set, url};
+use super::{Share, blocking, dialect, fields, set, url};
 use crate::body::{Body, BoxError};
-use crate::id::{Name, RelPath};
-use crate::object::{Kind, Timespec};
+use crate::id::{NAME_MAX, Name, RelPath};
+use crate::object::{Found, Kind, Timespec};
+use crate::tree::TreeError;
+use crate::tree::write::Listing;
 
 /// Entries looked at in one go.
 const BATCH: usize = 256;
-/// Bytes of HTML sent at once.
+/// Bytes of HTML made at once.
 const PIECE: usize = 32 << 10;
+/// Most bytes of entries that are held for a client while it reads: some 10,000 are sorted, and what is in
+/// the directory beside those follows as it comes.
+pub(super) const HELD_MAX: usize = 1 << 20;
 
-/// One line; about 100 bytes a directory entry are held until the listing has been sent.
+/// One line.
 struct Row {
     file: bool,
     name: Name,
@@ -38,57 +44,96 @@ pub(super) fn index(
     if head {
         return Ok(answer);
     }
-    let mut rows = Vec::new();
-    let mut listing = share.files.list(path).map_err(|error| dialect::status(&error))?;
-    loop {
-        let batch = listing.batch(BATCH, true).map_err(|error| dialect::status(&error))?;
-        if batch.is_empty() {
-            break;
+    let page = Page::open(share, path).map_err(|error| dialect::status(&error))?;
+    let pieces = stream::try_unfold(page, |mut page| async {
+        let piece = blocking(move || page.piece().map(|piece| piece.map(|piece| (piece, page))));
+        match piece.await {
+            Ok(piece) => piece.map_err(BoxError::from),
+            Err(status) => Err(BoxError::from(status.to_string())),
         }
-        rows.extend(batch.into_iter().map(|(name, found)| Row {
-            file: found.kind != Kind::Directory,
-            name,
-            size: found.size,
-            modified: found.attrs.mtime,
-        }));
-    }
-    rows.sort_unstable_by(|a, b| (a.file, &a.name).cmp(&(b.file, &b.name)));
-    let names = share.prefix.names().iter().chain(path.names());
-    let title = names.fold(String::new(), |title, name| title + "/" + &escape(name)) + "/";
-    let up = if path.is_root() { "" } else { "<a href=\"../\">../</a>\n" };
-    let top = format!(
-        "<!DOCTYPE html>\n<html><head><title>{title}</title></head>\n<body><h1>{title}</h1>\n\
-         <pre>{up}"
-    );
-    let pieces = Pieces { next: Some(top), rows: rows.into_iter() };
-    let pieces = pieces.map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from(piece))));
-    *answer.body_mut() = Body::boxed(StreamBody::new(stream::iter(pieces)));
+    });
+    *answer.body_mut() = Body::boxed(StreamBody::new(pieces));
     Ok(answer)
 }
 
-struct Pieces {
-    next: Option<String>,
-    rows: std::vec::IntoIter<Row>,
+/// A listing under way.
+pub(super) struct Page {
+    text: String,
+    rows: vec::IntoIter<Row>,
+    /// The directory, if it was not read to its end.
+    rest: Option<Listing>,
+    ended: bool,
 }
 
-impl Iterator for Pieces {
-    type Item = String;
-
-    fn next(&mut self) -> Option<String> {
-        let mut piece = self.next.take()?;
-        while piece.len() < PIECE {
-            let Some(row) = self.rows.next() else {
-                piece.push_str("</pre></body></html>\n");
-                return Some(piece);
-            };
-            row.write(&mut piece);
+impl Page {
+    pub fn open(share: &Arc<Share>, path: &RelPath) -> Result<Self, TreeError> {
+        let names = share.prefix.names().iter().chain(path.names());
+        let title = names.fold(String::new(), |title, name| title + "/" + &escape(name)) + "/";
+        let up = if path.is_root() { "" } else { "<a href=\"../\">../</a>\n" };
+        let (mut rows, mut held) = (Vec::new(), 0);
+        let mut rest = Some(share.files.list(path)?);
+        while held < HELD_MAX - BATCH * Row::LONGEST
+            && let Some(listing) = &mut rest
+        {
+            let more: Vec<_> = listing.batch(BATCH, true)?.into_iter().map(Row::new).collect();
+            if more.is_empty() {
+                rest = None;
+            }
+            held += more.iter().map(Row::held).sum::<usize>();
+            rows.extend(more);
         }
-        self.next = Some(String::new());
-        Some(piece)
+        let sorted = match rest {
+            Some(_) => format!("<p>What follows the first {} is in no order.</p>\n", rows.len()),
+            None => String::new(),
+        };
+        let text = format!(
+            "<!DOCTYPE html>\n<html><head><title>{title}</title></head>\n<body><h1>{title}</h1>\n\
+             {sorted}<pre>{up}"
+        );
+        rows.sort_unstable_by(|a, b| (a.file, &a.name).cmp(&(b.file, &b.name)));
+        Ok(Self { text, rows: rows.into_iter(), rest, ended: false })
+    }
+
+    /// The next piece of HTML; `None` after the last.
+    pub fn piece(&mut self) -> Result<Option<Frame<Bytes>>, TreeError> {
+        while self.text.len() < PIECE && !self.ended {
+            if let Some(row) = self.rows.next() {
+                row.write(&mut self.text);
+            } else if let Some(listing) = &mut self.rest {
+                let more: Vec<_> = listing.batch(BATCH, true)?.into_iter().map(Row::new).collect();
+                if more.is_empty() {
+                    self.rest = None;
+                }
+                self.rows = more.into_iter();
+            } else {
+                self.text.push_str("</pre></body></html>\n");
+                self.ended = true;
+            }
+        }
+        let text = std::mem::take(&mut self.text);
+        Ok((!text.is_empty()).then(|| Frame::data(Bytes::from(text))))
+    }
+
+    /// Bytes of entries that are held.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.rows.as_slice().iter().map(Row::held).sum()
     }
 }
 
 impl Row {
+    /// Bytes that the longest name makes of one.
+    const LONGEST: usize = size_of::<Self>() + NAME_MAX;
+
+    fn new((name, found): (Name, Found)) -> Self {
+        let file = found.kind != Kind::Directory;
+        Self { file, name, size: found.size, modified: found.attrs.mtime }
+    }
+
+    fn held(&self) -> usize {
+        size_of::<Self>() + self.name.as_bytes().len()
+    }
+
     fn write(&self, html: &mut String) {
         let slash = if self.file { "" } else { "/" };
         let (link, name) = (url::encode_name(&self.name), escape(&self.name));

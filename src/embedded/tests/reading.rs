@@ -278,6 +278,30 @@ async fn a_directory_is_listed_for_people() {
 }
 
 #[tokio::test]
+async fn of_a_large_directory_little_is_held_while_it_is_read() {
+    const ENTRIES: usize = 5000;
+    let bench = Bench::new();
+    for number in 0..ENTRIES {
+        bench.write(&format!("{number:0240}"), "");
+    }
+    let mut page = index::Page::open(&bench.server.shares[0], &RelPath::ROOT).unwrap();
+    assert!(page.held() > index::HELD_MAX * 3 / 4, "{}", page.held());
+    while let Some(piece) = page.piece().unwrap() {
+        assert!(page.held() <= index::HELD_MAX && piece.data_ref().unwrap().len() < 40 << 10);
+    }
+    let reply = bench.ask("GET", "/eng/").await;
+    let text = reply.text();
+    let names = text.split("<a href=\"./").skip(1).map(|row| row.split_once('"').unwrap().0);
+    let mut names: Vec<_> = names.collect();
+    let said = text.split_once("first ").unwrap().1.split_once(' ').unwrap().0;
+    let sorted: usize = said.parse().unwrap();
+    assert!(sorted > 2500 && names[..sorted].is_sorted() && text.ends_with("</html>\n"), "{sorted}");
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), ENTRIES, "each once");
+}
+
+#[tokio::test]
 async fn names_of_any_bytes() {
     let bench = Bench::new();
     for code in 1..=255u8 {
