@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use http_body::Frame;
 
 use super::cut::CHANGES_MAX;
+use super::fair::Who;
 use super::seam::{HomeError, NearError, WireError};
 use super::{Away, Part, ShareHttp};
 use crate::body::{Body, BoxError};
@@ -48,6 +49,12 @@ pub fn retry(text_: impl Into<String>) -> Response<Body> {
 pub fn too_many(share: &ShareId) -> Response<Body> {
     tracing::warn!(%share, limit = CHANGES_MAX, "a change is turned away: as many as may be are under way");
     retry(format!("{CHANGES_MAX} changes are under way at this site; nothing was changed; try again"))
+}
+
+/// So many requests of one client, or of another site, are under way that it gets no other.
+pub fn too_many_of(who: &Who) -> Response<Body> {
+    let limit = who.most();
+    retry(format!("{limit} requests of {who} are under way at this site; nothing was done; try again"))
 }
 
 pub fn refused(refusal: &Refusal) -> Response<Body> {

@@ -51,10 +51,11 @@ pub async fn forward(taken: Taken) -> Response<Body> {
         None => read(taken, away).await,
         Some(change) => {
             let Some(room) = site.running.change() else { return answer::too_many(&share.share) };
+            let kept = taken.room.clone();
             // Once it may have been sent it is seen through even if the client goes away.
             let seen_through = work::spawn(async move {
                 let response = changed(taken, near, change).await;
-                drop(room);
+                drop((room, kept));
                 response
             });
             match seen_through.await {

@@ -46,7 +46,7 @@ pub async fn change(taken: Taken) -> Ended {
     };
     let home = home.clone();
     let writes_into = matches!(taken.classified.row.touches, Touches::Copy | Touches::Below);
-    let from = taken.from.clone();
+    let (from, kept) = (taken.from.clone(), taken.room.clone());
     let request = match near::to_server(taken) {
         Ok(request) => request,
         Err(early) => return not_begun(*early),
@@ -57,7 +57,7 @@ pub async fn change(taken: Taken) -> Ended {
     let carried = carry(site.clone(), slot, home, change, writes_into, from, request);
     let seen_through = work::spawn(async move {
         let ended = carried.await;
-        drop(room);
+        drop((room, kept));
         ended
     });
     match seen_through.await {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod cut;
+mod fair;
 mod forward;
 mod home;
 mod meters;
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 
+use self::fair::{Room, UnderWay, Who};
 use self::meters::{From, Meters};
 use self::seam::{Awaits, Fence, Home, Near, Wire};
 use crate::body::Body;
@@ -33,6 +35,7 @@ use crate::wire::http::{
 };
 
 pub use self::cut::Running;
+pub use self::fair::host;
 pub use self::peer::Caller;
 
 /// On an answer of a copy that cannot know whether it is what the primary has (R13).
@@ -113,6 +116,7 @@ impl ShareHttp {
 pub struct HttpRelay {
     site: ArcSwap<HttpSite>,
     meters: Meters,
+    under_way: Arc<UnderWay>,
     connections: AtomicU64,
     via: AtomicBool,
 }
@@ -123,6 +127,7 @@ impl HttpRelay {
         Self {
             site: ArcSwap::from_pointee(site),
             meters: Meters::new(),
+            under_way: Arc::default(),
             connections: AtomicU64::new(0),
             via: AtomicBool::new(false),
         }
@@ -151,6 +156,22 @@ impl HttpRelay {
 
     /// Serves one request of a client.
     pub async fn serve(&self, client: SocketAddr, request: Request<Body>) -> Response<Body> {
+        let who = Who::client(client);
+        let Some(room) = self.under_way.begin(&who) else {
+            let response = answer::too_many_of(&who);
+            self.meters.answered(From::Client, None, response.status());
+            return response;
+        };
+        let response = self.serve_in(room.clone(), client, request).await;
+        response.map(|body| room.over(body))
+    }
+
+    async fn serve_in(
+        &self,
+        room: Arc<Room>,
+        client: SocketAddr,
+        request: Request<Body>,
+    ) -> Response<Body> {
         let site = self.site.load_full();
         let _running = self.meters.running();
         let (mut parts, body) = request.into_parts();
@@ -160,7 +181,7 @@ impl HttpRelay {
             add_via(&mut parts.headers, parts.version, &site.site);
         }
         let (decided, mut response) = match understood {
-            Ok(classified) => self.decided(&site, client, classified, parts, body).await,
+            Ok(classified) => self.decided(&site, room, client, classified, parts, body).await,
             Err(refusal) => {
                 note_refusal(&refusal, client, parts.uri.path());
                 (None, answer::refused(&refusal))
@@ -176,6 +197,7 @@ impl HttpRelay {
     async fn decided(
         &self,
         site: &Arc<HttpSite>,
+        room: Arc<Room>,
         client: SocketAddr,
         classified: Classified,
         parts: Parts,
@@ -203,7 +225,8 @@ impl HttpRelay {
             site = %site.site, share = %share.share, %client, method = %parts.method,
             path = %classified.path(), ?route, "request"
         );
-        let taken = Taken { site: site.clone(), slot, client, classified, parts, body, from: None };
+        let site = site.clone();
+        let taken = Taken { site, slot, client, classified, parts, body, from: None, room };
         let mut response = match route {
             Route::Pass | Route::Divert => near::divert(taken, false).await,
             Route::DivertPlain => near::divert(taken, true).await,
@@ -251,6 +274,8 @@ struct Taken {
     body: Body,
     /// The site that forwarded it.
     from: Option<Caller>,
+    /// To be kept for as long as it is under way.
+    room: Arc<Room>,
 }
 
 impl Taken {

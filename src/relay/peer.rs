@@ -2,6 +2,7 @@
 //! answered with what it left ahead of the copies.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -9,6 +10,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 
 use super::answer::Early;
+use super::fair::{Room, Who};
 use super::forward::{
     AHEAD, BULK, CLIENT, DESTINATION, HOST, QUERY, RETRY, SMALL_ANSWER, UNKNOWN, hex, remove_ours,
 };
@@ -39,6 +41,23 @@ impl HttpRelay {
         share: &ShareId,
         request: Request<Body>,
     ) -> Response<Body> {
+        let who = Who::Site(caller.site.clone());
+        let Some(room) = self.under_way.begin(&who) else {
+            let response = answer::too_many_of(&who);
+            self.meters.answered(From::Site, None, response.status());
+            return response;
+        };
+        let response = self.serve_peer_in(room.clone(), caller, share, request).await;
+        response.map(|body| room.over(body))
+    }
+
+    async fn serve_peer_in(
+        &self,
+        room: Arc<Room>,
+        caller: &Caller,
+        share: &ShareId,
+        request: Request<Body>,
+    ) -> Response<Body> {
         let site = self.site.load_full();
         let _running = self.meters.running();
         let Some(slot) =
@@ -57,8 +76,8 @@ impl HttpRelay {
                     site = %site.site, %share, %client, from = %caller.site, method = %parts.method,
                     path = %classified.path(), "forwarded request"
                 );
-                let taken =
-                    Taken { site: site.clone(), slot, client, classified, parts, body, from: None };
+                let site = site.clone();
+                let taken = Taken { site, slot, client, classified, parts, body, from: None, room };
                 (Some((route, changes)), carried(taken, caller, changes).await)
             }
             Err(response) => (None, *response),

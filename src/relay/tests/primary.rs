@@ -220,31 +220,111 @@ async fn changes_under_way_have_a_limit() {
     let upstream = origin(log.clone(), ok).await;
     let part = Part::Local { home: Arc::new(Waiting(log.clone(), may_begin.clone())) };
     let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
-    for _ in 0..cut::CHANGES_MAX {
-        let mut asked = Box::pin(ask(&relay, "DELETE", "/eng/f"));
+    let delete = |host: usize| {
+        let client = ([10, 1, 2, host as u8], 1).into();
+        relay.serve(client, request("DELETE", "/eng/f", Body::Empty))
+    };
+    let clients = cut::CHANGES_MAX / fair::CLIENT_MAX;
+    for number in 0..cut::CHANGES_MAX {
+        let mut asked = Box::pin(delete(number / fair::CLIENT_MAX));
         // It goes away.
         assert!(futures_util::poll!(&mut asked).is_pending());
     }
-    let response = relay.serve(client(), request("DELETE", "/eng/f", Body::Empty)).await;
+    let response = delete(clients).await;
     assert_eq!(
         (response.status().as_u16(), response.headers()["retry-after"].as_bytes()),
         (503, &b"5"[..])
     );
     // Also for another site, which hears that nothing was done.
-    let mut put = request("PUT", "/v1/share/eng/http/f", Body::Empty);
-    put.headers_mut().insert("nearshare-client", "10.1.2.3:5".parse().unwrap());
-    let response = relay.serve_peer(&lyon(Class::Bulk), &"eng".parse().unwrap(), put).await;
+    let response = relay.serve_peer(&lyon(Class::Bulk), &"eng".parse().unwrap(), forwarded_put()).await;
     assert_eq!(response.status(), 503);
     assert!(!response.headers().contains_key("nearshare-ahead"));
     // Reads are not concerned.
-    assert_eq!(ask(&relay, "GET", "/eng/f").await.0, 200);
+    let get = |host| relay.serve(([10, 1, 2, host], 1).into(), request("GET", "/eng/f", Body::Empty));
+    assert_eq!(get(99).await.status(), 200);
     may_begin.add_permits(1);
     log.until("answered Done").await;
     may_begin.add_permits(cut::CHANGES_MAX);
     loop {
-        match ask(&relay, "DELETE", "/eng/f").await.0 {
+        match delete(clients).await.status().as_u16() {
             200 => break,
             status => assert_eq!(status, 503),
         }
+        tokio::task::yield_now().await;
     }
+}
+
+fn forwarded_put() -> Request<Body> {
+    let mut put = request("PUT", "/v1/share/eng/http/f", Body::Empty);
+    put.headers_mut().insert("nearshare-client", "10.1.2.3:5".parse().unwrap());
+    put
+}
+
+/// Neither a client nor another site gets all that there is.
+#[tokio::test]
+async fn who_asks_leaves_room_for_others() {
+    let log = Log::default();
+    let may_begin = Arc::new(tokio::sync::Semaphore::new(0));
+    let upstream = origin(log.clone(), ok).await;
+    let part = Part::Local { home: Arc::new(Waiting(log.clone(), may_begin.clone())) };
+    let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
+    let put = |host| relay.serve(([10, 1, 2, host], 1).into(), request("PUT", "/eng/f", Body::Empty));
+    for _ in 0..fair::CLIENT_MAX {
+        let mut asked = Box::pin(put(3));
+        // It goes away, and its change goes on.
+        assert!(futures_util::poll!(&mut asked).is_pending());
+    }
+    let (status, said) = text(put(3).await).await;
+    assert!(status == 503 && said.contains("256 requests of client 10.1.2.3 are under way"), "{said}");
+    // Outside of shares as well.
+    let get = |host| relay.serve(([10, 1, 2, host], 1).into(), request("GET", "/other", Body::Empty));
+    assert_eq!((get(3).await.status().as_u16(), get(4).await.status().as_u16()), (503, 200));
+    let share: ShareId = "eng".parse().unwrap();
+    let (lyon, mut oslo) = (lyon(Class::Bulk), lyon(Class::Bulk));
+    oslo.site = "oslo".parse().unwrap();
+    for _ in 0..fair::SITE_MAX {
+        let mut asked = Box::pin(relay.serve_peer(&lyon, &share, forwarded_put()));
+        assert!(futures_util::poll!(&mut asked).is_pending());
+    }
+    let refused = relay.serve_peer(&lyon, &share, forwarded_put()).await;
+    assert!(refused.status() == 503 && !refused.headers().contains_key("nearshare-ahead"));
+    assert!(
+        futures_util::poll!(&mut Box::pin(relay.serve_peer(&oslo, &share, forwarded_put())))
+            .is_pending()
+    );
+    // What has ended counts no longer.
+    may_begin.add_permits(cut::CHANGES_MAX * 64);
+    let limit = std::time::Duration::from_secs(60);
+    let freed = tokio::time::timeout(limit, async {
+        while put(3).await.status() != 200 {
+            tokio::task::yield_now().await;
+        }
+        while relay.serve_peer(&lyon, &share, forwarded_put()).await.status() != 200 {
+            tokio::task::yield_now().await;
+        }
+    });
+    freed.await.unwrap();
+}
+
+/// An answer counts until the client has taken it.
+#[tokio::test]
+async fn answers_that_nobody_takes_are_under_way() {
+    let log = Log::default();
+    let relay = primary(&log, ok).await;
+    let get = |host| relay.serve(([10, 1, 2, host], 1).into(), request("GET", "/eng/f", Body::Empty));
+    let mut held = Vec::new();
+    for _ in 0..fair::CLIENT_MAX {
+        held.push(get(3).await);
+    }
+    assert!(held.iter().all(|answer| answer.status() == 200));
+    log.take();
+    assert_eq!(get(3).await.status(), 503);
+    assert_eq!(log.take(), Vec::<String>::new());
+    assert_eq!(text(get(4).await).await, (200, "hello".into()));
+    held.pop();
+    assert_eq!(text(get(3).await).await, (200, "hello".into()));
+    assert_eq!(text(held.pop().unwrap()).await, (200, "hello".into()));
+    held.push(get(3).await);
+    held.push(get(3).await);
+    assert_eq!(get(3).await.status(), 503);
 }
