@@ -244,6 +244,41 @@ fn a_site_without_a_copy_forwards_everything() {
 }
 
 #[test]
+fn a_site_that_the_primarys_map_gives_no_part_is_refused_until_it_has_one() {
+    let mut plan = Plan::three(Server::Embedded);
+    plan.site("lyon").role = "remote";
+    let mut cluster = plan.prepare();
+    let (map, own) = (cluster.map.clone(), cluster.dir.path().join("hq.toml"));
+    let whole = std::fs::read_to_string(&map).unwrap();
+    let part = "lyon = { role = \"remote\" }\n";
+    assert!(whole.contains(part));
+    std::fs::write(&own, whole.replace(part, "")).unwrap();
+    std::fs::write(cluster.site("hq").share().join("first.txt"), b"first").unwrap();
+    cluster.site_mut("hq").start(&own, "hq");
+    for name in ["osaka", "lyon"] {
+        cluster.site_mut(name).start(&map, "hq");
+    }
+    for name in SITES {
+        cluster.site(name).wait_ready();
+    }
+    let mut lyon = cluster.site("lyon").client();
+    let mut ask = |want: u16| {
+        let answer = lyon.get("/docs/first.txt").unwrap();
+        // The link is made in the background.
+        assert!([want, 503].contains(&answer.status), "{}: {}", answer.status, answer.text());
+        answer.status == want
+    };
+    wait_for("the refusal", || ask(403));
+    cluster.site("osaka").client().put("/docs/new.txt", b"new").unwrap().expect(&[201, 503]);
+
+    std::fs::write(&own, &whole).unwrap();
+    let socket = cluster.site("hq").state().join("control.sock");
+    run(common::NEARSHARE, &["reload", "--socket", socket.to_str().unwrap()]);
+    assert!(ask(200));
+    cluster.settle();
+}
+
+#[test]
 fn an_empty_directory_is_never_taken_for_all_deleted() {
     let mut cluster = settled(Server::Nginx);
     cluster.site_mut("hq").terminate();

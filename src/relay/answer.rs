@@ -15,7 +15,7 @@ use super::fair::Who;
 use super::seam::{HomeError, NearError, WireError};
 use super::{Away, Part, ShareHttp};
 use crate::body::{Body, BoxError};
-use crate::id::ShareId;
+use crate::id::{ShareId, SiteId};
 use crate::route::Why;
 use crate::server::ServerError;
 use crate::wire::http::multistatus::Multistatus;
@@ -69,6 +69,15 @@ pub fn refused(refusal: &Refusal) -> Response<Body> {
 pub fn forbidden(share: &ShareId, changes: bool) -> Response<Body> {
     let what = if changes { "change" } else { "read" };
     text(StatusCode::FORBIDDEN, format!("this client may not {what} the share {share}"))
+}
+
+/// The map of this site, `here`, gives the other no part in the share.
+pub fn no_part(share: &ShareId, site: &SiteId, here: &SiteId) -> Response<Body> {
+    let said = format!(
+        "the map at {here} gives {site} no part in the share {share}: give it one, and put the same file \
+         at all sites"
+    );
+    text(StatusCode::FORBIDDEN, said)
 }
 
 /// The share cannot do this while the primary's site is away.

@@ -14,6 +14,7 @@ mod near;
 mod peer;
 pub mod seam;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,6 +66,8 @@ pub struct Codec {
 /// One share at this site.
 pub struct ShareHttp {
     pub share: ShareId,
+    /// The sites that have a part in it, with a copy or without one: nobody else may forward.
+    pub sites: BTreeSet<SiteId>,
     pub clients: Clients,
     /// The share's directory here; none for a site without a copy.
     pub fence: Option<Arc<dyn Fence>>,

@@ -67,6 +67,12 @@ impl HttpRelay {
             let text = format!("{} does not hold the primary copy of {share}", site.site);
             return answer::text(StatusCode::MISDIRECTED_REQUEST, text);
         };
+        if !site.slots[slot].sites.contains(&caller.site) {
+            tracing::warn!(%share, peer = %caller.site, "a request of a site that has no part in the share");
+            let response = answer::no_part(share, &caller.site, &site.site);
+            self.meters.answered(From::Site, None, response.status());
+            return response;
+        }
         let (parts, body) = request.into_parts();
         let (decided, response) = match arrived(&site, slot, parts) {
             Ok((client, classified, parts)) => {

@@ -295,7 +295,13 @@ fn site(name: &str, url: &str, upstream: Arc<Upstream>, part: Part, log: &Log) -
     HttpSite {
         site: name.parse().unwrap(),
         shares: SiteShares::new(vec![ShareUrl::new(share.clone(), url).unwrap()]),
-        slots: vec![ShareHttp { share, clients: Clients::default(), fence: Some(fence), part }],
+        slots: vec![ShareHttp {
+            share,
+            sites: ["hq", "lyon"].map(|name| name.parse().unwrap()).into(),
+            clients: Clients::default(),
+            fence: Some(fence),
+            part,
+        }],
         upstream,
         host: None,
         codec: codec(),

@@ -297,6 +297,7 @@ impl Site {
             };
             slots.push(ShareHttp {
                 share: share.name.clone(),
+                sites: share.sites().map(|(site, _)| site.clone()).collect(),
                 clients: clients(at),
                 fence: here.map(|here| Arc::new(Fenceline(here.disk.clone())) as _),
                 part,

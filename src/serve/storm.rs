@@ -142,6 +142,7 @@ async fn lyon(cluster: Arc<Cluster>) -> turmoil::Result {
         site: name("lyon"),
         slots: vec![ShareHttp {
             share,
+            sites: ["hq", "lyon"].map(name).into(),
             clients: Clients::default(),
             fence: None,
             part: Part::Remote {

@@ -338,7 +338,9 @@ impl Process {
             None => relay::Part::Remote { away },
         };
         let fence: Arc<dyn Fence> = Arc::new(Fenceline(self.disk.clone()));
-        let slot = ShareHttp { share: share(), clients: Clients::default(), fence: Some(fence), part };
+        let sites = map.shares[&share()].sites().map(|(site, _)| site.clone()).collect();
+        let clients = Clients::default();
+        let slot = ShareHttp { share: share(), sites, clients, fence: Some(fence), part };
         HttpSite {
             site: self.me.clone(),
             shares: SiteShares::new(vec![url]),

@@ -272,6 +272,7 @@ fn site(share_dir: &std::path::Path, port: u16, marked: Arc<Mutex<Vec<String>>>)
         shares: SiteShares::new(vec![ShareUrl::new(share.clone(), "/eng").unwrap()]),
         slots: vec![ShareHttp {
             share,
+            sites: Default::default(),
             clients: Clients::default(),
             fence: Some(Arc::new(Below(root))),
             part: Part::Local { home: Arc::new(Marking(marked)) },

@@ -189,6 +189,32 @@ async fn forwarded_requests_are_checked_again() {
     assert_eq!(relay.serve_peer(&caller, &other, request).await.status(), 421);
 }
 
+#[tokio::test]
+async fn a_site_without_a_part_in_the_share_has_nothing_of_it_until_a_map_gives_it_one() {
+    let log = Log::default();
+    let relay = primary(&log, ok).await;
+    let eng: ShareId = "eng".parse().unwrap();
+    let osaka = Caller { site: "osaka".parse().unwrap(), ..lyon(Class::Control) };
+    let send = async |method: &str| {
+        let mut request = request(method, "/v1/share/eng/http/f", Body::Empty);
+        request.headers_mut().insert("nearshare-client", "10.9.9.9:1".parse().unwrap());
+        text(relay.serve_peer(&osaka, &eng, request).await).await
+    };
+    for method in ["GET", "HEAD", "PROPFIND", "PUT", "DELETE", "FROB"] {
+        let (status, said) = send(method).await;
+        assert_eq!(status, 403, "{method}");
+        assert!(said.contains("gives osaka no part in the share eng"), "{said}");
+    }
+    assert_eq!(log.take(), Vec::<String>::new());
+
+    let mut wider = site("hq", "/eng", origin(log.clone(), ok).await, home(&log), &log);
+    wider.slots[0].sites.insert("osaka".parse().unwrap());
+    relay.reload(wider);
+    assert_eq!((send("GET").await.0, send("PUT").await.0), (200, 200));
+    relay.reload(site("hq", "/eng", origin(log.clone(), ok).await, home(&log), &log));
+    assert_eq!(send("GET").await.0, 403);
+}
+
 /// Lets a change begin for each permit.
 struct Waiting(Log, Arc<tokio::sync::Semaphore>);
 
