@@ -185,12 +185,10 @@ impl<T: Tree> Notice<T> {
                     return Ok(());
                 }
                 match self.tail.get(cursor.next) {
-                    Ok(Some(feed)) => {
+                    Ok(Some(item)) => {
                         cursor.next += 1;
-                        feeds.send(&*feed).await.map_err(|_| FeedError::Closed)?;
-                        if let Some(feed::Kind::Record(_)) = &feed.kind {
-                            done = done.next();
-                        }
+                        feeds.send(&*item.feed).await.map_err(|_| FeedError::Closed)?;
+                        done = item.seq.unwrap_or(done);
                     }
                     Err(Missed) => continue 'restart,
                     // The copy waits to be told what is in force.
@@ -234,7 +232,7 @@ impl<T: Tree> Notice<T> {
     }
 
     fn beat(&self, acked: Position) -> Beat {
-        let head = self.shelf.head().at;
+        let head = self.durable().at;
         let behind = (acked.epoch == head.epoch && acked.seq < head.seq)
             .then(|| self.shelf.record(acked.seq.next()).ok().flatten())
             .flatten();
@@ -276,7 +274,8 @@ impl<T: Tree> Notice<T> {
         let row = PeerRow { acked: head.at, seen_wall, ..PeerRow::default() };
         let mut batch = self.shelf.batch();
         batch.peer(site.clone(), row);
-        self.shelf.commit(batch, false).wait()?;
+        // And with it all that the snapshot has seen: nothing else leaves the site (R23).
+        self.shelf.commit(batch, true).wait()?;
         let totals = self.shelf.totals();
         let put = |kind| {
             let snap = Snap { kind: Some(kind) };

@@ -201,7 +201,7 @@ impl<T: Tree> Notice<T> {
         if giver.expire(now) {
             self.leases.stirred.notify_waiters();
         }
-        let head = self.shelf.head().at;
+        let head = self.durable().at;
         let fresh = match giver.renew(site, stream, renew.applied >= head.seq.0, now) {
             Renewal::No => return,
             Renewal::Again => None,

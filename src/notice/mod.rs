@@ -42,7 +42,7 @@ use minter::Minter;
 use table::{Above, Held, Table};
 use tail::Tail;
 
-use crate::catalog::{CatalogError, Shelf, Touch};
+use crate::catalog::{CatalogError, Head, Shelf, Touch};
 use crate::clock::Clock;
 use crate::effect::{Reach, Target};
 use crate::hash::HashMap;
@@ -479,7 +479,7 @@ impl<T: Tree> Notice<T> {
     }
 
     /// Everything answered before this call has been looked at; says the head after that.
-    pub(crate) async fn flush(&self) -> Result<crate::catalog::Head> {
+    pub(crate) async fn flush(&self) -> Result<Head> {
         let ticket = self.next_flush.fetch_add(1, Ordering::Relaxed);
         let (done, wait) = tokio::sync::oneshot::channel();
         lock(&self.flushes).insert(ticket, done);
@@ -491,11 +491,16 @@ impl<T: Tree> Notice<T> {
         lock(&self.table).flush(ticket);
         self.wake.ring();
         wait.await.map_err(|_| NoticeError::Task)?;
-        Ok(self.shelf.head())
+        Ok(self.durable())
+    }
+
+    /// Where the journal ends as far as it survives a power cut: no other site may hear of more (R23).
+    fn durable(&self) -> Head {
+        *self.shelf.durable_head().borrow()
     }
 
     /// All that `origin`'s site sent in older sessions has landed, and has been looked at.
-    async fn barrier(&self, origin: &Origin) -> Result<crate::catalog::Head> {
+    async fn barrier(&self, origin: &Origin) -> Result<Head> {
         loop {
             let landed = self.landed.notified();
             tokio::pin!(landed);

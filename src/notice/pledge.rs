@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::table::Held;
+use super::tail::Item;
 use super::{Notice, NoticeError, Result, blocking, lock};
 use crate::catalog::Touch;
 use crate::effect::{Depth, Reach, Read, Target};
@@ -280,14 +281,14 @@ impl<T: Tree> Notice<T> {
         kept
     }
 
-    fn ask_for(&self, pledge: Pledge) {
+    pub(super) fn ask_for(&self, pledge: Pledge) {
         let generation = Gen(pledge.generation);
         if let Some(waiting) = lock(&self.pledges.open).changes.get_mut(&generation) {
             waiting.asked = Some(pledge.clone());
         }
         let bytes = prost::Message::encoded_len(&pledge);
         let feed = Feed { kind: Some(feed::Kind::Pledge(pledge)) };
-        self.tail.push(vec![(feed, bytes)], self.shelf.head().at.seq);
+        self.tail.push(vec![Item::between(feed, bytes)]);
     }
 
     /// `false`: the share was stopped before enough sites said so.

@@ -19,12 +19,32 @@ pub(super) struct Tail {
 }
 
 struct Ring {
-    items: VecDeque<(Arc<Feed>, usize)>,
+    items: VecDeque<Item>,
     bytes: usize,
     /// Number of the first item kept.
     first: u64,
     /// Last record handed in.
     head: Seq,
+}
+
+/// One message of the stream.
+#[derive(Clone)]
+pub(super) struct Item {
+    pub feed: Arc<Feed>,
+    /// Of the record, if it is one.
+    pub seq: Option<Seq>,
+    bytes: usize,
+}
+
+impl Item {
+    /// `bytes`: about what it takes in memory.
+    pub fn record(feed: Feed, seq: Seq, bytes: usize) -> Self {
+        Self { feed: Arc::new(feed), seq: Some(seq), bytes }
+    }
+    /// What goes along with the records.
+    pub fn between(feed: Feed, bytes: usize) -> Self {
+        Self { feed: Arc::new(feed), seq: None, bytes }
+    }
 }
 
 /// Where a stream reads on.
@@ -41,17 +61,18 @@ impl Tail {
         Self { ring: Mutex::new(ring), grown: Notify::new() }
     }
 
-    /// Hands in what has just become durable, in order.
-    pub fn push(&self, feeds: Vec<(Feed, usize)>, head: Seq) {
+    /// Hands in what has just become durable, in order. Only records move the head: the catalog may be
+    /// beyond them with what is not synced yet (R23).
+    pub fn push(&self, items: Vec<Item>) {
         let mut ring = self.ring();
-        ring.head = ring.head.max(head);
-        for (feed, bytes) in feeds {
-            ring.bytes += bytes;
-            ring.items.push_back((Arc::new(feed), bytes));
+        for item in items {
+            ring.bytes += item.bytes;
+            ring.head = ring.head.max(item.seq.unwrap_or_default());
+            ring.items.push_back(item);
         }
         while ring.items.len() > ITEMS_MAX || ring.bytes > BYTES_MAX {
-            let Some((_, bytes)) = ring.items.pop_front() else { break };
-            ring.bytes -= bytes;
+            let Some(item) = ring.items.pop_front() else { break };
+            ring.bytes -= item.bytes;
             ring.first += 1;
         }
         drop(ring);
@@ -64,11 +85,11 @@ impl Tail {
     }
 
     /// The item at `next`; `Err` when it is no longer kept, `None` when it is not there yet.
-    pub fn get(&self, next: u64) -> Result<Option<Arc<Feed>>, Missed> {
+    pub fn get(&self, next: u64) -> Result<Option<Item>, Missed> {
         let ring = self.ring();
         let index = next.checked_sub(ring.first).ok_or(Missed)?;
         let index = usize::try_from(index).map_err(|_| Missed)?;
-        Ok(ring.items.get(index).map(|(feed, _)| feed.clone()))
+        Ok(ring.items.get(index).cloned())
     }
 
     /// Ready when something was handed in since it was enabled.

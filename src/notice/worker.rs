@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::pass::Pass;
 use super::scan::Scan;
 use super::table::{Closing, Hint, Job};
+use super::tail::Item;
 use super::{Notice, NoticeError, Result, lock};
 use crate::catalog::{self, CommitRecords, Inline, Record, Release, Touch};
 use crate::clock::BootTime;
@@ -419,7 +420,7 @@ impl<T: Tree> Worker<T> {
                 ((inline.id, inline.version), small)
             })
             .collect();
-        let mut feeds = Vec::new();
+        let mut items = Vec::new();
         for record in records {
             let mut sent = Sent { record: catalog::encode_record(record), inline: Vec::new() };
             for change in &record.changes {
@@ -429,7 +430,8 @@ impl<T: Tree> Worker<T> {
             }
             let bytes =
                 sent.record.len() + sent.inline.iter().map(|small| small.data.len() + 40).sum::<usize>();
-            feeds.push((Feed { kind: Some(feed::Kind::Record(sent)) }, bytes));
+            let feed = Feed { kind: Some(feed::Kind::Record(sent)) };
+            items.push(Item::record(feed, record.at.seq, bytes));
         }
         if !left.is_empty() {
             let touches: Vec<(Touch, Gen)> =
@@ -437,13 +439,14 @@ impl<T: Tree> Worker<T> {
             for some in touches.chunks(RECORD_MAX) {
                 let bytes = catalog::encode_touch_gens(some);
                 let len = bytes.len();
-                feeds.push((Feed { kind: Some(feed::Kind::Releases(bytes)) }, len));
+                let feed = Feed { kind: Some(feed::Kind::Releases(bytes)) };
+                items.push(Item::between(feed, len));
             }
         }
         // Under the table's lock, so that a stream that begins now sees either the mark or the release.
         let mut table = lock(&self.notice.table);
-        if !feeds.is_empty() {
-            self.notice.tail.push(feeds, self.notice.shelf.head().at.seq);
+        if !items.is_empty() {
+            self.notice.tail.push(items);
         }
         table.told(told);
     }

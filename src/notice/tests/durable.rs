@@ -1,6 +1,12 @@
 //! Changes that must be at another site, and the end of the share before they are (R26).
 
+use http::{Request, StatusCode};
+
+use super::tail::Item;
 use super::*;
+use crate::body::Body;
+use crate::link::frames::{FrameReader, FrameSender, sender};
+use crate::link::share::{Feed, Follow, MESSAGE_MAX, Pledge, Sent, Snap, feed, snap};
 
 /// One copy follows, which never says that it keeps anything.
 async fn pledged() -> (Site, pledge::Following) {
@@ -50,4 +56,91 @@ async fn a_primary_that_steps_down_tells_where_its_journal_ends() {
         site.flush().await;
         assert_eq!(site.shelf.head(), end, "round {round}");
     }
+}
+
+/// What a record is before the sync of its commit is over: seen here, and lost by a power cut.
+async fn unsynced(site: &Site) -> Record {
+    let mut batch = site.shelf.batch();
+    batch.publish(1, Vec::new(), Vec::new());
+    let record = site.shelf.commit_records(batch, false).await.unwrap().remove(0);
+    assert_eq!(site.head(), record.at.seq);
+    assert!(durable(site) < record.at.seq);
+    record
+}
+
+fn durable(site: &Site) -> Seq {
+    site.shelf.durable_head().borrow().at.seq
+}
+
+async fn ask(site: &Site, what: &str, body: Body) -> FrameReader {
+    let osaka = Origin { site: "osaka".parse().unwrap(), session: Session::default() };
+    let response = site.notice.clone().inbound(osaka, what, Request::new(body)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    FrameReader::new(response.into_body())
+}
+
+/// The journal's stream to a copy that has everything up to `head`. It lasts as long as its sender.
+async fn stream(site: &Site, head: Head) -> (FrameSender, FrameReader) {
+    let (asks, body) = sender(4096);
+    let (epoch, seq) = (head.at.epoch.0, head.at.seq.0);
+    let (chain, incarnation) = (head.chain.0.to_vec().into(), head.incarnation.0.to_vec().into());
+    asks.send(&Follow { epoch, seq, chain, incarnation }).await.unwrap();
+    (asks, ask(site, "journal", body).await)
+}
+
+async fn next(feeds: &mut FrameReader) -> feed::Kind {
+    let feed = tokio::time::timeout(PATIENCE, feeds.next::<Feed>(MESSAGE_MAX)).await.expect("told");
+    feed.unwrap().unwrap().kind.unwrap()
+}
+
+fn pledge() -> Pledge {
+    Pledge { generation: 1, objects: Vec::new(), all: false }
+}
+
+/// R23: a copy that had it would be ahead of the primary after a power cut there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_goes_to_a_copy_once_and_not_before_it_is_synced() {
+    let (site, _following) = pledged().await;
+    let head = site.shelf.head();
+    let record = unsynced(&site).await;
+    site.notice.ask_for(pledge());
+    let (_asks, mut feeds) = stream(&site, head).await;
+    let feed::Kind::Start(start) = next(&mut feeds).await else { panic!("a start comes first") };
+    assert_eq!(start.head.seq, head.at.seq.0);
+    assert_eq!(site.notice.flush().await.unwrap(), head);
+    assert_eq!(durable(&site), head.at.seq, "nothing else synced it");
+
+    // What the worker does with a commit of its own.
+    site.shelf.commit(site.shelf.batch(), true).await.unwrap();
+    assert_eq!(durable(&site), record.at.seq);
+    let sent = Sent { record: crate::catalog::encode_record(&record), inline: Vec::new() };
+    let item = Feed { kind: Some(feed::Kind::Record(sent)) };
+    site.notice.tail.push(vec![Item::record(item, record.at.seq, 100)]);
+    // So much that the stream, which nobody reads, has to read the next record in the catalog.
+    let flood = || (0..1500).for_each(|_| site.notice.ask_for(pledge()));
+    flood();
+    site.relay(&["f"], |site| site.write("f", "one")).await;
+    site.flush().await;
+    flood();
+    let last = site.head();
+    assert!(last > record.at.seq);
+    let mut came = Vec::new();
+    while came.last() != Some(&last) {
+        if let feed::Kind::Record(sent) = next(&mut feeds).await {
+            came.push(crate::catalog::decode_record(&sent.record).unwrap().at.seq);
+        }
+    }
+    let all: Vec<Seq> = site.records(head.at.seq).iter().map(|record| record.at.seq).collect();
+    assert_eq!(came, all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_shows_nothing_that_a_power_cut_could_take_back() {
+    let (site, _following) = pledged().await;
+    let record = unsynced(&site).await;
+    let mut snaps = ask(&site, "snapshot", Body::Empty).await;
+    let snap = snaps.next::<Snap>(MESSAGE_MAX).await.unwrap().unwrap();
+    let Some(snap::Kind::Start(start)) = snap.kind else { panic!("a start comes first") };
+    assert_eq!(start.seq, record.at.seq.0);
+    assert_eq!(durable(&site), record.at.seq);
 }
