@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use super::ServeError;
 use crate::catalog::{Batch, Change, Lead, Shelf, Touch};
-use crate::id::{Gen, ObjectId, Position, Seq};
+use crate::id::{Epoch, Gen, ObjectId, Position, Seq};
 use crate::object::{Kind, Stamp};
 
 /// Generations of one epoch: a later primary hands out greater ones than any before.
 const GENS_BITS: u32 = 40;
 /// The last epoch that has generations of its own.
 pub(super) const EPOCH_MAX: u32 = (1 << (u64::BITS - GENS_BITS)) - 1;
+/// Nobody has missed so many promotions: what tells of more is no primary of the share.
+const MISSED_MAX: u32 = 1024;
 /// Rows read from the catalog at once.
 const DEBTS: usize = 1000;
 const RECORDS: usize = 64;
@@ -100,6 +102,19 @@ pub(super) fn comes_after(lead: &Lead, known: &Lead) -> bool {
     (lead.epoch, &lead.site) > (known.epoch, &known.site)
 }
 
+/// Whether an epoch that another site tells of can be one of the share's, where `known` is the last one heard
+/// of.
+pub(super) fn may_follow(told: Epoch, known: Epoch) -> bool {
+    told.0 <= EPOCH_MAX && told.0.saturating_sub(known.0) <= MISSED_MAX
+}
+
+/// The epoch of a new primary, `raise` above the last one known and what others tell of. `None` if that is
+/// not believed, or there is none.
+pub(super) fn epoch_after(known: Epoch, told: Epoch, raise: u32) -> Option<Epoch> {
+    let next = known.max(told).0.checked_add(raise).filter(|next| *next <= EPOCH_MAX);
+    next.filter(|_| may_follow(told, known)).map(Epoch)
+}
+
 /// Behind which record what is here may be in nobody's history, if anything is.
 fn apart_from(head: Position, known: Option<&Lead>, lead: &Lead, was_primary: bool) -> Option<Seq> {
     let rival = known.is_some_and(|known| known.epoch == lead.epoch);
@@ -146,7 +161,7 @@ pub(super) fn follow_on(shelf: &Arc<Shelf>, lead: &Lead, was_primary: bool) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Epoch, Hash};
+    use crate::id::Hash;
 
     fn at(epoch: u32, seq: u64) -> Position {
         Position { epoch: Epoch(epoch), seq: Seq(seq) }
@@ -199,6 +214,28 @@ mod tests {
         assert!(comes_after(&osaka, &lyon) && !comes_after(&lyon, &osaka));
         assert!(!comes_after(&osaka, &osaka));
         assert!(comes_after(&lead(3, "hq", at(2, 7)), &osaka));
+    }
+
+    #[test]
+    fn an_epoch_that_cannot_be_is_not_believed() {
+        let max = EPOCH_MAX;
+        for (known, told, raise, next) in [
+            (1, 1, 1, Some(2)),
+            // Of an empty journal; behind what is known.
+            (3, 0, 1, Some(4)),
+            (1, 1025, 2, Some(1027)),
+            (1, 1026, 1, None),
+            (1, u32::MAX, 1, None),
+            (max - 1, max - 1, 1, Some(max)),
+            (max - 1, max, 1, None),
+            (max, max, 0, Some(max)),
+            (u32::MAX, u32::MAX, 1, None),
+        ] {
+            let found = epoch_after(Epoch(known), Epoch(told), raise);
+            assert_eq!(found, next.map(Epoch), "{known} {told} {raise}");
+        }
+        assert!(may_follow(Epoch(1025), Epoch(1)) && !may_follow(Epoch(1026), Epoch(1)));
+        assert!(may_follow(Epoch(2), Epoch(9)) && !may_follow(Epoch(max + 1), Epoch(max)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::history::{EPOCH_MAX, comes_after, follow_on, succeed};
+use super::history::{EPOCH_MAX, comes_after, epoch_after, follow_on, may_follow, succeed};
 use super::inbound::Leader;
 use super::{ServeError, blocking};
 use crate::body::{Body, collect};
@@ -279,17 +279,18 @@ impl<H: Host> Leading<H> {
         let pause: said::Stepping = ask(&*self.links(), primary, share, "step-down", &()).await?;
         let chain = Hash::try_from(&pause.chain[..]).map_err(|error| error.to_string())?;
         let at = Position { epoch: Epoch(pause.epoch), seq: Seq(pause.seq) };
+        let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
+        let raise = u32::from(!plant::is(Bug::ReuseEpoch));
+        let Some(epoch) = epoch_after(known.epoch, at.epoch, raise) else {
+            self.step_on_there(share, primary, pause.token).await;
+            return Err(no_epoch(share, primary, pause.epoch, known.epoch));
+        };
         let incarnation = follow.head().incarnation;
         let head = Head { at, chain, incarnation };
         if let Some(lacks) = follow.level(Some(&head), LEVEL).await {
-            // If it does not hear of that, the pause ends by itself.
-            let token = said::Stepping { token: pause.token, ..said::Stepping::default() };
-            let _ended: Result<said::Lead, String> =
-                ask(&*self.links(), primary, share, "step-on", &token).await;
+            self.step_on_there(share, primary, pause.token).await;
             return Err(format!("{lacks}; {primary} goes on as the primary, nothing has changed"));
         }
-        let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        let epoch = Epoch(known.epoch.max(at.epoch).0 + u32::from(!plant::is(Bug::ReuseEpoch)));
         let lead = Lead { epoch, site: self.me().clone(), base: at, chain };
         let hand_over = said::HandOver { token: pause.token, lead: to_wire(&lead) };
         let handed: Result<said::Lead, String> =
@@ -307,6 +308,13 @@ impl<H: Host> Leading<H> {
             self.me(),
             at.seq.0
         ))
+    }
+
+    /// The primary need not step down after all. If it does not hear of that, its pause ends by itself.
+    async fn step_on_there(&self, share: &ShareId, primary: &SiteId, token: u64) {
+        let token = said::Stepping { token, ..said::Stepping::default() };
+        let _ended: Result<said::Lead, String> =
+            ask(&*self.links(), primary, share, "step-on", &token).await;
     }
 
     /// Who leads by what another site knows, if that comes after what is known here.
@@ -352,6 +360,12 @@ impl<H: Host> Leading<H> {
             ));
         }
         let reports = self.ask_others(share, primary).await?;
+        let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
+        if let Some((site, report)) =
+            reports.iter().find(|(_, report)| !may_follow(Epoch(report.epoch), known.epoch))
+        {
+            return Err(no_epoch(share, site, report.epoch, known.epoch));
+        }
         let newest = reports.iter().map(|(_, report)| report.epoch).max().unwrap_or(0);
         if let Some((site, report)) = furthest(&follow.head(), &reports) {
             tracing::warn!(%share, %site, record = report.seq, "taking what this copy lacks");
@@ -370,15 +384,12 @@ impl<H: Host> Leading<H> {
         }
         let mut told = self.what_is_known(share, follow, &reports);
         let head = follow.head();
-        let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
         // The next one may have been given to a site that has not taken it up: nobody could know here.
         let raise = 2 * u32::from(!plant::is(Bug::ReuseEpoch));
-        let epoch = Epoch(known.epoch.max(head.at.epoch).0.max(newest).saturating_add(raise));
-        if epoch.0 > EPOCH_MAX {
-            return Err(format!(
-                "a site tells of epoch {newest} of {share}, beyond which there is none"
-            ));
-        }
+        let latest = head.at.epoch.max(Epoch(newest));
+        let Some(epoch) = epoch_after(known.epoch, latest, raise) else {
+            return Err(no_epoch(share, self.me(), latest.0, known.epoch));
+        };
         let lead = Lead { epoch, site: self.me().clone(), base: head.at, chain: head.chain };
         let lost = self.assume(share, lead.clone(), false).await.map_err(text)?;
         self.must_lead(share, &lead)?;
@@ -482,8 +493,13 @@ impl<H: Host> Leading<H> {
             return Err(ServeError::NoCopy { share: share.clone(), site: lead.site });
         }
         let shelf = self.shelf(share)?;
-        if shelf.meta().lead.is_some_and(|known| !comes_after(&lead, &known)) {
+        let known = shelf.meta().lead;
+        if known.as_ref().is_some_and(|known| !comes_after(&lead, known)) {
             return Ok(0);
+        }
+        let (epoch, known) = (lead.epoch, known.map_or(Epoch(1), |known| known.epoch));
+        if !may_follow(epoch, known) {
+            return Err(ServeError::NoEpoch { share: share.clone(), site: lead.site, epoch, known });
         }
         let before = self.home(share);
         let running = self.take_out(share);
@@ -609,10 +625,8 @@ impl<H: Host> Leading<H> {
         match ask::<said::Lead>(&*self.links(), site, share, "lead", &to_wire(&lead)).await {
             Ok(theirs) => {
                 // Another was promoted meanwhile, and this site was not there.
-                if let Some(newer) = from_wire(&theirs).filter(|theirs| comes_after(theirs, &lead))
-                    && let Err(error) = self.assume(share, newer, false).await
-                {
-                    tracing::error!(%share, %error, "the newer primary cannot be followed");
+                if let Some(newer) = from_wire(&theirs).filter(|theirs| comes_after(theirs, &lead)) {
+                    self.heard_of(share, site, newer).await;
                 }
                 true
             }
@@ -622,6 +636,28 @@ impl<H: Host> Leading<H> {
             }
         }
     }
+
+    /// A site that was told who leads knows of a later primary. That is believed of itself alone: another
+    /// tells of its lead as soon as it can reach this site.
+    async fn heard_of(&self, share: &ShareId, from: &SiteId, newer: Lead) {
+        let (primary, epoch) = (newer.site.clone(), newer.epoch.0);
+        if primary != *from {
+            tracing::warn!(
+                %share, %from, %primary, epoch,
+                "another site says that the primary copy has moved; not followed before {primary} says so"
+            );
+        } else if let Err(error) = self.assume(share, newer, false).await {
+            tracing::error!(%share, %primary, epoch, %error, "the newer primary cannot be followed");
+        }
+    }
+}
+
+/// Why an epoch that a site tells of is not gone beyond.
+fn no_epoch(share: &ShareId, site: &SiteId, told: u32, known: Epoch) -> String {
+    format!(
+        "{site} tells of epoch {told} of {share}, and this site knows of epoch {known}: so many promotions \
+         cannot have been missed, see what runs at {site}; nothing has changed"
+    )
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -639,3 +675,6 @@ fn furthest<'a>(
     same.max_by_key(|(_, report)| (report.epoch, report.seq))
         .filter(|(_, report)| report.seq > here.at.seq.0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ use crate::clock::{Clock, WallTime};
 use crate::door::{self, Door};
 use crate::embedded::{EmbeddedError, EmbeddedShare, embedded};
 use crate::follow::FollowError;
-use crate::id::{ShareId, SiteId};
+use crate::id::{Epoch, ShareId, SiteId};
 use crate::link::bundle::{BundleError, read_identity, read_secret};
 use crate::link::cert::Secret;
 use crate::link::{LinkConfig, LinkError, Links, Terms};
@@ -81,6 +81,11 @@ pub enum ServeError {
          copy: give it one, or promote another site first"
     )]
     NoCopy { share: ShareId, site: SiteId },
+    #[error(
+        "{site} is said to lead {share} in epoch {epoch}, and this site knows of epoch {known}: so many \
+         promotions cannot have been missed, see what runs at {site}"
+    )]
+    NoEpoch { share: ShareId, site: SiteId, epoch: Epoch, known: Epoch },
     #[error("the journal of {share} has gone on since the pause began; nothing has changed, try again")]
     WentOn { share: ShareId },
     #[error("share {share}: its URL cannot be served: {source}")]
