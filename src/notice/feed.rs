@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use super::supply::content;
 use super::tail::Missed;
-use super::{IN_FORCE_MAX, Notice, Origin, blocking, lock};
+use super::{IN_FORCE_MAX, InLine, Notice, Origin, blocking, lock};
 use crate::body::Body;
 use crate::catalog::{self, Change, Head, PeerRow, Shelf};
 use crate::id::{Epoch, Hash, Position, Seq, SiteId};
@@ -26,6 +26,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Records read from the catalog at once.
 const READ_RECORDS: usize = 64;
 const READ_BYTES: usize = 256 * 1024;
+/// A snapshot that its reader takes no more of ends after this: it keeps a thread, and what was removed since on
+/// the disk. A copy that compares reads whole files between two messages.
+const SNAP_STALLED: Duration = Duration::from_secs(60 * 60);
 /// Entries in one message of a snapshot.
 const SNAP_ENTRIES: usize = 256;
 /// Longest first message of a request.
@@ -36,6 +39,8 @@ const ASK_MAX: usize = 1024;
 enum FeedError {
     #[error("the copy is no longer listening")]
     Closed,
+    #[error("the copy has read nothing of it for {SNAP_STALLED:?}")]
+    Stalled,
     #[error(transparent)]
     Notice(#[from] super::NoticeError),
     #[error(transparent)]
@@ -48,6 +53,13 @@ pub(super) fn answer(status: StatusCode, text: impl Into<String>) -> Response<Bo
     response
 }
 
+/// So many requests of the site wait already that this one does not.
+pub fn busy() -> Response<Body> {
+    let mut busy = answer(StatusCode::SERVICE_UNAVAILABLE, "too many of these requests wait already");
+    busy.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    busy
+}
+
 impl<T: Tree> Notice<T> {
     /// Answers what a copy asks about this share: `what` is the last part of the path.
     pub async fn inbound(
@@ -58,8 +70,14 @@ impl<T: Tree> Notice<T> {
     ) -> Response<Body> {
         match what {
             "journal" => self.journal(from.site, request).await,
-            "snapshot" => self.snapshot(from.site),
-            "content" => content(&self.shelf, &self.tree, request),
+            "snapshot" => match self.snapshots.enter(&self.config.share, &from.site) {
+                Some(line) => self.snapshot(from.site, line),
+                None => busy(),
+            },
+            "content" => match self.contents.enter(&self.config.share, &from.site) {
+                Some(line) => content(&self.shelf, &self.tree, line, request),
+                None => busy(),
+            },
             "lease" => self.lease(from.site, request).await,
             "barrier" => match self.barrier(&from).await {
                 Ok(head) => {
@@ -244,7 +262,7 @@ impl<T: Tree> Notice<T> {
         }
     }
 
-    fn snapshot(self: Arc<Self>, site: SiteId) -> Response<Body> {
+    fn snapshot(self: Arc<Self>, site: SiteId, line: InLine) -> Response<Body> {
         if !self.shelf.meta().scanned {
             return answer(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -252,17 +270,25 @@ impl<T: Tree> Notice<T> {
             );
         }
         let (feeds, body) = sender(MESSAGE_MAX);
-        drop(work::blocking(move || {
-            match self.send_snapshot(&site, &feeds) {
-                // The reader has gone: nobody to tell.
-                Ok(()) => {
-                    let _ = work::block_on(feeds.finish());
+        work::spawn(async move {
+            let turn = tokio::select! {
+                turn = line.turn() => turn,
+                () = feeds.closed() => return,
+            };
+            let sent = work::blocking(move || {
+                let _turn = (line, turn);
+                match self.send_snapshot(&site, &feeds) {
+                    // The reader has gone: nobody to tell.
+                    Ok(()) => {
+                        let _ = work::block_on(feeds.finish());
+                    }
+                    Err(error) => {
+                        tracing::warn!(share = %self.config.share, peer = %site, %error, "a snapshot broke off");
+                    }
                 }
-                Err(error) => {
-                    tracing::warn!(share = %self.config.share, peer = %site, %error, "a snapshot broke off");
-                }
-            }
-        }));
+            });
+            drop(sent);
+        });
         Response::new(body)
     }
 
@@ -279,7 +305,11 @@ impl<T: Tree> Notice<T> {
         let totals = self.shelf.totals();
         let put = |kind| {
             let snap = Snap { kind: Some(kind) };
-            work::block_on(feeds.send(&snap)).map_err(|_| FeedError::Closed)
+            let sent = tokio::time::timeout(SNAP_STALLED, feeds.send(&snap));
+            match work::block_on(sent) {
+                Ok(sent) => sent.map_err(|_| FeedError::Closed),
+                Err(_) => Err(FeedError::Stalled),
+            }
         };
         put(snap::Kind::Start(SnapStart {
             epoch: head.at.epoch.0,

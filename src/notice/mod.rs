@@ -27,12 +27,14 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod turns;
 mod worker;
 
-pub use feed::records;
+pub use feed::{busy, records};
 pub use resign::Resigning;
 pub use supply::content;
 pub use ticket::Ticket;
+pub use turns::{InLine, Turns};
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -158,6 +160,8 @@ pub struct Notice<T: Tree> {
     scan_wanted: AtomicBool,
     terms: Mutex<Terms>,
     leases: lease::Leases,
+    contents: Turns,
+    snapshots: Turns,
     pledges: Arc<pledge::Pledges>,
     /// Held by every change from its begin to its end, and by whoever lets none begin.
     gate: Arc<tokio::sync::RwLock<()>>,
@@ -205,6 +209,8 @@ impl<T: Tree> Notice<T> {
             scan_wanted: AtomicBool::new(true),
             terms: Mutex::new(terms),
             leases,
+            contents: Turns::contents(),
+            snapshots: Turns::snapshots(),
             pledges: Arc::default(),
             gate: Arc::default(),
             ceased: AtomicBool::new(false),

@@ -3,11 +3,12 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 
-use super::Result;
+use super::{InLine, Result};
 use crate::body::Body;
 use crate::catalog::Shelf;
 use crate::id::{ObjectId, Version};
@@ -24,21 +25,42 @@ const PIECE: usize = 256 * 1024;
 /// What is no larger goes along with what is before and behind it: a frame for each would cost more than the
 /// content of a small file.
 const PACKED: usize = 64 * 1024;
+/// A reader that takes not one piece in this time keeps no thread any longer: three lanes of a line of
+/// 64 kbit/s take one in 98 s.
+const STALLED: Duration = Duration::from_secs(300);
 /// Room for what is said before the first content of a pack and behind the last.
 const HEADS: usize = 1024;
 
 /// Answers a request for contents from this disk, at the primary or (for one that is to become it) at a copy.
-pub fn content<T: Tree>(shelf: &Arc<Shelf>, tree: &Arc<T>, request: Request<Body>) -> Response<Body> {
-    Arc::new(Supplier { shelf: shelf.clone(), tree: tree.clone() }).content(request)
+pub fn content<T: Tree>(
+    shelf: &Arc<Shelf>,
+    tree: &Arc<T>,
+    line: InLine,
+    request: Request<Body>,
+) -> Response<Body> {
+    content_within(shelf, tree, line, request, STALLED)
+}
+
+/// As [`content`]; whoever takes nothing for so long is answered no further.
+pub(super) fn content_within<T: Tree>(
+    shelf: &Arc<Shelf>,
+    tree: &Arc<T>,
+    line: InLine,
+    request: Request<Body>,
+    stalled: Duration,
+) -> Response<Body> {
+    let supplier = Supplier { shelf: shelf.clone(), tree: tree.clone(), stalled };
+    Arc::new(supplier).content(line, request)
 }
 
 struct Supplier<T> {
     shelf: Arc<Shelf>,
     tree: Arc<T>,
+    stalled: Duration,
 }
 
 impl<T: Tree> Supplier<T> {
-    fn content(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+    fn content(self: Arc<Self>, line: InLine, request: Request<Body>) -> Response<Body> {
         let (answers, body) = sender(WANTS_MAX);
         let answers = Arc::new(answers);
         let mut asked = FrameReader::new(request.into_body());
@@ -49,9 +71,16 @@ impl<T: Tree> Supplier<T> {
                     Ok(None) => break,
                     Err(_) => return,
                 };
+                let turn = tokio::select! {
+                    turn = line.turn() => turn,
+                    () = answers.closed() => return,
+                };
                 let supplier = self.clone();
                 let answers = answers.clone();
-                let sent = work::blocking(move || supplier.supply(&wants, &answers));
+                let sent = work::blocking(move || {
+                    let _turn = turn;
+                    supplier.supply(&wants, &answers)
+                });
                 if !matches!(sent.await, Ok(Ok(()))) {
                     return;
                 }
@@ -137,12 +166,16 @@ impl<T: Tree> Answer<'_, T> {
     }
 
     fn send(&self, bytes: Bytes) -> Result<(), Stopped> {
-        work::block_on(self.answers.send_bytes(bytes)).map_err(|_| Stopped)
+        let sent = tokio::time::timeout(self.of.stalled, self.answers.send_bytes(bytes));
+        match work::block_on(sent) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Stopped),
+        }
     }
 
     /// Opens an object's file where the catalog has it, if the disk still agrees.
     fn open_recorded(&mut self, id: ObjectId) -> Result<Opened<T::File>> {
-        let Supplier { shelf, tree } = self.of;
+        let Supplier { shelf, tree, .. } = self.of;
         let (Some(object), Some(local)) = (shelf.object(id)?, shelf.local(id)?) else {
             return Ok(Opened::Gone);
         };
@@ -172,7 +205,7 @@ impl<T: Tree> Answer<'_, T> {
     }
 
     fn open_dir(&self, id: ObjectId) -> Result<Option<T::Dir>> {
-        let Supplier { shelf, tree } = self.of;
+        let Supplier { shelf, tree, .. } = self.of;
         if id == ObjectId::ROOT {
             return Ok(Some(tree.root()?));
         }
@@ -194,5 +227,5 @@ enum Opened<F> {
     Later,
 }
 
-/// The copy is no longer listening.
+/// The copy is no longer listening, or takes nothing.
 struct Stopped;

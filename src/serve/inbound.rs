@@ -123,6 +123,11 @@ impl<T: Tree> Inbound for Dispatch<T> {
                 let caller = Caller { site: from.site, class, session: from.session };
                 return relay.serve_peer(&caller, &share, request).await;
             }
+            if from.class == link::Class::Control && ["content", "snapshot"].contains(&what) {
+                // The journal and leases share that connection, and must never wait behind it.
+                let text = format!("`{what}` takes the bulk connection");
+                return refuse(StatusCode::BAD_REQUEST, text);
+            }
             let leader = leader.filter(|leader| leader.knows(what));
             if let Some(leader) =
                 leader.filter(|_| what != "content" || !rooms.homes.contains_key(&share))
@@ -150,5 +155,27 @@ impl<T: Tree> Inbound for Dispatch<T> {
             home.clone().inbound(origin, what, request).await
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Class, Session};
+    use crate::tree::model::Model;
+
+    #[tokio::test]
+    async fn what_may_be_large_is_not_answered_on_the_control_connection() {
+        let dispatch: Dispatch<Model> = Dispatch::default();
+        dispatch.set(Rooms { open: true, ..Rooms::default() });
+        let addr = "127.0.0.1:1".parse().unwrap();
+        for (class, want) in [(Class::Control, 400), (Class::Bulk, 421)] {
+            for what in ["content", "snapshot"] {
+                let from = "osaka".parse().unwrap();
+                let from = link::Caller { site: from, class, session: Session::default(), addr };
+                let request = Request::post(format!("/v1/share/eng/{what}")).body(Body::Empty).unwrap();
+                assert_eq!(dispatch.call(from, request).await.status(), want, "{what}");
+            }
+        }
     }
 }

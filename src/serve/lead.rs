@@ -35,7 +35,7 @@ use crate::id::{Epoch, Hash, Position, Seq, ShareId, SiteId};
 use crate::link::share as said;
 use crate::link::{Class, Net};
 use crate::map::{Map, Place};
-use crate::notice::{Notice, Resigning};
+use crate::notice::{Notice, Resigning, Turns};
 use crate::plant::{self, Bug};
 use crate::tree::Tree;
 use crate::work;
@@ -67,6 +67,8 @@ pub(crate) struct Moving {
     promoting: tokio::sync::Mutex<()>,
     /// Whatever changes what runs at the site.
     pub reloading: tokio::sync::Mutex<()>,
+    /// What other copies ask of the ones here.
+    contents: Turns,
     /// Shares that are about to be led from elsewhere.
     pauses: Mutex<BTreeMap<ShareId, Pause>>,
 }

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
 use super::*;
+use crate::body::Body;
 use crate::link::frames::{FrameReader, sender};
-use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
+use crate::link::share::{Content, ContentEnd, MESSAGE_MAX, Snap, Supply, Want, Wants};
 use crate::notice::supply;
 
 /// Around the lengths at which a content goes by itself, and is read in pieces.
@@ -26,7 +27,11 @@ async fn ask(site: &Site, wants: Vec<Want>) -> FrameReader {
     asks.send(&Wants { wants }).await.unwrap();
     asks.finish().await.unwrap();
     let request = http::Request::new(body);
-    FrameReader::new(supply::content(&site.shelf, &site.notice.tree, request).into_body())
+    FrameReader::new(supply::content(&site.shelf, &site.notice.tree, in_line(site), request).into_body())
+}
+
+fn in_line(site: &Site) -> InLine {
+    site.notice.contents.enter(site.notice.share(), &"osaka".parse().unwrap()).unwrap()
 }
 
 /// One content: what it is, and whether it was whole.
@@ -136,9 +141,93 @@ async fn nobody_is_answered_on() {
     let site = Site::with(|root| fs::write(root.join("f"), data(32 << 20)).unwrap()).await;
     let (asks, body) = sender(64 << 10);
     asks.send(&Wants { wants: vec![want(site.id("f").unwrap())] }).await.unwrap();
+    let request = http::Request::new(body);
     let mut answers =
-        supply::content(&site.shelf, &site.notice.tree, http::Request::new(body)).into_body();
+        supply::content(&site.shelf, &site.notice.tree, in_line(&site), request).into_body();
     answers.frame().await.unwrap().unwrap();
     drop(answers);
     tokio::time::timeout(PATIENCE, asks.closed()).await.expect("it is still asked");
+}
+
+/// One content that is longer than what waits for its reader, of a reader that may stand still for so long.
+async fn ask_within(site: &Site, stalled: Duration) -> FrameReader {
+    let (asks, body) = sender(64 << 10);
+    asks.send(&Wants { wants: vec![want(site.id("f").unwrap())] }).await.unwrap();
+    asks.finish().await.unwrap();
+    let request = http::Request::new(body);
+    let answer = supply::content_within(&site.shelf, &site.notice.tree, in_line(site), request, stalled);
+    FrameReader::new(answer.into_body())
+}
+
+/// Each takes a thread of a pool that every share has its own of as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_reads_nothing_keeps_few_threads_and_those_not_for_ever() {
+    let site = Site::with(|root| fs::write(root.join("f"), data(32 << 20)).unwrap()).await;
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        let mut answers = ask_within(&site, Duration::from_secs(1)).await;
+        // It has begun.
+        answers.next::<Content>(1024).await.unwrap().unwrap();
+        idle.push(answers);
+    }
+    let mut fifth = ask_within(&site, PATIENCE).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), fifth.next::<Content>(1024)).await;
+    assert!(early.is_err(), "it waits for its turn");
+    // Those that stand still end, and then it comes, whole.
+    let (_, came, whole) = tokio::time::timeout(PATIENCE, next(&mut fifth)).await.expect("its turn");
+    assert!(whole && came == data(32 << 20));
+    let mut answers = idle.remove(0);
+    let mut left = 32 << 20;
+    let ended = loop {
+        match answers.raw(left).next().await {
+            Ok(Some(bytes)) => left -= bytes.len() as u64,
+            ended => break ended,
+        }
+    };
+    assert!(ended.is_err() && left > 0, "what was broken off is not taken for all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_has_so_many_requests_and_takes_no_others_place() {
+    let site = Site::new().await;
+    let ask = async |name: &str, what: &str| {
+        let (asks, body) = sender(64 << 10);
+        let from = Origin { site: name.parse().unwrap(), session: Session::default() };
+        let answer = site.notice.clone().inbound(from, what, http::Request::new(body)).await;
+        let again = answer.headers().contains_key(http::header::RETRY_AFTER);
+        assert_eq!(again, answer.status() == 503);
+        (answer.status().as_u16(), asks, answer)
+    };
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(ask("osaka", "content").await);
+    }
+    assert!(open.iter().all(|(status, ..)| *status == 200));
+    assert_eq!(ask("osaka", "content").await.0, 503);
+    for (site, what) in [("lyon", "content"), ("osaka", "snapshot"), ("lyon", "snapshot")] {
+        assert_eq!(ask(site, what).await.0, 200, "{site} {what}");
+    }
+    // An honest copy that comes back finds what it left behind gone.
+    drop(open);
+    let back = async {
+        while ask("osaka", "content").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, back).await.expect("places are given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_is_sent_one_snapshot_at_a_time() {
+    let site = Site::new().await;
+    let osaka: SiteId = "osaka".parse().unwrap();
+    let first = site.notice.snapshots.enter(site.notice.share(), &osaka).unwrap();
+    let turn = first.turn().await;
+    let from = Origin { site: osaka, session: Session::default() };
+    let answer = site.notice.clone().inbound(from, "snapshot", http::Request::new(Body::Empty)).await;
+    let mut snaps = FrameReader::new(answer.into_body());
+    let mut next = async |limit| tokio::time::timeout(limit, snaps.next::<Snap>(MESSAGE_MAX)).await;
+    assert!(next(Duration::from_millis(200)).await.is_err(), "it waits for its turn");
+    drop(turn);
+    assert!(next(PATIENCE).await.expect("its turn").unwrap().is_some());
 }

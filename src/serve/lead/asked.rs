@@ -40,7 +40,10 @@ impl<H: Host> Leading<H> {
                 match (what, here) {
                     ("report", _) => reply(&follow.report()),
                     ("records", Some((shelf, _))) => crate::notice::records(shelf, request).await,
-                    (_, Some((shelf, disk))) => crate::notice::content(&shelf, &disk, request),
+                    (_, Some((shelf, disk))) => match self.moving().contents.enter(share, from) {
+                        Some(line) => crate::notice::content(&shelf, &disk, line, request),
+                        None => crate::notice::busy(),
+                    },
                     (_, None) => refuse(StatusCode::MISDIRECTED_REQUEST, "there is no copy here"),
                 }
             }
