@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::hello::{HELLO_MAX, HELLO_PATH, Hello, No, Theirs};
+use super::hello::{HELLO_MAX, HELLO_PATH, Hello, NEWS_PATH, No, Theirs, hash_text};
 use super::pace::{self, tcp_info};
 use super::refuse::{Reason, Refusal};
 use super::status::{Direction, PeerState};
@@ -312,9 +312,21 @@ impl Connection {
             self.closing.cancel();
             return Err(h2::Reason::REFUSED_STREAM.into());
         }
+        if request.uri().path() == NEWS_PATH {
+            return Ok(self.news_of_map(request.uri().query().unwrap_or_default()).await);
+        }
         let (site, class, addr) = (self.site.clone(), self.class, self.address);
         let request = request.map(Body::from);
         Ok(self.acceptor.inbound.call(Caller { site, class, session, addr }, request).await)
+    }
+    /// Waits until this site has another map than the one whose hash is `known`.
+    async fn news_of_map(&self, known: &str) -> Response<Body> {
+        let mut terms = self.acceptor.core.terms.subscribe();
+        tokio::select! {
+            () = self.closing.cancelled() => {}
+            _ = terms.wait_for(|terms| hash_text(&terms.hash) != known) => {}
+        }
+        told(StatusCode::NO_CONTENT, "")
     }
     async fn hello(&self, request: Request<Incoming>) -> Response<Body> {
         if request.method() != Method::POST {

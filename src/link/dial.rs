@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::hello::{HELLO_MAX, HELLO_PATH, Hello, No, Theirs, printable};
+use super::hello::{HELLO_MAX, HELLO_PATH, Hello, NEWS_PATH, No, Theirs, hash_text, printable};
 use super::pace::{self, tcp_info};
 use super::refuse::{Reason, Refusal};
 use super::status::{Direction, PeerFault, PeerState};
@@ -248,13 +248,15 @@ impl Peer {
             error = self.keep_greeting(&control, session) => error,
         }
     }
-    /// Says hello again from time to time and when our map is new.
+    /// Says hello again from time to time and when either map is new.
     async fn keep_greeting(&self, control: &Line, session: Session) -> DialError {
         let mut terms = self.core.terms.subscribe();
         let dialled = target(&terms.borrow_and_update(), &self.site);
+        let mut known = control.theirs.hash;
         loop {
             tokio::select! {
                 () = sleep(self.core.limits.again) => {}
+                () = self.news_of_map(control, &known) => {}
                 changed = terms.changed() => if changed.is_err() { return std::future::pending().await },
             }
             if target(&terms.borrow_and_update(), &self.site) != dialled {
@@ -267,10 +269,26 @@ impl Peer {
             match self.greet(sender, Class::Control, session, control.address, &control.fault).await {
                 Ok(theirs) => {
                     self.core.compare_maps(&self.site, &theirs);
+                    known = theirs.hash;
                     lock(&self.status).theirs = Some(theirs);
                 }
                 Err(error) => return error,
             }
+        }
+    }
+    /// Waits until the other side has another map than the one with this hash. For ever with a release that
+    /// does not tell: it is met by the next hello.
+    async fn news_of_map(&self, control: &Line, known: &[u8; 32]) {
+        let mut request = Request::new(Body::Empty);
+        // A path and hexadecimal digits are a URI.
+        *request.uri_mut() = format!("{NEWS_PATH}?{}", hash_text(known)).parse().unwrap_or_default();
+        complete(request.uri_mut(), &self.site);
+        match control.sender.clone().send_request(request).await {
+            // Maps do not change more often than that.
+            Ok(answer) if answer.status() == StatusCode::NO_CONTENT => {
+                sleep(self.core.limits.backoff.0).await;
+            }
+            _ => std::future::pending().await,
         }
     }
     /// Keeps the bulk connection up while the session lasts.

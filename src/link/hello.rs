@@ -11,6 +11,8 @@ use super::{Class, Session, Terms};
 use crate::id::{ShareId, SiteId};
 
 pub(super) const HELLO_PATH: &str = "/v1/hello";
+/// With the hash of a map behind it: answered when the acceptor has another, for only the dialler says hello.
+pub(super) const NEWS_PATH: &str = "/v1/map";
 /// Longest hello or answer, in bytes: the digests, 32 bytes and a name each, of the 17,000 shares that fit
 /// into the longest map.
 pub(super) const HELLO_MAX: usize = 1 << 20;
@@ -177,6 +179,11 @@ impl Theirs {
     pub(super) fn same_map(&self, ours: &Terms) -> bool {
         (self.serial, self.hash) == (ours.serial, ours.hash)
     }
+}
+
+/// A map's hash as text.
+pub(super) fn hash_text(hash: &[u8; 32]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The other side's text, made fit for a log line.

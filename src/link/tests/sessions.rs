@@ -245,3 +245,36 @@ async fn a_map_without_a_site_ends_its_link() {
     assert!(osaka.peer(&site("hq")).is_none());
     until("the link is down", || !peer.up() && !hq.states()[0].up).await;
 }
+
+/// Only the dialler says hello.
+#[tokio::test]
+async fn a_new_map_is_known_at_the_other_side_at_once_whoever_dialled() {
+    let cluster = Cluster::new();
+    let limits = || Limits { again: Duration::from_secs(3600), ..QUICK() };
+    let of = |hash: u8, dial: &[(&str, SocketAddr)]| {
+        let digests = [("docs".parse().unwrap(), [hash; 32])].into();
+        Terms { serial: hash.into(), hash: [hash; 32], digests, ..terms(&["hq", "osaka"], dial) }
+    };
+    let answers = || Arc::new(Answers::default());
+    let hq = start_with(cluster.config("hq"), of(1, &[]), answers(), limits()).await;
+    let dial = [("hq", hq.local_addr())];
+    let osaka = start_with(cluster.config("osaka"), of(1, &dial), answers(), limits()).await;
+    until("both connections", || both_up(&osaka, "hq") && both_up(&hq, "osaka")).await;
+    let serial = |links: &Links| links.states()[0].map.as_ref().map(|map| map.map_serial);
+    let same = |links: &Links| links.states()[0].map.as_ref().is_some_and(|map| map.same_map);
+    let session = osaka.states()[0].session;
+    for round in 2..5 {
+        hq.set_terms(Arc::new(of(round, &[])));
+        until("osaka knows hq's map", || serial(&osaka) == Some(round.into())).await;
+        assert!(!same(&osaka) && !same(&hq));
+        assert_eq!((osaka.states()[0].disagrees.len(), hq.states()[0].disagrees.len()), (1, 1));
+        osaka.set_terms(Arc::new(of(round, &dial)));
+        until("hq knows osaka's map", || serial(&hq) == Some(round.into())).await;
+        assert!(same(&osaka) && same(&hq));
+        assert!(osaka.states()[0].disagrees.is_empty() && hq.states()[0].disagrees.is_empty());
+    }
+    assert_eq!(osaka.states()[0].session, session, "no connection was lost");
+    // What waits for news holds up no stop.
+    let stopped = tokio::time::timeout(Duration::from_millis(900), hq.shutdown()).await;
+    stopped.expect("it drains for a second");
+}
