@@ -133,6 +133,11 @@ fn a_primary_steps_down_and_nothing_is_lost() {
                 assert_eq!(client.get("/docs/led.txt").unwrap().expect(&[200]).text(), body);
             }
         }
+        for name in SITES {
+            let log = cluster.site(name).log_text();
+            let warned = log.lines().find(|line| line.contains("WARN") && line.contains("be followed"));
+            assert_eq!(warned, None, "{name}");
+        }
         assert_eq!(promote(&cluster, to, &[]).status.code(), Some(1), "it is there already");
         let map = cluster.map.to_str().unwrap();
         let check = nearshare(&["check", map, "--site", "hq"]);

@@ -29,6 +29,9 @@ const CUT_OFF: Duration = Duration::from_secs(5);
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// What fails for no longer is the way of every start and every promotion: the bulk connection comes a moment
+/// later, and so does the news of who leads.
+const LOUD: Duration = Duration::from_secs(3);
 /// Records handed to the applier at once.
 const RECORDS_MAX: usize = 256;
 /// Longest answer that is no stream.
@@ -64,6 +67,7 @@ impl PullError {
 pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
     let begun = follow.clock.boot();
     let mut wait = RETRY;
+    let mut failing: Option<BootTime> = None;
     while !follow.stopped() {
         let error = match connect(&follow, &*links, begun).await {
             Ok(peer) => {
@@ -76,19 +80,30 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
                 follow.lease.may_be_asked_for(false);
                 if follow.clock.boot().since(tried) > RETRY_MAX {
                     wait = RETRY;
+                    failing = None;
                 }
                 match ended {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        failing = None;
+                        continue;
+                    }
                     Err(error) => error,
                 }
             }
             Err(error) => error,
         };
         if !error.passes() {
-            tracing::warn!(
-                share = %follow.config.share, peer = %follow.config.primary, %error,
-                "the primary's journal cannot be followed; trying again"
-            );
+            let now = follow.clock.boot();
+            let Config { share, primary: peer } = &follow.config;
+            if now.since(*failing.get_or_insert(now)) < LOUD {
+                tracing::info!(%share, %peer, %error, "the primary's journal cannot be followed yet");
+            } else {
+                tracing::warn!(
+                    %share, %peer, %error, "the primary's journal cannot be followed; trying again"
+                );
+            }
+        } else if matches!(error, PullError::Down) {
+            failing = None;
         }
         follow.note(|progress| {
             progress.doing = "waiting for the primary's site";
