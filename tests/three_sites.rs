@@ -8,9 +8,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
-use common::cluster::{Cluster, Plan, Server};
+use common::cluster::{Cluster, Plan, Server, nearshare};
 use common::http::Client;
-use common::{run, wait_for};
+use common::{run, wait_for, wait_until};
 
 const SITES: [&str; 3] = ["hq", "osaka", "lyon"];
 
@@ -424,4 +424,76 @@ fn a_dead_server_is_said_so() {
         cluster.site("lyon").client().put("/docs/yes.txt", b"yes").unwrap().is_success()
     });
     cluster.settle();
+}
+
+/// What `nearshare status` says at a site, and whether it finds all well.
+fn told(cluster: &Cluster, name: &str) -> (String, bool) {
+    let socket = cluster.site(name).state().join("control.sock");
+    let output = nearshare(&["status", "--socket", socket.to_str().unwrap()]);
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
+}
+
+#[test]
+fn a_dead_server_and_copies_that_never_came_are_said_before_any_client_meets_them() {
+    let mut cluster = Plan::three(Server::Nginx).prepare();
+    let map = cluster.map.clone();
+    cluster.site_mut("hq").start_with(&map, &[]);
+    wait_for("hq to say that its server is dead", || {
+        let (text, ok) = told(&cluster, "hq");
+        !ok && text.contains("is down: connect to the server")
+    });
+    let missed = |text: &str, site: &str| text.contains(&format!("{site} has had no link to here for"));
+    wait_for("hq to miss its copies", || {
+        let (text, ok) = told(&cluster, "hq");
+        for site in ["osaka", "lyon"] {
+            assert!(text.contains(&format!("copy at {site}: never heard of")), "{text}");
+        }
+        !ok && missed(&text, "osaka") && missed(&text, "lyon")
+    });
+    let links = cluster.site("hq").status().unwrap()["links"].clone();
+    let down = links.as_array().unwrap().iter().filter(|link| link["up"] == false).count();
+    assert_eq!(down, 2, "{links}");
+    // Both are there at last, and the server.
+    cluster.site_mut("hq").start_nginx();
+    cluster.site_mut("osaka").start(&map, "hq");
+    cluster.site_mut("lyon").start(&map, "hq");
+    wait_for("hq to find all well", || told(&cluster, "hq").1);
+}
+
+#[test]
+fn a_start_that_goes_well_warns_of_nothing_that_passes() {
+    let cluster = settled(Server::Embedded);
+    for name in SITES {
+        let log = cluster.site(name).log_text();
+        let warned =
+            log.lines().find(|line| line.contains("WARN") && line.contains("cannot be followed"));
+        assert_eq!(warned, None, "{name}");
+    }
+}
+
+#[test]
+fn a_map_that_one_site_has_alone_is_shown_at_both_ends_of_a_link() {
+    let cluster = settled(Server::Embedded);
+    let reload = |name: &str| {
+        let socket = cluster.site(name).state().join("control.sock");
+        run(common::NEARSHARE, &["reload", "--socket", socket.to_str().unwrap()]);
+    };
+    cluster.write_map(2);
+    reload("hq");
+    let soon = Duration::from_secs(10);
+    for (name, said) in [("hq", "(serial 1, ours is 2)"), ("osaka", "(serial 2, ours is 1)")] {
+        wait_until(&format!("{name} to show it"), soon, || {
+            let (text, _) = told(&cluster, name);
+            assert!(!text.contains("otherwise than ours"), "the shares are the same: {text}");
+            if text.contains(&format!("has another map {said}")) { Ok(()) } else { Err(text) }
+        });
+    }
+    reload("osaka");
+    reload("lyon");
+    for name in SITES {
+        wait_until(&format!("{name} to see one map"), soon, || {
+            let (text, _) = told(&cluster, name);
+            if text.contains("has another map") { Err(text) } else { Ok(()) }
+        });
+    }
 }

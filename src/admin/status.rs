@@ -55,6 +55,8 @@ pub struct HttpStatus {
     pub listen: SocketAddr,
     /// As the map has it: `embedded` or `http://host:port`.
     pub server: String,
+    /// It was asked since the start: by clients, or by nearshare while there are none.
+    pub asked: bool,
     /// The server answers, as far as is known.
     pub up: bool,
     pub last_error: Option<String>,
@@ -142,7 +144,8 @@ pub struct CopyStatus {
     pub site: SiteId,
     /// Records that it has not acknowledged.
     pub lag_records: u64,
-    /// Age of the oldest of them; 0 when there is none.
+    /// Age of the oldest of them, no more than this process's of a copy that was never heard of; 0 when there is
+    /// none.
     pub lag_seconds: f64,
     /// Bytes of the contents that it awaits, and at most those of records that it has not acknowledged
     /// (of the first thousand of them).

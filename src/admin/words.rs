@@ -67,7 +67,14 @@ impl Report {
             ("wrong", wrong_rows.collect::<Vec<_>>()),
             ("site", site_rows),
             ("http", status.http.iter().map(http).collect()),
-            ("links", status.links.iter().map(|link| self::link(link, status.at_unix_ms)).collect()),
+            (
+                "links",
+                status
+                    .links
+                    .iter()
+                    .map(|link| self::link(link, status.at_unix_ms, map.serial))
+                    .collect(),
+            ),
             (
                 "shares",
                 status.shares.iter().map(|share| self::share(share, status.at_unix_ms)).collect(),
@@ -106,6 +113,7 @@ fn http(http: &HttpStatus) -> Row {
     let open = HumanCount(http.connections);
     let mut more = Vec::new();
     let server = match (http.up, &http.last_error) {
+        _ if !http.asked => format!("server {} not asked yet", http.server),
         (false, Some(error)) => format!("server {} DOWN: {error}", http.server),
         (false, None) => format!("server {} DOWN", http.server),
         (true, last) => {
@@ -123,7 +131,7 @@ fn http(http: &HttpStatus) -> Row {
     Row { name: http.listen.to_string(), wrong: !http.up, said, more }
 }
 
-fn link(link: &PeerState, now: i64) -> Row {
+fn link(link: &PeerState, now: i64, serial: u64) -> Row {
     let since = ago(now, link.since_unix_ms);
     let mut said = format!("{} for {since}", if link.up { "up" } else { "DOWN" });
     said += match link.direction {
@@ -139,6 +147,14 @@ fn link(link: &PeerState, now: i64) -> Row {
     let mut more = Vec::new();
     if link.up && !link.bulk {
         more.push("no connection for contents yet".to_owned());
+    }
+    // Of what they describe otherwise the verdict tells.
+    if let Some(map) = link.map.as_ref().filter(|map| !map.same_map && link.disagrees.is_empty()) {
+        let which = match map.map_serial == serial {
+            true => format!("of the same serial {serial}"),
+            false => format!("serial {}, ours is {serial}", map.map_serial),
+        };
+        more.push(format!("has another map ({which}) that describes the shares alike"));
     }
     // Of a link that is down the verdict tells.
     if let (true, Some(fault)) = (link.up, &link.last_error) {
@@ -171,12 +187,12 @@ fn share(share: &ShareStatus, now: i64) -> Row {
         at_copy(copy, share.state, &mut more);
     }
     for copy in &share.copies {
-        let heard = match copy.seen_unix_ms {
-            Some(seen) => format!("heard {} ago", ago(now, seen)),
-            None => "never heard of".to_owned(),
-        };
-        let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, copy.lag_bytes);
-        more.push(format!("copy at {}: {lag}; {heard}", copy.site));
+        // Of one that was never there nobody knows what it has.
+        let known = copy.seen_unix_ms.map_or("never heard of".to_owned(), |seen| {
+            let lag = lag(copy.lag_records, copy.lag_seconds, copy.debts, copy.lag_bytes);
+            format!("{lag}; heard {} ago", ago(now, seen))
+        });
+        more.push(format!("copy at {}: {known}", copy.site));
     }
     more.extend(share.limits.iter().map(|limit| format!("left out: {limit}")));
     let wrong = share.wrong.is_some() || matches!(share.state, ShareState::Stopped | ShareState::CutOff);
@@ -348,6 +364,7 @@ mod tests {
         let door = HttpStatus {
             listen: "127.0.0.1:80".parse().unwrap(),
             server: "embedded".into(),
+            asked: true,
             up: true,
             last_error: None,
             tls: Some("127.0.0.1:443".parse().unwrap()),
@@ -359,6 +376,23 @@ mod tests {
         assert_eq!(row.more, ["TLS at 127.0.0.1:443", "turned away: malformed 3, rate 1,200"]);
         let row = http(&HttpStatus { tls: None, turned_away: Default::default(), ..door });
         assert!(row.more.is_empty() && !row.wrong);
+    }
+
+    #[test]
+    fn a_server_is_not_called_up_before_it_was_asked() {
+        let door = HttpStatus {
+            listen: "127.0.0.1:80".parse().unwrap(),
+            server: "http://127.0.0.1:8080".into(),
+            asked: false,
+            up: true,
+            last_error: None,
+            tls: None,
+            connections: 0,
+            turned_away: Default::default(),
+        };
+        let row = http(&door);
+        assert_eq!(row.said, "0 connections; server http://127.0.0.1:8080 not asked yet");
+        assert!(!row.wrong);
     }
 
     #[test]

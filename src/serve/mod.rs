@@ -2,6 +2,7 @@
 
 pub(crate) mod adapt;
 mod anew;
+mod awaited;
 mod clock;
 mod history;
 pub(crate) mod inbound;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 pub use clock::KernelClock;
 
 use adapt::{AtCopy, AtHome, CatalogTags, Fenceline, InProcess, ToSite, clients};
+use awaited::Awaited;
 use inbound::{Dispatch, Rooms};
 use lead::{Leading, Moving};
 use share::{Part, Running, Surroundings};
@@ -115,6 +117,7 @@ pub struct Site {
     secret: Secret,
     catalog: Arc<Catalog>,
     links: Arc<Links>,
+    awaited: Awaited,
     dispatch: Dispatch<Disk>,
     /// As it was read.
     text: ArcSwap<Map>,
@@ -166,6 +169,7 @@ impl Site {
             secret,
             catalog,
             links,
+            awaited: Awaited::default(),
             dispatch,
             text: ArcSwap::from_pointee(text),
             map: ArcSwap::from_pointee(map.clone()),
@@ -185,6 +189,7 @@ impl Site {
             site.open_http(&map, http)?;
         }
         site.publish();
+        site.awaited.by(&map, &me, site.began.0 / 1_000_000);
         let site = Arc::new(site);
         let _once = site.this.set(Arc::downgrade(&site));
         let leader: Weak<dyn inbound::Leader> = Arc::downgrade(&(site.clone() as Arc<_>));
@@ -241,6 +246,12 @@ impl Site {
             self.tasks.spawn(door.clone().serve_tls(listener, self.stop.clone()));
         }
         self.tasks.spawn(door.clone().serve(listener, self.stop.clone()));
+        if let HttpServer::Url(_) = http.server {
+            let (stop, asking) = (self.stop.clone(), upstream.clone().keep_asking());
+            self.tasks.spawn(async move {
+                let _ended = stop.run_until_cancelled(asking).await;
+            });
+        }
         self.relay = Some(relay);
         self.door = Some(door);
         self.upstream = Some(upstream);
@@ -405,6 +416,7 @@ impl Site {
             running.map_or(Ok(()), |running| running.leave())?;
         }
         self.links.set_terms(Arc::new(terms(&new, &self.options)));
+        self.awaited.by(&new, me, self.clock.wall().0 / 1_000_000);
         // A share that does not start is nobody's copy here: what is asked of it is forwarded.
         let started = self.start_shares(&new);
         for (share, running) in self.shares().iter() {

@@ -34,6 +34,7 @@ pub(super) fn status(site: &Site) -> Status {
                     HttpServer::Embedded => "embedded".to_owned(),
                     HttpServer::Url(at) => format!("http://{at}"),
                 },
+                asked: matches!(http.server, HttpServer::Embedded) || health.asked() > 0,
                 up: health.up,
                 last_error: health.last_error.map(|(_, what)| what),
                 tls: http.tls.as_ref().map(|tls| tls.listen),
@@ -41,6 +42,9 @@ pub(super) fn status(site: &Site) -> Status {
                 turned_away: site.door.as_ref().map(|door| door.tally().counts()).unwrap_or_default(),
             }
         });
+    let at_unix_ms = site.clock.wall().0 / 1_000_000;
+    let mut links = site.links.states();
+    links.extend(site.awaited.missing(&links, at_unix_ms));
     let running = site.shares();
     let shares = map.shares_at(me).map(|(share, at)| match running.get(&share.name) {
         Some(here) => held(site, share, at, here),
@@ -50,7 +54,7 @@ pub(super) fn status(site: &Site) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         site: me.clone(),
         pid: std::process::id(),
-        at_unix_ms: site.clock.wall().0 / 1_000_000,
+        at_unix_ms,
         since_unix_ms: site.began.0 / 1_000_000,
         map: MapStatus {
             serial: map.serial,
@@ -58,7 +62,7 @@ pub(super) fn status(site: &Site) -> Status {
             file: site.options.map_file.clone(),
         },
         http,
-        links: site.links.states(),
+        links,
         refused: site.links.refusals(),
         shares: shares.collect(),
     }
@@ -105,7 +109,7 @@ fn held(site: &Site, share: &map::Share, at: &map::AtSite, here: &Running) -> Sh
             };
             status.wrong = standing.stopped.clone();
             status.home = Some(standing);
-            status.copies = copies(here, &notice.copies());
+            status.copies = copies(here, &notice.copies(), here.age_seconds(site.began.0));
         }
         Part::Copy(follow) => {
             let progress = follow.progress();
@@ -158,7 +162,8 @@ fn fix_for(wrong: &str, at: &map::AtSite) -> String {
     )
 }
 
-fn copies(here: &Running, sites: &[crate::id::SiteId]) -> Vec<CopyStatus> {
+/// `up`: how long this process runs, in seconds.
+fn copies(here: &Running, sites: &[crate::id::SiteId], up: f64) -> Vec<CopyStatus> {
     let head = here.shelf.head().at;
     let rows: std::collections::BTreeMap<_, _> =
         here.shelf.peers().unwrap_or_default().into_iter().collect();
@@ -170,7 +175,11 @@ fn copies(here: &Running, sites: &[crate::id::SiteId]) -> Vec<CopyStatus> {
         CopyStatus {
             site: site.clone(),
             lag_records: behind,
-            lag_seconds: oldest.map_or(0.0, |record| here.age_seconds(record.wall)),
+            lag_seconds: oldest.map_or(0.0, |record| {
+                let age = here.age_seconds(record.wall);
+                // The record may be older than the copy.
+                if row.seen_wall > 0 { age } else { age.min(up) }
+            }),
             lag_bytes: row.debt_bytes.saturating_add(bytes_behind(&here.shelf, acked).unwrap_or(0)),
             debts: row.debts,
             seen_unix_ms: (row.seen_wall > 0).then_some(row.seen_wall / 1_000_000),

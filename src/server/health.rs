@@ -29,6 +29,13 @@ pub struct Standing {
     pub last_error: Option<(WallTime, String)>,
 }
 
+impl Standing {
+    /// Requests of which the server is known to have answered or not.
+    pub fn asked(&self) -> u64 {
+        self.answered + self.failed
+    }
+}
+
 impl Health {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         let (answered, failed, last) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(None));

@@ -44,6 +44,10 @@ pub struct Limits {
     pub silence: Duration,
     /// Longest silence of a client in the middle of a body that it sends or receives.
     pub client_silence: Duration,
+    /// A server that nobody has asked anything for so long is asked how it is.
+    pub quiet: Duration,
+    /// One that does not answer is asked again so often.
+    pub again: Duration,
 }
 
 impl Default for Limits {
@@ -55,6 +59,8 @@ impl Default for Limits {
             connect: Duration::from_secs(5),
             silence: Duration::from_secs(60),
             client_silence: Duration::from_secs(300),
+            quiet: Duration::from_secs(30),
+            again: Duration::from_secs(5),
         }
     }
 }
@@ -171,6 +177,27 @@ impl Upstream {
             Err(_) => {}
         }
         sent
+    }
+
+    /// Asks the server something at once and whenever nobody else does, so that [`health`](Self::health) knows
+    /// of a dead or mistyped one before the first client. Whatever it answers, it is there.
+    pub async fn keep_asking(self: Arc<Self>) {
+        let mut asked = 0;
+        loop {
+            let health = self.health();
+            if health.asked() == asked || !health.up {
+                let mut request = Request::new(Body::Empty);
+                *request.method_mut() = Method::HEAD;
+                if let Ok(host) = HeaderValue::try_from(self.target.host()) {
+                    request.headers_mut().insert(header::HOST, host);
+                }
+                // What comes of it is noted.
+                let _answer = self.send(request).await;
+            }
+            let health = self.health();
+            asked = health.asked();
+            tokio::time::sleep(if health.up { self.limits.quiet } else { self.limits.again }).await;
+        }
     }
 
     async fn send_on(

@@ -375,3 +375,61 @@ async fn an_answer_that_nobody_reads_keeps_no_place() {
     drop(next);
     assert_eq!(server.health().in_use, 0);
 }
+
+/// Nobody sends a request.
+#[tokio::test]
+async fn a_server_is_asked_how_it_is_while_nobody_else_asks() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let (quiet, again) = (Duration::from_millis(20), Duration::from_millis(5));
+    let server = upstream(port, Limits { quiet, again, ..Limits::default() });
+    assert_eq!((server.health().asked(), server.health().up), (0, true));
+    let asking = tokio::spawn(server.clone().keep_asking());
+    let until = async |up: bool| {
+        while server.health().asked() == 0 || server.health().up != up {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let patient = Duration::from_secs(20);
+    tokio::time::timeout(patient, until(false)).await.expect("a dead server is known");
+    assert!(server.health().last_error.unwrap().1.contains("connect to the server"));
+
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let answering = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let head = head(&mut stream).await.unwrap();
+                assert!(head.starts_with("HEAD / HTTP/1.1\r\n"), "{head}");
+                let refused = b"HTTP/1.1 401 No\r\ncontent-length: 2\r\nconnection: close\r\n\r\n";
+                stream.write_all(refused).await.unwrap();
+            });
+        }
+    });
+    tokio::time::timeout(patient, until(true)).await.expect("any answer will do");
+    // One that dies while nobody asks is noticed as well.
+    answering.abort();
+    drop(answering.await);
+    tokio::time::timeout(patient, until(false)).await.expect("it is asked again");
+    asking.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_clients_ask_is_not_asked_besides() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    let port = origin(|_, mut stream| async move {
+        while let Some(head) = head(&mut stream).await {
+            SEEN.fetch_add(usize::from(head.starts_with("HEAD")), Ordering::Relaxed);
+            let length = if head.starts_with("HEAD") { "" } else { "ok" };
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{length}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let server = upstream(port, Limits { quiet: Duration::from_millis(100), ..Limits::default() });
+    let asking = tokio::spawn(server.clone().keep_asking());
+    for _ in 0..50 {
+        text(server.send(get()).await.unwrap()).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(SEEN.load(Ordering::Relaxed) <= 2, "{SEEN:?}");
+    asking.abort();
+}

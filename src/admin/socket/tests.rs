@@ -76,6 +76,7 @@ fn status() -> Status {
         http: Some(HttpStatus {
             listen: "127.0.0.1:80".parse().unwrap(),
             server: "embedded".into(),
+            asked: true,
             up: true,
             last_error: None,
             tls: Some("127.0.0.1:443".parse().unwrap()),
