@@ -58,15 +58,7 @@ fn cut_off_under_load() {
 fn storm(seed: u64, server: Server, mut blow: impl FnMut(&mut Rng, &mut Cluster)) {
     let mut rng = Rng::new(seed);
     let mut cluster = Plan::three(server).start();
-    let mut hq = cluster.site("hq").client();
-    let mut actors = Vec::new();
-    for site in &cluster.sites {
-        for client in 0..2 {
-            let directory = format!("{}-{client}", site.name);
-            hq.mkcol(&format!("/docs/{directory}/")).unwrap().expect(&[201]);
-            actors.push(Actor::new(rng.next(), site.door, &directory));
-        }
-    }
+    let mut actors = actors(&cluster, &mut rng);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // Clients end also when the blows fail.
@@ -89,18 +81,75 @@ fn storm(seed: u64, server: Server, mut blow: impl FnMut(&mut Rng, &mut Cluster)
         }
     }
     // Nothing is owed any more, and a fresh change travels.
-    hq = cluster.site("lyon").client();
+    let mut lyon = cluster.site("lyon").client();
     common::wait_for("a change after the storm", || {
-        hq.put("/docs/after.txt", b"after").is_ok_and(|answer| answer.is_success())
+        lyon.put("/docs/after.txt", b"after").is_ok_and(|answer| answer.is_success())
     });
     cluster.settle();
 }
 
-struct Ending<'a>(&'a AtomicBool);
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+/// Two clients at every site.
+fn actors(cluster: &Cluster, rng: &mut Rng) -> Vec<Actor> {
+    let mut hq = cluster.site("hq").client();
+    let mut actors = Vec::new();
+    for site in &cluster.sites {
+        for client in 0..2 {
+            let directory = format!("{}-{client}", site.name);
+            hq.mkcol(&format!("/docs/{directory}/")).unwrap().expect(&[201]);
+            actors.push(Actor::new(rng.next(), site.door, &directory));
+        }
     }
+    actors
+}
+
+/// Lets them work for a while, until everything has settled and all that was answered is everywhere.
+fn work(cluster: &Cluster, actors: &mut [Actor], what: &str) {
+    let stop = AtomicBool::new(false);
+    let before: Vec<u64> = actors.iter().map(|actor| actor.tally.done).collect();
+    std::thread::scope(|scope| {
+        let _ending = Ending(&stop);
+        for actor in actors.iter_mut() {
+            scope.spawn(|| actor.run(&stop));
+        }
+        std::thread::sleep(Duration::from_secs(3));
+    });
+    println!("{what}: {:?}", actors.iter().map(|actor| actor.tally).collect::<Vec<_>>());
+    cluster.settle();
+    for (actor, before) in actors.iter().zip(before) {
+        assert!(actor.tally.done > before, "{what}: {} did nothing", actor.directory);
+        for site in &cluster.sites {
+            actor.check(&site.share());
+        }
+    }
+}
+
+/// R24: the copies have records that this site no longer knows, and its disk is right.
+#[test]
+fn a_primary_with_an_older_state_goes_on_from_its_disk() {
+    with_another_state(true);
+}
+
+#[test]
+fn a_primary_without_its_state_goes_on_from_its_disk() {
+    with_another_state(false);
+}
+
+fn with_another_state(older: bool) {
+    let mut cluster = Plan::three(Server::Embedded).start();
+    let mut actors = actors(&cluster, &mut Rng::new(7));
+    work(&cluster, &mut actors, "at first");
+    assert_eq!(cluster.site_mut("hq").terminate().code(), Some(0));
+    let (state, saved) = (cluster.site("hq").state(), cluster.dir.path().join("saved"));
+    common::run("cp", &["-a", state.to_str().unwrap(), saved.to_str().unwrap()]);
+    cluster.start("hq");
+    work(&cluster, &mut actors, "what the saved state does not know");
+    cluster.site_mut("hq").kill();
+    std::fs::remove_dir_all(&state).unwrap();
+    if older {
+        std::fs::rename(&saved, &state).unwrap();
+    }
+    cluster.start("hq");
+    work(&cluster, &mut actors, "on another state");
 }
 
 #[test]
