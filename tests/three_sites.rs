@@ -4,10 +4,11 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use common::cable::Quality;
 use common::cluster::{Cluster, Plan, Server, nearshare};
 use common::http::Client;
 use common::{run, wait_for, wait_until};
@@ -63,9 +64,7 @@ fn a_client_sees_its_own_writes_at_once() {
         let cluster = settled(server);
         let mut client = cluster.site("lyon").client();
         // A slow line, so that the copy is certainly behind the answer.
-        cluster
-            .cable("lyon")
-            .set(common::cable::Quality { one_way: Duration::from_millis(60), ..Default::default() });
+        cluster.cable("lyon").set(Quality { one_way: Duration::from_millis(60), ..Default::default() });
         for round in 0..20 {
             let text = format!("round {round}");
             client.put("/docs/own.txt", text.as_bytes()).unwrap().expect(&[201, 204]);
@@ -82,6 +81,33 @@ fn a_client_sees_its_own_writes_at_once() {
         client.get("/docs/new/b.txt").unwrap().expect(&[404]);
         cluster.settle();
     }
+}
+
+/// Nobody asks for it: a copy is told at once.
+#[test]
+fn a_change_is_on_a_copys_disk_after_a_round_trip() {
+    const ONE_WAY: Duration = Duration::from_millis(60);
+    let cluster = settled(Server::Embedded);
+    cluster.cable("lyon").set(Quality { one_way: ONE_WAY, ..Default::default() });
+    let mut hq = cluster.site("hq").client();
+    let file = cluster.site("lyon").share().join("lag.txt");
+    let mut lags: Vec<Duration> = (0..20)
+        .map(|round| {
+            let text = format!("round {round}");
+            hq.put("/docs/lag.txt", text.as_bytes()).unwrap().expect(&[201, 204]);
+            let answered = Instant::now();
+            while std::fs::read(&file).unwrap_or_default() != text.as_bytes() {
+                assert!(answered.elapsed() < common::PATIENCE, "{text} never came");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            answered.elapsed()
+        })
+        .collect();
+    lags.sort();
+    println!("lags: {lags:?}");
+    // What is asked for once a second comes after half a second and the way, or more.
+    let limit = 2 * ONE_WAY + Duration::from_millis(300);
+    assert!(lags[lags.len() / 2] < limit, "{lags:?}");
 }
 
 /// They wait for each other at the primary, each with a part of its body on the link.
@@ -364,6 +390,98 @@ fn hostile_paths_stay_inside() {
     cluster.settle();
 }
 
+/// A link is a file like another and is copied as it is: it must not lead anybody out, at no site.
+#[test]
+fn a_link_out_of_the_share_leads_nobody_out() {
+    const SECRET: &[u8] = b"for nobody's eyes";
+    for server in [Server::Nginx, Server::Embedded] {
+        let mut cluster = Plan::three(server).prepare();
+        for site in &cluster.sites {
+            std::fs::write(site.home.join("secret.txt"), SECRET).unwrap();
+        }
+        let hq = cluster.site("hq").share();
+        std::fs::write(hq.join("first.txt"), "first").unwrap();
+        // To the same place of every site, and to one of all.
+        symlink("../../secret.txt", hq.join("file")).unwrap();
+        symlink("../..", hq.join("dir")).unwrap();
+        symlink(cluster.site("hq").home.join("secret.txt"), hq.join("far")).unwrap();
+        symlink("dir", hq.join("twice")).unwrap();
+        cluster.start_all();
+        cluster.settle();
+        let paths = ["/docs/file", "/docs/far", "/docs/dir/secret.txt", "/docs/twice/secret.txt"];
+        for name in SITES {
+            let mut client = cluster.site(name).client();
+            if server == Server::Nginx {
+                wait_for("a near read", || served_by(&mut client, "/docs/first.txt") == name);
+            }
+            for path in paths {
+                for method in ["GET", "HEAD", "PUT", "PROPFIND"] {
+                    let answer = client.send(method, path, &[("Depth", "0")], b"").unwrap();
+                    assert_eq!(answer.status, 403, "{method} {path} at {name}: {}", answer.text());
+                }
+                let to = client.transfer("COPY", "/docs/first.txt", path).unwrap();
+                assert_eq!(to.status, 403, "COPY to {path} at {name}: {}", to.text());
+                let from = client.transfer("COPY", path, "/docs/taken.txt").unwrap();
+                assert_eq!(from.status, 403, "COPY of {path} at {name}: {}", from.text());
+            }
+            let list = client.propfind("/docs/dir/", "1").unwrap();
+            assert_eq!(list.status, 403, "{}", list.text());
+        }
+        for site in &cluster.sites {
+            assert_eq!(std::fs::read(site.home.join("secret.txt")).unwrap(), SECRET, "{}", site.name);
+            assert!(!site.share().join("taken.txt").exists());
+        }
+        cluster.settle();
+    }
+}
+
+/// The tag of our own server is of the object and its version, whichever site answers.
+#[test]
+fn a_file_has_one_entity_tag_at_all_sites() {
+    let mut plan = Plan::three(Server::Embedded);
+    plan.site("osaka").server = Some(Server::Nginx);
+    let cluster = plan.start();
+    let mut hq = cluster.site("hq").client();
+    hq.put("/docs/first.txt", b"first").unwrap().expect(&[201]);
+    cluster.settle();
+    let mut last = String::new();
+    for text in ["one", "two"] {
+        hq.put("/docs/f", text.as_bytes()).unwrap().expect(&[201, 204]);
+        cluster.settle();
+        let mut tag = None;
+        // The primary has one as soon as it has looked at the file.
+        wait_for("a tag at hq", || {
+            let answer = hq.get("/docs/f").unwrap().expect(&[200]);
+            tag = answer.header("etag").map(str::to_owned);
+            tag.is_some()
+        });
+        let tag = tag.unwrap();
+        let (id, version) = tag.trim_matches('"').split_once('-').unwrap();
+        let hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        assert!(tag.starts_with('"') && id.len() == 32 && id.chars().all(hexadecimal), "{tag}");
+        assert!(version.parse::<u64>().is_ok(), "{tag}");
+        assert_ne!(tag, last);
+        // With the cable cut only the copy can answer.
+        for (copy, seen) in [("lyon", Some(&*tag)), ("osaka", None)] {
+            let mut client = cluster.site(copy).client();
+            cluster.cable(copy).cut();
+            wait_for(&format!("an answer of {copy} itself"), || {
+                let answer = client.get("/docs/f").unwrap().expect(&[200, 503]);
+                if answer.status == 200 && answer.header("cache-status").is_some() {
+                    assert_eq!((answer.header("etag"), answer.text().as_str()), (seen, text), "{copy}");
+                    return true;
+                }
+                false
+            });
+            cluster.cable(copy).heal();
+        }
+        last = tag.to_owned();
+        for copy in ["lyon", "osaka"] {
+            cluster.site(copy).wait_linked();
+        }
+    }
+}
+
 #[test]
 fn what_is_no_share_passes_untouched() {
     let cluster = settled(Server::Nginx);
@@ -495,5 +613,82 @@ fn a_map_that_one_site_has_alone_is_shown_at_both_ends_of_a_link() {
             let (text, _) = told(&cluster, name);
             if text.contains("has another map") { Err(text) } else { Ok(()) }
         });
+    }
+}
+
+/// It takes connections and says nothing.
+#[test]
+fn a_server_that_hangs_is_not_waited_for_longer_than_the_map_says() {
+    let mut plan = Plan::three(Server::Nginx);
+    plan.site("hq").server_timeout = Some("1s");
+    let cluster = plan.start();
+    let mut hq = cluster.site("hq").client();
+    hq.put("/docs/first.txt", b"first").unwrap().expect(&[201]);
+    cluster.settle();
+    let nginx = cluster.site("hq").nginx.as_ref().unwrap();
+    nginx.freeze();
+    for (name, method) in [("hq", "GET"), ("hq", "PUT"), ("lyon", "PUT")] {
+        let mut client = cluster.site(name).client();
+        let began = Instant::now();
+        let path = if method == "GET" { "/docs/first.txt" } else { &*format!("/docs/from-{name}") };
+        let answer = client.send(method, path, &[], b"").unwrap();
+        assert_eq!(answer.status, 504, "{method} at {name}: {}", answer.text());
+        assert!(began.elapsed() < Duration::from_secs(5), "{method} at {name}: {:?}", began.elapsed());
+    }
+    nginx.thaw();
+    // Whatever becomes of the changes whose end nobody knows, it becomes of them at all sites.
+    wait_for("the server to be used again", || {
+        cluster.site("lyon").client().put("/docs/yes.txt", b"yes").unwrap().is_success()
+    });
+    cluster.settle();
+}
+
+/// Neither site keeps more of a body than what is on its way, also while nobody takes it.
+#[test]
+fn a_big_body_through_a_copy_takes_no_memory() {
+    const BIG: u64 = 256 << 20;
+    for server in [Server::Nginx, Server::Embedded] {
+        let mut plan = Plan::three(server);
+        plan.sites.retain(|site| site.name != "osaka");
+        let cluster = plan.start();
+        let lyon = cluster.site("lyon");
+        let source = cluster.dir.path().join("big");
+        std::fs::File::create(&source).unwrap().set_len(BIG).unwrap();
+        let url = format!("http://{}/docs/big", lyon.door);
+        // Whatever they need for any file at all.
+        lyon.client().put("/docs/small", &vec![1; 4 << 20]).unwrap().expect(&[201]);
+        cluster.settle();
+        lyon.client().get("/docs/small").unwrap().expect(&[200]);
+        let daemons = ["hq", "lyon"].map(|name| (name, cluster.site(name).daemon.as_ref().unwrap()));
+        let before = daemons.map(|(_, daemon)| {
+            daemon.forget_peak();
+            daemon.peak()
+        });
+        let grown = |what: &str| {
+            for ((name, daemon), before) in daemons.iter().zip(before) {
+                let grown = daemon.peak().saturating_sub(before);
+                println!("{name} after {what}: {grown} KiB more than {before} KiB");
+                assert!(grown <= 16 * 1024, "{name} after {what}: {grown} KiB");
+            }
+        };
+        run("curl", &["-sSf", "-T", source.to_str().unwrap(), &url]);
+        grown("the way up");
+        cluster.settle();
+        grown("the fill");
+        // A condition is judged at the primary, which sends the whole file.
+        let mut slow = lyon.client().connect().unwrap();
+        let get = "GET /docs/big HTTP/1.1\r\nHost: lyon\r\nIf-None-Match: \"none\"\r\n\r\n";
+        slow.write_all(get.as_bytes()).unwrap();
+        let mut reader = BufReader::new(slow);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            reader.read_line(&mut head).unwrap();
+        }
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.to_ascii_lowercase().contains(&format!("content-length: {BIG}")), "{head}");
+        // All that is not held back would come meanwhile.
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(std::io::copy(&mut reader.take(BIG), &mut std::io::sink()).unwrap(), BIG);
+        grown("the way down");
     }
 }

@@ -44,11 +44,13 @@ pub struct SitePlan {
     pub network: Option<(String, Ipv4Addr)>,
     /// A server of another kind than the others'.
     pub server: Option<Server>,
+    /// How long its server may be silent, as the map has it.
+    pub server_timeout: Option<&'static str>,
 }
 
 impl SitePlan {
     pub fn new(name: &'static str, role: &'static str) -> Self {
-        Self { name, role, disk: None, state: None, network: None, server: None }
+        Self { name, role, disk: None, state: None, network: None, server: None, server_timeout: None }
     }
 }
 
@@ -114,6 +116,7 @@ pub struct Site {
     state: PathBuf,
     server: Server,
     server_address: SocketAddr,
+    server_timeout: Option<&'static str>,
 }
 
 impl Cluster {
@@ -216,6 +219,7 @@ impl Site {
             nginx: None,
             daemon: None,
             server: plan.server.unwrap_or(server),
+            server_timeout: plan.server_timeout,
         }
     }
 
@@ -244,10 +248,12 @@ impl Site {
             Server::Nginx => format!("http://{}", self.server_address),
             Server::Embedded => "embedded".to_owned(),
         };
+        let timeout = self.server_timeout.map(|it| format!(", server_timeout = \"{it}\""));
+        let timeout = timeout.unwrap_or_default();
         let bundle = self.home.join("bundle");
         let file = |name: &str| text(&bundle.join(name)).to_owned();
         format!(
-            "[site.{}]\nlink = \"{}\"\nhttp = {{ server = \"{server}\", listen = \"{}\" }}\n\
+            "[site.{}]\nlink = \"{}\"\nhttp = {{ server = \"{server}\", listen = \"{}\"{timeout} }}\n\
              ca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\nsecret = \"{}\"\nstate = \"{}\"\n\n",
             self.name,
             self.link,

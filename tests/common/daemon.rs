@@ -57,8 +57,19 @@ impl Daemon {
     }
     /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+    /// The most memory that was ever resident since [`Self::forget_peak`], in KiB.
+    pub fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+    pub fn forget_peak(&self) {
+        // See proc_pid_clear_refs(5).
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+    fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
     pub fn log_text(&self) -> String {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::daemon::Daemon;
 
 pub struct Nginx {
@@ -32,13 +34,34 @@ impl Nginx {
         let text = std::fs::read_to_string(&self.access).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
+
+    /// It takes connections, as the kernel does that for it, and answers nothing until [`Self::thaw`].
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// To the master and its worker.
+    fn signal(&self, signal: Signal) {
+        let master = self.daemon.pid();
+        let workers = format!("/proc/{master}/task/{master}/children");
+        let workers = std::fs::read_to_string(workers).unwrap();
+        let workers: Vec<i32> = workers.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        assert!(!workers.is_empty(), "nginx has no worker");
+        for worker in workers {
+            kill_process(Pid::from_raw(worker).unwrap(), signal).unwrap();
+        }
+        self.daemon.signal(signal);
+    }
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
         // Its workers end with the master only if it is asked.
         if self.daemon.exit().is_none() {
-            self.daemon.signal(rustix::process::Signal::TERM);
+            self.daemon.signal(Signal::TERM);
             super::wait_for("nginx to end", || self.daemon.exit().is_some());
         }
     }
