@@ -222,12 +222,13 @@ impl Acceptor {
                 let fault = Fault::of(&error);
                 return Err(match fault.alert {
                     Some(_) => refused_by_dialler(&fault),
+                    None if fault.no_certificate => shows_nothing(),
                     None => broken(format!("the TLS handshake failed: {}", fault.text)),
                 });
             }
         };
         let Some(Ok(site)) = verdict.get() else {
-            return Err(broken("it showed no certificate".into()));
+            return Err(shows_nothing());
         };
         let alpn = tls.get_ref().1.alpn_protocol();
         let Some(class) = Class::ALL.into_iter().find(|class| Some(class.alpn()) == alpn) else {
@@ -236,6 +237,15 @@ impl Acceptor {
         prepare(&tcp, class).map_err(|error| broken(error.to_string()))?;
         tls.get_mut().1.set_buffer_limit(Some(class.limits().sealed));
         Ok((tls, site.clone(), class))
+    }
+}
+
+fn shows_nothing() -> Refusal {
+    Refusal {
+        reason: Reason::Stranger,
+        claims: None,
+        why: "it showed no certificate".into(),
+        fix: "let only nearshare dial this port".into(),
     }
 }
 

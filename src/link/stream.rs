@@ -82,6 +82,8 @@ pub(super) struct Fault {
     pub text: String,
     /// What the other side's TLS said, if it did.
     pub alert: Option<AlertDescription>,
+    /// It was to show a certificate, and has none.
+    pub no_certificate: bool,
 }
 
 impl Fault {
@@ -96,7 +98,8 @@ impl Fault {
             io::ErrorKind::UnexpectedEof => "the connection was cut off".to_owned(),
             _ => error.to_string(),
         };
-        Self { text, alert }
+        let no_certificate = matches!(inner, Some(rustls::Error::NoCertificatesPresented));
+        Self { text, alert, no_certificate }
     }
 }
 

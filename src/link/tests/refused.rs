@@ -1,5 +1,9 @@
 //! Who is not let in.
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
 use super::*;
 use crate::link::PeerFault;
 
@@ -144,6 +148,93 @@ async fn what_is_not_tls_is_refused_and_what_says_nothing_is_dropped() {
 
     let sender = raw(cluster.identity("osaka"), hq.local_addr(), Class::Control).await;
     until("no hello", || refused(&hq, Reason::Hello) == 1 && sender.is_closed()).await;
+}
+
+/// Takes whoever answers.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Speaks TLS of one version, with a certificate or without, until the other side ends it; gives what it
+/// was told.
+async fn speak(
+    version: &'static rustls::SupportedProtocolVersion,
+    identity: Option<Identity>,
+    to: SocketAddr,
+) -> std::io::Error {
+    use tokio::io::AsyncReadExt;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody));
+    let mut config = match identity {
+        Some(identity) => config.with_client_auth_cert(identity.chain, identity.key).unwrap(),
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![Class::Control.alpn().to_vec()];
+    let tcp = TcpStream::connect(to).await.unwrap();
+    let name = ServerName::try_from("nearshare").unwrap();
+    match tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await {
+        Err(error) => error,
+        // The dialling side of TLS 1.3 is through before its certificate is looked at.
+        Ok(mut tls) => tls.read_to_end(&mut Vec::new()).await.expect_err("it was let in"),
+    }
+}
+
+#[tokio::test]
+async fn who_speaks_an_older_tls_is_refused() {
+    let cluster = Cluster::new();
+    let hq = cluster.hq().await;
+    let told = speak(&rustls::version::TLS12, Some(cluster.identity("osaka")), hq.local_addr()).await;
+    assert!(told.to_string().contains("ProtocolVersion"), "{told}");
+    until("a refusal", || refused(&hq, Reason::Handshake) == 1).await;
+    assert_eq!(hq.refused().len(), 1, "{:?}", hq.refusals());
+    assert!(hq.states().is_empty());
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_is_a_stranger() {
+    let cluster = Cluster::new();
+    let hq = cluster.hq().await;
+    let told = speak(&rustls::version::TLS13, None, hq.local_addr()).await;
+    assert!(told.to_string().contains("CertificateRequired"), "{told}");
+    until("a refusal", || refused(&hq, Reason::Stranger) == 1).await;
+    assert_eq!(hq.refused().len(), 1, "{:?}", hq.refusals());
+    assert!(hq.refusals()[0].why.contains("no certificate"), "{:?}", hq.refusals());
+    assert!(hq.states().is_empty());
 }
 
 #[tokio::test]

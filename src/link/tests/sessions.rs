@@ -228,6 +228,30 @@ async fn maps_are_compared_again_when_either_changes() {
     assert_eq!(osaka.states()[0].session, session, "no connection was lost");
 }
 
+/// A comment, a new site, an address: nobody promises anything else.
+#[tokio::test]
+async fn maps_that_differ_only_in_their_serial_are_told_of_and_do_no_harm() {
+    let cluster = Cluster::new();
+    let with = |serial, dial: &[(&str, SocketAddr)]| {
+        let digests = [("docs".parse().unwrap(), [7; 32])].into();
+        Terms { serial, hash: [serial as u8; 32], digests, ..terms(&["hq", "osaka"], dial) }
+    };
+    let hq = start(cluster.config("hq"), with(1, &[])).await;
+    let osaka = start(cluster.config("osaka"), with(2, &[("hq", hq.local_addr())])).await;
+    until("both connections", || both_up(&osaka, "hq") && both_up(&hq, "osaka")).await;
+    for (links, other, serial) in [(&hq, "osaka", 2), (&osaka, "hq", 1)] {
+        let state = &links.states()[0];
+        let map = state.map.as_ref().unwrap();
+        assert_eq!((map.same_map, map.map_serial), (false, serial));
+        assert!(state.disagrees.is_empty(), "{state:?}");
+        assert!(!links.disagrees(&site(other), &"docs".parse().unwrap()));
+        let told: Vec<SiteId> =
+            links.core.warned.lock().unwrap().iter().map(|(site, ..)| site.clone()).collect();
+        assert_eq!(told, [site(other)], "once, although it has two connections");
+        assert!(links.refused().is_empty(), "{:?}", links.refusals());
+    }
+}
+
 #[tokio::test]
 async fn a_map_without_a_site_ends_its_link() {
     let cluster = Cluster::new();
