@@ -41,3 +41,31 @@ impl Minter {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R32: the same object has the same id after a crash, and no other object has it.
+    #[test]
+    fn an_id_is_of_one_object_of_one_disk_in_one_cluster() {
+        let mint = |key: u8, marker: u8, epoch, handle: &[u8]| {
+            let minter = Minter::new([key; 32], [marker; 16]);
+            minter.mint(Epoch(epoch), &LocalHandle::from_bytes(handle))
+        };
+        let id = mint(1, 2, 3, b"handle");
+        assert_eq!(id, mint(1, 2, 3, b"handle"));
+        // It is on disks: another way to make it would give every object that is not recorded a new one.
+        assert_eq!(id.to_string(), "0000000382ac5b9a5633bdd823c67e2b");
+        let others = [
+            mint(9, 2, 3, b"handle"),
+            mint(1, 9, 3, b"handle"),
+            mint(1, 2, 9, b"handle"),
+            mint(1, 2, 3, b"handl"),
+        ];
+        for (n, other) in others.iter().enumerate() {
+            assert_ne!(id, *other);
+            assert!(!others[..n].contains(other), "{other}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod changes;
 mod contents;
 mod crashes;
 mod durable;
+mod kept;
 mod model;
 mod names;
 mod scans;
@@ -13,7 +14,7 @@ mod storm;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -31,24 +32,38 @@ use crate::tree::{Disk, RootSpec};
 /// Longest wait for what must happen by itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The kernel's clocks; the wall clock may be set.
+/// The kernel's clocks; the time since boot may be set ahead, and the wall clock may stand still.
 #[derive(Default)]
 pub(super) struct TestClock {
-    ahead_ns: AtomicI64,
+    /// Since 1970; 0: it goes on.
+    stands_at_ns: AtomicI64,
+    /// Seconds.
+    boot_ahead: AtomicU64,
 }
 impl TestClock {
-    fn set_ahead(&self, ahead: Duration) {
-        self.ahead_ns.store(ahead.as_nanos() as i64, Ordering::SeqCst);
+    fn stand_at(&self, wall_ns: i64) {
+        self.stands_at_ns.store(wall_ns, Ordering::SeqCst);
+    }
+    fn go_on(&self) {
+        self.stand_at(0);
+    }
+    fn skip(&self, time: Duration) {
+        self.boot_ahead.fetch_add(time.as_secs(), Ordering::SeqCst);
     }
 }
 impl Clock for TestClock {
     fn boot(&self) -> BootTime {
         let now = clock_gettime(ClockId::Boottime);
-        BootTime(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
+        let ahead = Duration::from_secs(self.boot_ahead.load(Ordering::SeqCst));
+        BootTime(Duration::new(now.tv_sec as u64, now.tv_nsec as u32) + ahead)
     }
     fn wall(&self) -> WallTime {
+        let stands_at = self.stands_at_ns.load(Ordering::SeqCst);
+        if stands_at != 0 {
+            return WallTime(stands_at);
+        }
         let now = clock_gettime(ClockId::Realtime);
-        WallTime(now.tv_sec * 1_000_000_000 + now.tv_nsec + self.ahead_ns.load(Ordering::SeqCst))
+        WallTime(now.tv_sec * 1_000_000_000 + now.tv_nsec)
     }
 }
 

@@ -56,6 +56,52 @@ async fn changes_go_on_during_the_first_scan() {
     site.agrees();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_a_scan_is_can_be_seen() {
+    const FILES: u64 = 9000;
+    let site = Site::unscanned(|root| {
+        (0..FILES).for_each(|n| fs::write(root.join(format!("{n:04}")), "x").unwrap());
+    });
+    let mut seen: Vec<scan::Progress> = Vec::new();
+    let began = Instant::now();
+    while !site.shelf.meta().scanned {
+        assert!(began.elapsed() < PATIENCE, "{seen:?}");
+        seen.extend(site.notice.standing().scan);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    seen.dedup();
+    // Of each slice at least once, and never backwards.
+    assert!(seen.len() >= 3, "{seen:?}");
+    for (before, after) in seen.iter().zip(&seen[1..]) {
+        let counts = |it: &scan::Progress| [it.entries, it.files, it.bytes];
+        let pairs = counts(before).into_iter().zip(counts(after));
+        assert!(pairs.into_iter().all(|(before, after)| before <= after), "{seen:?}");
+    }
+    for progress in &seen {
+        assert!(progress.first && (1..=FILES).contains(&progress.entries), "{progress:?}");
+        // Each of them is one byte, and every one is read as nothing is known yet.
+        assert_eq!((progress.files, progress.bytes), (progress.entries, progress.entries));
+        assert!(progress.entries_per_second > 0.0 && progress.seconds_left >= 0.0, "{progress:?}");
+    }
+    site.quiet().await;
+    assert_eq!(site.notice.standing().scan, None);
+
+    // The second time it is known how many there are.
+    site.notice.rescan();
+    let last = || site.notice.standing().scan;
+    let mut again = None;
+    while again.is_none() || last().is_some() {
+        assert!(began.elapsed() < 2 * PATIENCE, "{again:?}");
+        again = last().or(again);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let again: scan::Progress = again.unwrap();
+    assert!(!again.first, "{again:?}");
+    let (left, rate) = (again.seconds_left, again.entries_per_second);
+    let expected = (FILES + 1 - again.entries) as f64 / rate;
+    assert!((left - expected).abs() < 0.01 * expected + 0.001, "{again:?}: {expected} s");
+}
+
 /// A rescan asked for during a scan, which may have passed the place already, is another one.
 #[tokio::test]
 async fn a_scan_wanted_during_a_scan_is_made() {
