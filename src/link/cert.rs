@@ -279,6 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn a_ca_lives_ten_years_and_a_site_two_unless_told() {
+        const DAY: i64 = 86_400;
+        let ca = Authority::create(NOW).unwrap();
+        let issued = ca.issue(&site("osaka"), NOW, SITE_DAYS).unwrap();
+        let identity = Identity::from_pem(ca.cert_pem(), &issued.cert, &issued.key).unwrap();
+        for (cert, days) in [(&identity.ca, 3650), (&identity.chain[0], 730)] {
+            let (_, cert) = x509_parser::parse_x509_certificate(cert).unwrap();
+            let now = NOW.0 / 1_000_000_000;
+            let (from, to) = (cert.validity().not_before, cert.validity().not_after);
+            assert_eq!((from.timestamp() - now, to.timestamp() - now), (-3600, days * DAY));
+        }
+    }
+
+    #[test]
     fn lifetimes_have_limits() {
         let ca = Authority::create(NOW).unwrap();
         for days in [0, CA_DAYS + 1] {

@@ -336,6 +336,14 @@ lyon = { role = "local", path = "/srv/more" }"#, &[
         "17:1: [share.less] has an NFS export, and the NFS door does not exist in this release; remove `nfs`",
         "17:7: `nfs` /export/eng/x of share `less` lies inside that of share `more`, /export, at lyon; give each share a `nfs` of its own, none inside another's",
     ]),
+    ("MORE", r#"nfs = "/export/x"
+[share.less]
+nfs = "/export/x"
+hq = { role = "local", path = "/srv/less" }"#, &[
+        "14:1: [share.more] has an NFS export, and the NFS door does not exist in this release; remove `nfs`",
+        "16:1: [share.less] has an NFS export, and the NFS door does not exist in this release; remove `nfs`",
+        "16:7: `nfs` /export/x of share `less` is also that of share `more`, /export/x, at hq; give each share a `nfs` of its own, none inside another's",
+    ]),
     ("END", "[share.more]", &[
         r#"12:8: share `more` is at no site; add hq = { role = "local", path = "/srv/engineering" }"#,
     ]),

@@ -149,6 +149,29 @@ async fn a_change_goes_home_and_is_ahead_here() {
     assert_eq!(two.log.take()[1], "link Bulk PUT /v1/share/eng/http/f");
 }
 
+/// It may change anything.
+#[tokio::test]
+async fn a_method_that_nobody_knows_goes_home_as_a_change_of_all_below() {
+    for copy in [true, false] {
+        let two = two(copy, ok).await;
+        assert_eq!(ask(&two.lyon, "FROB", "/e/d").await, (200, "hello".into()));
+        let mut expected = vec![
+            "link Control FROB /v1/share/eng/http/d",
+            "begin /d:Below from lyon",
+            "server FROB /srv/eng/d",
+            "answered Done",
+        ];
+        if copy {
+            expected.insert(0, "note /d");
+            expected.push("ahead until [7, 8]");
+        }
+        assert_eq!(two.log.take(), expected);
+        *two.wire.up.lock().unwrap() = false;
+        assert_eq!(ask(&two.lyon, "FROB", "/e/d").await.0, 503);
+        assert_eq!(two.log.take(), Vec::<String>::new());
+    }
+}
+
 #[tokio::test]
 async fn a_change_that_failed_leaves_what_is_known() {
     let two = two(true, |line| async move {
