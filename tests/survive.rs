@@ -152,6 +152,80 @@ fn with_another_state(older: bool) {
     work(&cluster, &mut actors, "on another state");
 }
 
+/// R24, and R10: with the old state nobody may be given what is on no disk any more.
+#[test]
+fn no_copy_of_a_strict_share_answers_what_an_older_state_says() {
+    let mut cluster = Plan::three(Server::Embedded).start();
+    let mut hq = cluster.site("hq").client();
+    let mut names: Vec<String> = (0..10).map(|n| format!("/docs/d{n}/f")).collect();
+    for name in &names {
+        hq.mkcol(name.strip_suffix("f").unwrap()).unwrap().expect(&[201]);
+        hq.put(name, b"old").unwrap().expect(&[201]);
+    }
+    cluster.settle();
+    assert_eq!(cluster.site_mut("hq").terminate().code(), Some(0));
+    let (state, saved) = (cluster.site("hq").state(), cluster.dir.path().join("saved"));
+    common::run("cp", &["-a", state.to_str().unwrap(), saved.to_str().unwrap()]);
+    cluster.start("hq");
+    let mut hq = cluster.site("hq").client();
+    names.extend((0..10).map(|n| format!("/docs/d{n}/made")));
+    for name in &names {
+        hq.put(name, b"new").unwrap().expect(&[201, 204]);
+    }
+    cluster.settle();
+    cluster.site_mut("hq").kill();
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(&saved, &state).unwrap();
+    // Holes: no room on the disk, and a scan that takes its time before it comes to what is below.
+    let large = cluster.site("hq").share().join("large");
+    std::fs::File::create(&large).unwrap().set_len(2 << 30).unwrap();
+    cluster.start("hq");
+    let mut lyon = cluster.site("lyon").client();
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        for name in &names {
+            let answer = lyon.get(name).unwrap();
+            assert_ne!(answer.status, 404, "{name} after {:?}", began.elapsed());
+            if answer.status == 200 {
+                assert_eq!(answer.text(), "new", "{name} after {:?}", began.elapsed());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    cluster.site("hq").client().delete("/docs/large").unwrap().expect(&[204]);
+    cluster.settle();
+}
+
+struct Ending<'a>(&'a AtomicBool);
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// R11: nobody remembers whom leases were given to.
+#[test]
+fn a_primary_without_its_state_waits_out_the_leases_that_it_gave() {
+    let mut cluster = Plan::three(Server::Embedded).start();
+    cluster.site("hq").client().put("/docs/f", b"old").unwrap().expect(&[201]);
+    cluster.settle();
+    let mut lyon = cluster.site("lyon").client();
+    common::wait_for("a lease at lyon", || {
+        lyon.get("/docs/f").unwrap().expect(&[200]);
+        let status = cluster.site("hq").status().unwrap();
+        status["shares"][0].to_string().contains("\"leased\":[\"lyon\"]")
+    });
+    cluster.site_mut("hq").kill();
+    std::fs::remove_dir_all(cluster.site("hq").state()).unwrap();
+    cluster.start("hq");
+    common::wait_for("a change", || {
+        cluster.site("hq").client().put("/docs/f", b"new").unwrap().is_success()
+    });
+    let answer = lyon.get("/docs/f").unwrap().expect(&[200, 503]);
+    assert!(answer.status == 503 || answer.text() == "new", "{}", answer.text());
+    cluster.settle();
+}
+
 #[test]
 fn everything_stopped_and_started_again() {
     let mut cluster = Plan::three(Server::Nginx).start();

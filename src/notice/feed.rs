@@ -111,6 +111,10 @@ impl<T: Tree> Notice<T> {
         match self.extends(at, chain, incarnation) {
             Ok(true) => {}
             Ok(false) => {
+                if let Err(error) = self.distrust_catalog(&site, at, chain, incarnation).await {
+                    tracing::warn!(share = %self.config.share, peer = %site, %error, "the journal cannot be read");
+                    return answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+                }
                 return answer(
                     StatusCode::CONFLICT,
                     "this journal does not extend yours: compare trees",
@@ -150,6 +154,37 @@ impl<T: Tree> Notice<T> {
             return Ok(false);
         }
         Ok(self.shelf.chain_at(at)? == Some(chain))
+    }
+
+    /// A copy has records of this very journal that are not in it: the state directory is an older one, put
+    /// back, and what came later is on the disk alone (R24). Nobody is told of this catalog until a scan has
+    /// found it.
+    async fn distrust_catalog(
+        &self,
+        site: &SiteId,
+        at: Position,
+        chain: Hash,
+        incarnation: Hash,
+    ) -> Result<(), catalog::CatalogError> {
+        let head = self.shelf.head();
+        let trimmed = at.seq.next() < self.shelf.oldest();
+        if (incarnation, at.epoch) != (head.incarnation, head.at.epoch) || trimmed {
+            return Ok(());
+        }
+        if self.shelf.chain_at(at)? == Some(chain) || self.outdated.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        tracing::warn!(
+            share = %self.config.share, peer = %site, theirs = %at, ours = %head.at,
+            "a copy has records that this site no longer knows, as after an older state directory was put \
+             back: the copies wait until the share has been scanned"
+        );
+        let mut batch = self.shelf.batch();
+        batch.set_meta(|meta| meta.scanned = false);
+        self.shelf.commit(batch, true).await?;
+        self.outdated.store(true, Ordering::SeqCst);
+        self.rescan();
+        Ok(())
     }
 
     async fn take_acks(

@@ -158,6 +158,8 @@ pub struct Notice<T: Tree> {
     landed: tokio::sync::Notify,
     standing: Mutex<Standing>,
     scan_wanted: AtomicBool,
+    /// A copy has shown that the catalog was older than what was told of it before this start.
+    outdated: AtomicBool,
     terms: Mutex<Terms>,
     leases: lease::Leases,
     contents: Turns,
@@ -207,6 +209,7 @@ impl<T: Tree> Notice<T> {
             landed: tokio::sync::Notify::new(),
             standing: Mutex::default(),
             scan_wanted: AtomicBool::new(true),
+            outdated: AtomicBool::new(false),
             terms: Mutex::new(terms),
             leases,
             contents: Turns::contents(),

@@ -14,6 +14,9 @@ use crate::notice::{self, Notice};
 use crate::object::Local;
 use crate::tree::{Disk, RootSpec, Tree};
 
+/// What a directory that was a share before has in it.
+const MARKER: &str = ".nearshare/marker";
+
 /// A running share.
 pub struct Running {
     pub shelf: Arc<Shelf>,
@@ -52,11 +55,17 @@ impl Running {
             Place::Remote => return Ok(None),
         };
         let shelf = around.catalog.share(share)?;
+        // Before it is opened, which makes one.
+        let was_ours = path.join(MARKER).exists();
         let disk = open(share, path, &shelf, around)?;
         let part = if local {
             if shelf.head().incarnation == Hash::default() {
                 let mut batch = shelf.batch();
                 batch.new_incarnation(Epoch(1));
+                if was_ours {
+                    // The state directory was lost, and with it who may have a lease (R11).
+                    batch.set_meta(|meta| meta.leased = true);
+                }
                 shelf.commit(batch, true).wait()?;
             }
             let config = notice::Config {

@@ -136,6 +136,44 @@ async fn a_restored_state_directory_does_not_extend_a_copys_chain() {
     assert!(!site.notice.extends(head.at, head.chain, Hash([9; 32])).unwrap());
 }
 
+/// What came after the older state is on the disk alone: nobody compares with the catalog before that is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_an_older_state_directory_the_copies_wait_for_a_scan() {
+    use crate::body::Body;
+    use crate::link::frames::sender;
+    use crate::link::share::Follow;
+    use http::{Request, StatusCode};
+    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let ask = async |what: &'static str, body| {
+        let osaka = Origin { site: "osaka".parse().unwrap(), session: Session::default() };
+        site.notice.clone().inbound(osaka, what, Request::new(body)).await.status()
+    };
+    let head = site.shelf.head();
+    let follow = async |at: Position, incarnation: Hash| {
+        let (asks, body) = sender(4096);
+        let (epoch, seq) = (at.epoch.0, at.seq.0);
+        let (chain, incarnation) = (vec![9; 32].into(), incarnation.0.to_vec().into());
+        asks.send(&Follow { epoch, seq, chain, incarnation }).await.unwrap();
+        ask("journal", body).await
+    };
+    // Of other histories nothing is learnt.
+    assert_eq!(follow(head.at, Hash([9; 32])).await, StatusCode::CONFLICT);
+    assert_eq!(ask("snapshot", Body::Empty).await, StatusCode::OK);
+    // Something for the scan to do first, and behind it what the catalog does not have.
+    fs::File::create(site.at("large")).unwrap().set_len(128 << 20).unwrap();
+    fs::create_dir(site.at("d")).unwrap();
+    site.write("d/later", "x");
+    let later = Position { seq: Seq(head.at.seq.0 + 5), ..head.at };
+    assert_eq!(follow(later, head.incarnation).await, StatusCode::CONFLICT);
+    while ask("snapshot", Body::Empty).await == StatusCode::SERVICE_UNAVAILABLE {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(site.has("d/later", "x"), "compared with what is not so");
+    // Once is enough.
+    assert_eq!(follow(later, head.incarnation).await, StatusCode::CONFLICT);
+    assert_eq!(ask("snapshot", Body::Empty).await, StatusCode::OK);
+}
+
 async fn comes_back_by_itself(take: fn(&Path, &Path), back: fn(&Path, &Path)) {
     let site = Site::with(|root| {
         fs::create_dir(root.join("d")).unwrap();
