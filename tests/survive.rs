@@ -178,11 +178,11 @@ fn no_copy_of_a_strict_share_answers_what_an_older_state_says() {
     std::fs::rename(&saved, &state).unwrap();
     // Holes: no room on the disk, and a scan that takes its time before it comes to what is below.
     let large = cluster.site("hq").share().join("large");
-    std::fs::File::create(&large).unwrap().set_len(2 << 30).unwrap();
+    std::fs::File::create(&large).unwrap().set_len(1 << 30).unwrap();
     cluster.start("hq");
     let mut lyon = cluster.site("lyon").client();
     let began = std::time::Instant::now();
-    while began.elapsed() < Duration::from_secs(5) {
+    while began.elapsed() < Duration::from_secs(3) {
         for name in &names {
             let answer = lyon.get(name).unwrap();
             assert_ne!(answer.status, 404, "{name} after {:?}", began.elapsed());
@@ -224,6 +224,37 @@ fn a_primary_without_its_state_waits_out_the_leases_that_it_gave() {
     let answer = lyon.get("/docs/f").unwrap().expect(&[200, 503]);
     assert!(answer.status == 503 || answer.text() == "new", "{}", answer.text());
     cluster.settle();
+}
+
+/// R9: what copies await is of generations that this state never handed out.
+#[test]
+fn what_is_ahead_at_a_copy_ends_with_another_state_at_the_primary() {
+    for older in [false, true] {
+        let mut cluster = Plan::three(Server::Embedded).start();
+        cluster.site("hq").client().put("/docs/first", b"x").unwrap().expect(&[201]);
+        cluster.settle();
+        assert_eq!(cluster.site_mut("hq").terminate().code(), Some(0));
+        let (state, saved) = (cluster.site("hq").state(), cluster.dir.path().join("saved"));
+        common::run("cp", &["-a", state.to_str().unwrap(), saved.to_str().unwrap()]);
+        cluster.start("hq");
+        cluster.site("lyon").wait_linked();
+        let mut lyon = cluster.site("lyon").client();
+        let mut put = |n| lyon.put(&format!("/docs/f{n}"), b"x").unwrap().is_success();
+        common::wait_for("the first change", || put(0));
+        // The last of them are not released yet.
+        (1..40).for_each(|n| assert!(put(n)));
+        cluster.site_mut("hq").kill();
+        assert_ne!(cluster.site("lyon").status().unwrap()["shares"][0]["copy"]["ahead"], 0);
+        std::fs::remove_dir_all(&state).unwrap();
+        if older {
+            std::fs::rename(&saved, &state).unwrap();
+        }
+        cluster.start("hq");
+        cluster.settle();
+        common::wait_for("nothing to be ahead at lyon", || {
+            cluster.site("lyon").status().unwrap()["shares"][0]["copy"]["ahead"] == 0
+        });
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use super::supply::content;
 use super::tail::Missed;
-use super::{IN_FORCE_MAX, InLine, Notice, Origin, blocking, lock};
+use super::{IN_FORCE_MAX, InLine, Notice, Origin, beyond_lost, blocking, lock};
 use crate::body::Body;
 use crate::catalog::{self, Change, Head, PeerRow, Shelf};
 use crate::id::{Epoch, Hash, Position, Seq, SiteId};
@@ -160,12 +160,12 @@ impl<T: Tree> Notice<T> {
     /// back, and what came later is on the disk alone (R24). Nobody is told of this catalog until a scan has
     /// found it.
     async fn distrust_catalog(
-        &self,
+        self: &Arc<Self>,
         site: &SiteId,
         at: Position,
         chain: Hash,
         incarnation: Hash,
-    ) -> Result<(), catalog::CatalogError> {
+    ) -> super::Result<()> {
         let head = self.shelf.head();
         let trimmed = at.seq.next() < self.shelf.oldest();
         if (incarnation, at.epoch) != (head.incarnation, head.at.epoch) || trimmed {
@@ -182,6 +182,15 @@ impl<T: Tree> Notice<T> {
         let mut batch = self.shelf.batch();
         batch.set_meta(|meta| meta.scanned = false);
         self.shelf.commit(batch, true).await?;
+        let notice = self.clone();
+        blocking(move || {
+            notice.shelf.raise_gens(beyond_lost(head.at.epoch, notice.clock.wall()))?;
+            // Handed out under the table's lock, as every other.
+            let mut table = lock(&notice.table);
+            table.start(notice.shelf.next_gen()?);
+            Ok(())
+        })
+        .await?;
         self.outdated.store(true, Ordering::SeqCst);
         self.rescan();
         Ok(())

@@ -45,10 +45,10 @@ use table::{Above, Held, Table};
 use tail::Tail;
 
 use crate::catalog::{CatalogError, Head, Shelf, Touch};
-use crate::clock::Clock;
+use crate::clock::{Clock, WallTime};
 use crate::effect::{Reach, Target};
 use crate::hash::HashMap;
-use crate::id::{ObjectId, RelPath, ShareId, SiteId};
+use crate::id::{Epoch, Gen, ObjectId, RelPath, ShareId, SiteId};
 use crate::link::Session;
 use crate::object::{Found, Kind};
 use crate::plant::{self, Bug};
@@ -59,6 +59,10 @@ use crate::work::{self, Bell, Thread};
 const IN_FORCE_MAX: usize = 10_000;
 /// Deepest directory whose whole way up is looked for.
 const DEPTH_MAX: usize = 4096;
+/// Generations of one epoch: a later primary hands out greater ones than any before.
+pub const GENS_BITS: u32 = 40;
+/// Changes a second that no primary makes on average since 1970, as a power of two.
+const CHANGES_BITS: u32 = 8;
 /// Places in doubt that `status` names.
 const SUSPECTED_MAX: usize = 20;
 
@@ -89,6 +93,13 @@ pub enum NoticeError {
 }
 
 pub type Result<T, E = NoticeError> = std::result::Result<T, E>;
+
+/// A generation of `epoch` that is greater than any that a catalog which is lost has handed out: copies may await
+/// those, and only greater ones end that.
+pub fn beyond_lost(epoch: Epoch, now: WallTime) -> Gen {
+    let seconds = u64::try_from(now.0 / 1_000_000_000).unwrap_or(0);
+    Gen((u64::from(epoch.0) << GENS_BITS) + (seconds << CHANGES_BITS))
+}
 
 /// Who sent a change: a session of another site, so that a barrier knows what it must wait for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use super::ServeError;
 use crate::catalog::{Batch, Change, Lead, Shelf, Touch};
 use crate::id::{Epoch, Gen, ObjectId, Position, Seq};
+use crate::notice::GENS_BITS;
 use crate::object::{Kind, Stamp};
 
-/// Generations of one epoch: a later primary hands out greater ones than any before.
-const GENS_BITS: u32 = 40;
 /// The last epoch that has generations of its own.
 pub(super) const EPOCH_MAX: u32 = (1 << (u64::BITS - GENS_BITS)) - 1;
 /// Nobody has missed so many promotions: what tells of more is no primary of the share.

@@ -63,8 +63,9 @@ impl Running {
                 let mut batch = shelf.batch();
                 batch.new_incarnation(Epoch(1));
                 if was_ours {
-                    // The state directory was lost, and with it who may have a lease (R11).
+                    // The state directory was lost, and with it who may have a lease (R11), and what copies await.
                     batch.set_meta(|meta| meta.leased = true);
+                    shelf.raise_gens(notice::beyond_lost(Epoch(1), around.clock.wall()))?;
                 }
                 shelf.commit(batch, true).wait()?;
             }
