@@ -38,6 +38,22 @@ impl From<TcpListener> for Listener {
     }
 }
 
+/// What to do about an address that cannot be listened on.
+pub fn cannot_listen(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there: stop it, or put another address into the map"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: put one of its own into the map"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "this user may not: become root, or give nearshare CAP_NET_BIND_SERVICE for ports below 1024"
+        }
+        _ => "put right the address in the map",
+    }
+}
+
 impl Listener {
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         #[cfg(test)]

@@ -305,6 +305,7 @@ async fn answer(steer: &dyn Steer, request: &Request<Incoming>) -> Response<Body
             }
         }
         Ok(Ask::Believe(share)) => match steer.believe(&share) {
+            Ok(1) => text(StatusCode::OK, format!("1 place of {share} is no longer in doubt\n")),
             Ok(many) => {
                 text(StatusCode::OK, format!("{many} places of {share} are no longer in doubt\n"))
             }

@@ -110,7 +110,7 @@ impl Row {
 }
 
 fn http(http: &HttpStatus) -> Row {
-    let open = HumanCount(http.connections);
+    let open = count(http.connections, "connection", "connections");
     let mut more = Vec::new();
     let server = match (http.up, &http.last_error) {
         _ if !http.asked => format!("server {} not asked yet", http.server),
@@ -127,7 +127,7 @@ fn http(http: &HttpStatus) -> Row {
     if !away.is_empty() {
         more.push(format!("turned away: {}", away.join(", ")));
     }
-    let said = format!("{open} connections; {server}");
+    let said = format!("{open}; {server}");
     Row { name: http.listen.to_string(), wrong: !http.up, said, more }
 }
 
@@ -175,9 +175,9 @@ fn share(share: &ShareStatus, now: i64) -> Row {
         if let Some(first) = &share.map_primary {
             said += &format!(", promoted from {first}");
         }
-        let (objects, bytes) = (HumanCount(share.objects), HumanBytes(share.bytes));
+        let (objects, bytes) = (count(share.objects, "object", "objects"), HumanBytes(share.bytes));
         let place = format!("position {}.{}", share.epoch, share.position);
-        said += &format!(", {place}, {objects} objects, {bytes}");
+        said += &format!(", {place}, {objects}, {bytes}");
     }
     let mut more = Vec::new();
     if let Some(home) = &share.home {
@@ -202,22 +202,23 @@ fn share(share: &ShareStatus, now: i64) -> Row {
 fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
     if let Some(scan) = &home.scan {
         let first = if scan.first { "first scan" } else { "scan" };
-        let (entries, files) = (HumanCount(scan.entries), HumanCount(scan.files));
-        let mut line = format!("{first}: {entries} entries, {files} files read");
+        let entries = count(scan.entries, "entry", "entries");
+        let files = count(scan.files, "file", "files");
+        let mut line = format!("{first}: {entries}, {files} read");
         line += &format!(" ({}), {:.0} entries/s", HumanBytes(scan.bytes), scan.entries_per_second);
         // A first scan knows only what is on the whole file system, other directories included.
         more.push(line + &left(if scan.first { "at most" } else { "about" }, scan.seconds_left));
     }
     if home.marks > 0 {
-        more.push(format!("{} changes being looked at", HumanCount(home.marks as u64)));
+        more.push(count(home.marks as u64, "change", "changes") + " being looked at");
     }
     if home.undurable > 0 {
-        more.push(format!("{} changes waiting for other sites", HumanCount(home.undurable as u64)));
+        more.push(count(home.undurable as u64, "change", "changes") + " waiting for other sites");
     }
     if home.suspects > 0 {
         more.push(format!(
-            "{} places in doubt, for lack of the server's answer: {}; `nearshare believe` ends that",
-            HumanCount(home.suspects as u64),
+            "{} in doubt, for lack of the server's answer: {}; `nearshare believe` ends that",
+            count(home.suspects as u64, "place", "places"),
             home.suspected.join(", ")
         ));
     }
@@ -243,13 +244,13 @@ fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
         more.push(format!("contents arrive at {rate}/s, {files:.0} files/s{left}"));
     }
     if copy.ahead > 0 {
-        let ahead = HumanCount(copy.ahead as u64);
-        more.push(format!("{ahead} writes of this site have not come back yet"));
+        let ahead = count(copy.ahead as u64, "write", "writes");
+        more.push(format!("{ahead} of this site yet to come back"));
     }
     if copy.suspects > 0 {
         more.push(format!(
-            "{} places in doubt, for lack of this site's server's answer while it led; `nearshare believe` ends that",
-            HumanCount(copy.suspects as u64)
+            "{} in doubt, for lack of this site's server's answer while it led; `nearshare believe` ends that",
+            count(copy.suspects as u64, "place", "places")
         ));
     }
     if copy.kept > 0 {
@@ -259,12 +260,16 @@ fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
     more.extend(copy.last_error.iter().map(|error| format!("last error: {error}")));
 }
 
+/// `1 object`, `1,200 objects`.
+fn count(many: u64, one: &str, more: &str) -> String {
+    format!("{} {}", HumanCount(many), if many == 1 { one } else { more })
+}
+
 /// How far a copy is behind.
 fn lag(records: u64, seconds: f64, debts: u64, bytes: u64) -> String {
     let line = match records {
         0 => "has every record".to_owned(),
-        1 => format!("1 record and {} behind", span(seconds)),
-        many => format!("{} records and {} behind", HumanCount(many), span(seconds)),
+        many => format!("{} and {} behind", count(many, "record", "records"), span(seconds)),
     };
     line + &to_come(debts, bytes)
 }
@@ -274,8 +279,7 @@ fn to_come(debts: u64, bytes: u64) -> String {
     match debts {
         0 if bytes > 0 => format!(", {} to come", HumanBytes(bytes)),
         0 => String::new(),
-        1 => format!(", 1 content ({}) to come", HumanBytes(bytes)),
-        many => format!(", {} contents ({}) to come", HumanCount(many), HumanBytes(bytes)),
+        many => format!(", {} ({}) to come", count(many, "content", "contents"), HumanBytes(bytes)),
     }
 }
 
@@ -349,7 +353,7 @@ mod tests {
             "comparing: not complete yet, 3 contents (1.00 MiB) to come",
             "compared 10 of 4,000 entries, 8 entries/s, about 9 min left",
             "contents arrive at 2.00 KiB/s, 3 files/s",
-            "1 writes of this site have not come back yet",
+            "1 write of this site yet to come back",
             "2 changed behind nearshare, kept under .nearshare/kept/",
             "last error: no room",
         ];

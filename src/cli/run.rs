@@ -139,6 +139,8 @@ fn anew() -> io::Error {
 }
 
 fn run_map(map: Map, args: &RunArgs) -> Result<End, RunError> {
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    tracing::info!(version, pid, map = %args.map.display(), serial = map.serial, "nearshare starts");
     // As many threads for requests as there are cores: one more than that, and each waits out the
     // other's time slice.
     let runtime =

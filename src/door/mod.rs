@@ -40,7 +40,7 @@ pub use self::tally::{Tally, Why};
 use self::watch::{Watch, Watched};
 use crate::body::Body;
 use crate::relay::HttpRelay;
-use crate::socket::{Listener, Socket};
+use crate::socket::{Listener, Socket, cannot_listen};
 use crate::wire::http::Secure;
 use crate::wire::http::framing::{Fault, HeadLimits};
 
@@ -94,7 +94,7 @@ impl Default for Limits {
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("listen on {address}: {source}; another process may have it, or this machine may not")]
+#[error("cannot listen for clients at {address}: {source}; {}", cannot_listen(source))]
 pub struct ListenError {
     pub address: SocketAddr,
     pub source: io::Error,

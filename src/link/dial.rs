@@ -499,7 +499,7 @@ impl Peer {
             ),
             _ => ("it refuses our certificate", format!("read why in the log of {site}")),
         };
-        let why = format!("{site} refuses {me}: {why} ({alert:?})");
+        let why = format!("{site} refuses {me}: {why} (TLS alert {})", u8::from(alert));
         let claims = Some(site.clone());
         Some(DialError::Refused(address, Refusal { reason: Reason::RefusedUs, claims, why, fix }))
     }

@@ -54,7 +54,7 @@ use verify::Trust;
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::id::{ShareId, SiteId};
-use crate::socket::Listener;
+use crate::socket::{Listener, cannot_listen};
 
 /// What does not change while the process runs.
 pub struct LinkConfig {
@@ -169,9 +169,7 @@ impl Remote for Peer {
 /// Links cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    #[error(
-        "cannot listen for other sites at {addr}: {source}; put right `link` of this site in the map"
-    )]
+    #[error("cannot listen for other sites at {addr}: {source}; {}", cannot_listen(source))]
     Listen { addr: SocketAddr, source: io::Error },
     #[error("cannot use {what}: {source}; issue a new bundle with `nearshare cert issue NAME`")]
     Tls { what: &'static str, source: rustls::Error },

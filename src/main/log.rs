@@ -67,11 +67,15 @@ pub fn on_panic() {
     }));
 }
 
+/// `RUST_LOG` counts, if it is set; otherwise libraries speak up only when something is amiss, or when
+/// everything is asked for.
 fn filter(verbose: u8) -> EnvFilter {
-    EnvFilter::new(match verbose {
-        0 => "warn,nearshare=info",
-        1 => "info,nearshare=debug",
-        _ => "trace",
+    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
+    EnvFilter::new(match (&wanted, verbose) {
+        (Some(wanted), _) => wanted.as_str(),
+        (None, 0) => "warn,nearshare=info",
+        (None, 1) => "warn,nearshare=debug",
+        (None, _) => "trace",
     })
 }
 

@@ -200,8 +200,8 @@ impl Site {
         let control = admin::bind(&socket)?;
         site.tasks.spawn(admin::serve(control, steer, site.stop.clone()));
         tracing::info!(
-            site = %me, link = %site.links.local_addr(), http = ?row.http.as_ref().map(|http| http.listen),
-            serial = map.serial, "serving"
+            site = %me, link = %site.links.local_addr(),
+            http = row.http.as_ref().map(|http| tracing::field::display(http.listen)), serial = map.serial, "serving"
         );
         Ok(site)
     }
