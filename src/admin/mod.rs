@@ -10,7 +10,7 @@ mod socket;
 mod status;
 mod words;
 
-pub use socket::{AdminError, Control, bind, serve};
+pub use socket::{AdminError, Control, bind, fits, serve};
 pub use status::{
     CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus, Status, VERDICT, VERDICT_OK,
     VERDICT_WRONG, Wrong,

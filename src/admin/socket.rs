@@ -75,10 +75,7 @@ pub fn bind(path: &Path) -> Result<Control, AdminError> {
         move |source| AdminError::Io { operation, path, source }
     };
     let parent = path.parent().unwrap_or(Path::new("."));
-    let long = |path: &Path| path.as_os_str().len() > PATH_MAX;
-    if long(path) {
-        return Err(AdminError::TooLong(path.to_owned()));
-    }
+    fits(path)?;
     vacant(path)?;
     // Bound in a directory that nobody else can enter, so that no moment is without its mode.
     let nursery = tempfile::Builder::new()
@@ -87,7 +84,7 @@ pub fn bind(path: &Path) -> Result<Control, AdminError> {
         .tempdir_in(parent)
         .map_err(failed("make a directory beside"))?;
     let born = nursery.path().join("s");
-    if long(&born) {
+    if fits(&born).is_err() {
         return Err(AdminError::TooLong(path.to_owned()));
     }
     let listener = UnixListener::bind(&born).map_err(failed("bind"))?;
@@ -95,6 +92,12 @@ pub fn bind(path: &Path) -> Result<Control, AdminError> {
     let found = fs::symlink_metadata(&born).map_err(failed("look at"))?;
     fs::rename(&born, path).map_err(failed("rename to"))?;
     Ok(Control { listener, path: path.to_owned(), inode: (found.dev(), found.ino()) })
+}
+
+/// Whether a socket can have that path.
+pub fn fits(path: &Path) -> Result<(), AdminError> {
+    let long = path.as_os_str().len() > PATH_MAX;
+    if long { Err(AdminError::TooLong(path.to_owned())) } else { Ok(()) }
 }
 
 /// Answers until `stop`, then lets requests in flight end and removes the socket.

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::clock::WallTime;
 use crate::follow;
 use crate::id::{Epoch, Seq, ShareId, SiteId};
+use crate::link::own::Validity;
 use crate::link::{Direction, PeerState, Refused};
 use crate::notice;
 
@@ -32,6 +34,8 @@ pub struct Status {
     /// When the process started.
     pub since_unix_ms: i64,
     pub map: MapStatus,
+    /// From when to when other sites take this one's certificate.
+    pub certificate: Validity,
     /// `None` at a site without an HTTP door.
     pub http: Option<HttpStatus>,
     pub links: Vec<PeerState>,
@@ -170,7 +174,13 @@ impl Status {
         let shares = self.shares.iter().filter_map(ShareStatus::trouble);
         let http = self.http.iter().filter(|http| !http.up).map(HttpStatus::trouble);
         let links = self.links.iter().flat_map(|link| link_trouble(link, self.at_unix_ms));
-        shares.chain(http).chain(links).collect()
+        let certificate = self.certificate.trouble(&self.site, self.now());
+        let certificate = certificate.map(|(what, fix)| Wrong { what, fix: Some(fix) });
+        shares.chain(http).chain(links).chain(certificate).collect()
+    }
+
+    pub(super) fn now(&self) -> WallTime {
+        WallTime(self.at_unix_ms.saturating_mul(1_000_000))
     }
 }
 

@@ -4,6 +4,7 @@
 use indicatif::{HumanBytes, HumanCount};
 
 use super::status::{HttpStatus, ShareState, ShareStatus, Status};
+use crate::link::own::Age;
 use crate::link::{Direction, PeerState};
 use crate::{follow, notice};
 
@@ -50,8 +51,9 @@ impl Report {
         });
         let hash = map.hash.get(..HASH_SHOWN).unwrap_or(&map.hash);
         let of = format!("serial {}, hash {hash}, {}", map.serial, map.file.display());
-        let site_rows =
+        let mut site_rows =
             vec![Row::fine("nearshare", format!("{version}, process {pid}")), Row::fine("map", of)];
+        site_rows.push(certificate(status));
         let refused = status.refused.iter().rev().take(REFUSED_SHOWN).map(|refused| Row {
             name: refused.claims.as_ref().map_or("-".to_owned(), ToString::to_string),
             wrong: false,
@@ -107,6 +109,17 @@ impl Row {
     fn fine(name: &str, said: String) -> Self {
         Self { name: name.to_owned(), wrong: false, said, more: Vec::new() }
     }
+}
+
+fn certificate(status: &Status) -> Row {
+    let now = status.now();
+    let left = status.certificate.seconds_left(now);
+    let said = match left {
+        ..=0 => status.certificate.to_string(),
+        left => format!("{}, {} left", status.certificate, span(left as f64)),
+    };
+    let wrong = status.certificate.at(now) != Age::Good;
+    Row { name: "certificate".to_owned(), wrong, said, more: Vec::new() }
 }
 
 fn http(http: &HttpStatus) -> Row {

@@ -11,8 +11,11 @@ use std::time::Duration;
 use http::Method;
 
 use super::control::Selector;
+use crate::clock::Clock;
 use crate::id::SiteId;
+use crate::link::own::{Age, Validity, open_advice};
 use crate::map::{self, Map, Mistake, Need, NeedKind, NotText, Reading};
+use crate::serve::{KernelClock, belongings};
 
 /// Exit codes of `nearshare check`.
 const CLEAN: u8 = 0;
@@ -93,14 +96,20 @@ fn check_to(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
     };
     let reading = map::read(&text);
     let mut mistakes = reading.mistakes.clone();
+    let mut validity = None;
     if let Some(site) = &args.site {
-        mistakes.extend(lacking(site, &reading));
+        let found = lacking(site, &reading);
+        validity = found.validity;
+        mistakes.extend(found.mistakes);
         mistakes.sort();
     }
     if args.json {
-        let json = serde_json::json!({
+        let mut json = serde_json::json!({
             "file": args.file.display().to_string(), "clean": mistakes.is_empty(), "mistakes": mistakes,
         });
+        if let Some(validity) = validity {
+            json["certificate"] = serde_json::json!(validity);
+        }
         writeln!(out, "{json}")?;
     }
     err.write_all(report(&args.file, &mistakes).as_bytes())?;
@@ -108,7 +117,8 @@ fn check_to(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
         Some(map) if mistakes.is_empty() => {
             if !args.json {
                 summary(&args.file, &map, out)?;
-                if args.site.is_some() {
+                if let (Some(site), Some(validity)) = (&args.site, validity) {
+                    certificate(site, validity, out)?;
                     moved(args, out)?;
                 }
             }
@@ -153,13 +163,56 @@ fn moved(args: &CheckArgs, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What `site` needs on this host's disk and does not find.
-fn lacking(site: &SiteId, reading: &Reading) -> Vec<Mistake> {
-    let needs = reading.needs.iter().filter(|need| need.site == *site);
-    if needs.clone().next().is_none() {
-        return vec![no_such_site(site)];
+/// How long the site's certificate goes on.
+fn certificate(site: &SiteId, validity: Validity, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "  the certificate of {site} is {validity}")?;
+    match validity.trouble(site, KernelClock.wall()) {
+        Some((what, fix)) => writeln!(out, "  note: {what}; {fix}"),
+        None => Ok(()),
     }
-    needs.filter_map(lack).collect()
+}
+
+/// What was found on this host's disk.
+#[derive(Default)]
+struct Found {
+    mistakes: Vec<Mistake>,
+    /// Of the certificate, if all that belongs to the site is fit.
+    validity: Option<Validity>,
+}
+
+/// What `site` needs on this host's disk and does not find, and with what `run` could not start.
+fn lacking(site: &SiteId, reading: &Reading) -> Found {
+    let needs: Vec<&Need> = reading.needs.iter().filter(|need| need.site == *site).collect();
+    let (Some(first), row) = (needs.first(), reading.map.as_ref().and_then(|map| map.sites.get(site)))
+    else {
+        return Found { mistakes: vec![no_such_site(site)], validity: None };
+    };
+    let mut found = Found::default();
+    let mut faults = Vec::new();
+    match row.map(belongings) {
+        Some(Ok(mine)) => found.validity = Some(mine.validity),
+        Some(Err(lacking)) => faults = lacking.0,
+        // Without a map only what each file is by itself can be looked at.
+        None => {}
+    }
+    let fit = |need: &&&Need| !faults.iter().any(|fault| fault.path == need.path);
+    found.mistakes.extend(needs.iter().filter(fit).filter_map(|need| lack(need)));
+    for fault in &faults {
+        let need = needs.iter().find(|need| need.path == fault.path).unwrap_or(first);
+        let what = format!("{}: {}", fault.path.display(), fault.what);
+        let right = fault.right.clone();
+        found.mistakes.push(Mistake { line: need.line, column: need.column, what, right });
+    }
+    if let (Some(row), Some(validity)) = (row, found.validity)
+        && matches!(validity.at(KernelClock.wall()), Age::Early | Age::Expired)
+        && let Some((what, right)) = validity.trouble(site, KernelClock.wall())
+    {
+        let path = &row.cluster.certificate;
+        let need = needs.iter().find(|need| need.path == *path).unwrap_or(first);
+        let what = format!("{}: {what}", path.display());
+        found.mistakes.push(Mistake { line: need.line, column: need.column, what, right });
+    }
+    found
 }
 
 /// The mistake of a map that does not have the site it is asked about.
@@ -174,6 +227,7 @@ fn lack(need: &Need) -> Option<Mistake> {
         NeedKind::Directory => no_directory(&need.path)?,
         NeedKind::Readable => no_file(&need.path)?,
         NeedKind::Private => no_file(&need.path).or_else(|| not_private(&need.path))?,
+        NeedKind::State => return None,
     };
     let what = format!("{}: {what}", need.path.display());
     Some(Mistake { line: need.line, column: need.column, what, right })
@@ -183,7 +237,9 @@ fn no_directory(path: &Path) -> Option<(String, String)> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => None,
         Ok(_) => Some(("not a directory".to_owned(), "name the share's directory".to_owned())),
-        Err(error) => Some((error.to_string(), "make or mount the share's directory".to_owned())),
+        Err(error) => {
+            Some((error.to_string(), open_advice(&error, "make or mount the share's directory")))
+        }
     }
 }
 
@@ -192,8 +248,8 @@ fn no_file(path: &Path) -> Option<(String, String)> {
     match fs::metadata(path) {
         // What is no regular file is not opened: that could block, or mean something to a device.
         Ok(found) if !found.is_file() => Some(("not a regular file".to_owned(), right)),
-        Ok(_) => File::open(path).err().map(|error| (error.to_string(), right)),
-        Err(error) => Some((error.to_string(), right)),
+        Ok(_) => File::open(path).err().map(|error| (error.to_string(), open_advice(&error, &right))),
+        Err(error) => Some((error.to_string(), open_advice(&error, &right))),
     }
 }
 
@@ -206,6 +262,8 @@ fn not_private(path: &Path) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::WallTime;
+    use crate::link::cert::{Authority, Secret};
 
     const EXAMPLE: &str = include_str!("../../server-map.example.toml");
 
@@ -310,9 +368,20 @@ mod tests {
         )
     }
 
-    fn private(path: &Path, mode: u32) {
-        fs::write(path, b"x").expect("writes a file");
+    fn private(path: &Path, text: &str, mode: u32) {
+        fs::write(path, text).expect("writes a file");
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("sets its mode");
+    }
+
+    /// Lays what `nearshare cert` makes for hq, valid for so many days from some days ago.
+    fn lay(at: &Path, days_ago: i64, days: u32) {
+        let then = WallTime(KernelClock.wall().0 - days_ago * 24 * 3600 * 1_000_000_000);
+        let ca = Authority::create(then).expect("a CA");
+        let issued = ca.issue(&"hq".parse().expect("a name"), then, days).expect("a certificate");
+        private(&at.join("ca"), ca.cert_pem(), 0o644);
+        private(&at.join("cert"), &issued.cert, 0o644);
+        private(&at.join("key"), &issued.key, 0o600);
+        private(&at.join("secret"), &Secret::generate().expect("a secret").to_text(), 0o600);
     }
 
     #[test]
@@ -330,10 +399,10 @@ mod tests {
         assert_eq!(places, ["3:6:", "4:15:", "5:7:", "7:10:", "13:31:"], "{}", got.err);
         assert!(got.err.contains("No such file or directory (os error 2)"), "{}", got.err);
 
+        lay(at, 0, 90);
         fs::write(at.join("eng"), b"").expect("writes a file");
-        private(&at.join("key"), 0o640);
-        private(&at.join("secret"), 0o600);
-        private(&at.join("cert"), 0o644);
+        private(&at.join("key"), &fs::read_to_string(at.join("key")).expect("a key"), 0o640);
+        fs::remove_file(at.join("ca")).expect("removes it");
         fs::create_dir(at.join("ca")).expect("makes a directory");
         let got = ran(&file, Some("hq"), false);
         let (name, at_) = (file.display(), at.display());
@@ -346,15 +415,69 @@ mod tests {
 
         fs::remove_dir(at.join("ca")).expect("removes it");
         fs::remove_file(at.join("eng")).expect("removes it");
-        private(&at.join("ca"), 0o644);
-        private(&at.join("key"), 0o600);
+        lay(at, 0, 90);
         fs::create_dir(at.join("eng")).expect("makes a directory");
         let got = ran(&file, Some("hq"), false);
         assert_eq!((got.code, got.err.as_str()), (CLEAN, ""));
+        assert!(got.out.contains("  the certificate of hq is valid from "), "{}", got.out);
+        assert!(!got.out.contains("note:"), "{}", got.out);
         assert!(!at.join("state").exists(), "nothing is made");
 
         let got = ran(&file, Some("osaka"), false);
         assert_eq!(got.code, MISTAKES);
         assert!(got.err.contains(":1:1: the map has no [site.osaka]; add [site.osaka]"), "{}", got.err);
+    }
+
+    #[test]
+    fn what_a_site_could_not_start_with_is_a_mistake_where_the_map_names_it() {
+        let dir = dir();
+        let at = dir.path();
+        let file = file_of(&dir, local_map(at).as_bytes());
+        fs::create_dir(at.join("eng")).expect("makes a directory");
+        lay(at, 0, 90);
+        private(&at.join("secret"), "half of it", 0o600);
+        fs::write(at.join("state"), b"").expect("writes a file");
+        let key = fs::read_to_string(at.join("key")).expect("a key");
+        let ca = fs::read_to_string(at.join("ca")).expect("a CA");
+        lay(at, 0, 90);
+        private(&at.join("secret"), "half of it", 0o600);
+        private(&at.join("key"), &key, 0o600);
+        private(&at.join("ca"), &ca, 0o644);
+        let got = ran(&file, Some("hq"), false);
+        let (name, at_) = (file.display(), at.display());
+        for said in [
+            format!("{name}:4:15: {at_}/cert: the certificate is not from the CA in {at_}/ca; copy "),
+            format!(
+                "{name}:5:7: {at_}/key: the key is not that of the certificate in {at_}/cert; copy "
+            ),
+            format!(
+                "{name}:7:10: {at_}/secret: the cluster secret must be 64 hexadecimal digits; copy "
+            ),
+            format!("{name}:9:9: {at_}/state: not a directory; name another directory in `state`"),
+        ] {
+            assert!(got.err.contains(&said), "no {said:?} in\n{}", got.err);
+        }
+        assert_eq!((got.code, got.err.lines().count()), (MISTAKES, 4), "{}", got.err);
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_a_note_and_one_that_has_ended_a_mistake() {
+        let dir = dir();
+        let at = dir.path();
+        let file = file_of(&dir, local_map(at).as_bytes());
+        fs::create_dir(at.join("eng")).expect("makes a directory");
+        lay(at, 80, 90);
+        let got = ran(&file, Some("hq"), false);
+        assert_eq!((got.code, got.err.as_str()), (CLEAN, ""));
+        assert!(got.out.contains("  note: the certificate of hq expires on "), "{}", got.out);
+        assert!(got.out.contains("run `nearshare cert issue hq`"), "{}", got.out);
+        lay(at, 91, 90);
+        let got = ran(&file, Some("hq"), false);
+        let said =
+            format!("{}:4:15: {}/cert: the certificate of hq expired on ", file.display(), at.display());
+        assert!(got.code == MISTAKES && got.err.starts_with(&said), "{}", got.err);
+        let json: serde_json::Value =
+            serde_json::from_str(&ran(&file, Some("hq"), true).out).expect("JSON");
+        assert!(json["certificate"]["until_unix_ms"].is_i64(), "{json}");
     }
 }

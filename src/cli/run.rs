@@ -81,7 +81,9 @@ pub fn run(args: &RunArgs) -> ExitCode {
             }
             Err(error) => {
                 let site = &args.site;
-                tracing::error!("site {site} cannot start: {error}");
+                for line in error.to_string().lines() {
+                    tracing::error!("site {site} cannot start: {line}");
+                }
                 return ExitCode::from(CANNOT_START);
             }
         },

@@ -16,7 +16,7 @@ pub const SITE_CERT: &str = "site.pem";
 pub const SITE_KEY: &str = "site.key";
 pub const SECRET: &str = "secret";
 /// Longest key, certificate or secret file that is read, in bytes: 64 KiB, a chain of dozens.
-const FILE_MAX: u64 = 64 << 10;
+pub(super) const FILE_MAX: u64 = 64 << 10;
 
 /// A file of the CA or of a bundle cannot be written, read or trusted. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,8 @@ pub enum BundleError {
     NoAuthority(PathBuf),
     #[error("cannot {operation} {path}: {source}")]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("{0} is no regular file: name the file that `nearshare cert` wrote")]
+    NotAFile(PathBuf),
     #[error("{0} can be read by every user of this machine: run `chmod 600 {0}`")]
     Readable(PathBuf),
     #[error("{0} is longer than {FILE_MAX} bytes: it is no key, certificate or secret")]
@@ -95,8 +97,12 @@ fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> 
     move |source| BundleError::Io { operation, path: path.into(), source }
 }
 
-fn read(path: &Path, private: bool) -> Result<String, BundleError> {
+pub(super) fn read(path: &Path, private: bool) -> Result<String, BundleError> {
     let failed = failed("read", path);
+    // What is no regular file is not opened: that could wait for ever, or mean something to a device.
+    if !std::fs::metadata(path).map_err(&failed)?.is_file() {
+        return Err(BundleError::NotAFile(path.into()));
+    }
     let file = File::open(path).map_err(&failed)?;
     let mode = file.metadata().map_err(&failed)?.permissions().mode();
     if private && mode & 0o007 != 0 {

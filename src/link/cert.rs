@@ -223,11 +223,12 @@ pub fn site_of(cert: &CertificateDer<'_>) -> Result<SiteId, NoSite> {
 /// The time from which and to which a certificate is valid, as people write it.
 pub fn valid_between(cert: &CertificateDer<'_>) -> Option<(String, String)> {
     let (_, cert) = x509_parser::parse_x509_certificate(cert).ok()?;
-    let date = |time: OffsetDateTime| {
-        format!("{:04}-{:02}-{:02}", time.year(), u8::from(time.month()), time.day())
-    };
     let validity = cert.validity();
     Some((date(validity.not_before.to_datetime()), date(validity.not_after.to_datetime())))
+}
+
+pub(super) fn date(time: OffsetDateTime) -> String {
+    format!("{:04}-{:02}-{:02}", time.year(), u8::from(time.month()), time.day())
 }
 
 /// A stranger's text, made fit for a log line.

@@ -12,6 +12,7 @@
 pub mod bundle;
 pub mod cert;
 pub mod frames;
+pub mod own;
 pub mod share;
 
 mod accept;
@@ -171,8 +172,8 @@ impl Remote for Peer {
 pub enum LinkError {
     #[error("cannot listen for other sites at {addr}: {source}; {}", cannot_listen(source))]
     Listen { addr: SocketAddr, source: io::Error },
-    #[error("cannot use {what}: {source}; issue a new bundle with `nearshare cert issue NAME`")]
-    Tls { what: &'static str, source: rustls::Error },
+    #[error("cannot use {what}: {source}; issue a new bundle with `nearshare cert issue {site}`")]
+    Tls { site: SiteId, what: &'static str, source: rustls::Error },
     #[error(
         "this is site {me}, but the certificate is that of {site}: copy the bundle that \
          `nearshare cert issue {me}` wrote"

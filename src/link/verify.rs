@@ -39,7 +39,10 @@ pub(super) struct Trust {
 
 impl Trust {
     pub(super) fn new(identity: Identity, clock: Arc<dyn Clock>) -> Result<Self, LinkError> {
-        let tls = |what| move |source| LinkError::Tls { what, source };
+        let tls = |what| {
+            let site = identity.site.clone();
+            move |source| LinkError::Tls { site, what, source }
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(identity.ca).map_err(tls("the CA's certificate"))?;

@@ -447,6 +447,8 @@ pub enum NeedKind {
     Readable,
     /// The same, and nobody but its owner may.
     Private,
+    /// The state directory. It is made if it is not there.
+    State,
 }
 
 /// All that one text gave: the map if there is no mistake in it, and what each site needs as far as

@@ -124,11 +124,11 @@ impl<'t> Reader<'t> {
         for (key, path) in fields(&mut cluster) {
             let at = placed.at.get(key).copied().unwrap_or(site.at);
             let kind = match key {
-                "key" | "secret" => Some(NeedKind::Private),
-                "ca" | "certificate" => Some(NeedKind::Readable),
-                _ => None,
+                "key" | "secret" => NeedKind::Private,
+                "state" => NeedKind::State,
+                _ => NeedKind::Readable,
             };
-            if let (Ok(site), Some(kind)) = (site.it.parse(), kind) {
+            if let Ok(site) = site.it.parse() {
                 let it = Need { site, path: path.clone(), kind, line: 0, column: 0 };
                 self.facts.needs.push(At { at, it });
             }

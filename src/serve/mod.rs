@@ -7,6 +7,7 @@ mod clock;
 mod history;
 pub(crate) mod inbound;
 pub(crate) mod lead;
+mod own;
 mod seat;
 pub(crate) mod share;
 mod status;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use clock::KernelClock;
+pub use own::{Belongings, Lacking, belongings};
 
 use adapt::{AtCopy, AtHome, CatalogTags, Fenceline, InProcess, ToSite, clients};
 use awaited::Awaited;
@@ -41,8 +43,8 @@ use crate::door::{self, Door};
 use crate::embedded::{EmbeddedError, EmbeddedShare, embedded};
 use crate::follow::FollowError;
 use crate::id::{Epoch, ShareId, SiteId};
-use crate::link::bundle::{BundleError, read_identity, read_secret};
 use crate::link::cert::Secret;
+use crate::link::own::Validity;
 use crate::link::{LinkConfig, LinkError, Links, Terms};
 use crate::map::{self, HttpDoor, HttpServer, HttpTls, Map, Place};
 use crate::notice::NoticeError;
@@ -59,7 +61,7 @@ pub enum ServeError {
     #[error("{what} {path}: {source}")]
     State { what: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Bundle(#[from] BundleError),
+    Lacking(#[from] Lacking),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(transparent)]
@@ -115,6 +117,7 @@ pub struct Site {
     began: WallTime,
     boot_id: String,
     secret: Secret,
+    validity: Validity,
     catalog: Arc<Catalog>,
     links: Arc<Links>,
     awaited: Awaited,
@@ -136,6 +139,7 @@ pub struct Site {
     this: OnceLock<Weak<Self>>,
 }
 
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long requests may run on after a stop.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -145,8 +149,9 @@ impl Site {
         let clock: Arc<dyn Clock> = Arc::new(KernelClock);
         let me = options.site.clone();
         let row = text.sites.get(&me).cloned().ok_or_else(|| ServeError::NoSuchSite(me.clone()))?;
-        let secret = read_secret(&row.cluster.secret)?;
-        let identity = read_identity(&row.cluster.ca, &row.cluster.certificate, &row.cluster.key)?;
+        let looked = row.clone();
+        let Belongings { identity, secret, validity } =
+            blocking(move || Ok(belongings(&looked)?)).await?;
         let state = row.cluster.state.clone();
         let catalog = blocking(move || open_catalog(&state)).await?;
         let map = lead::led(&catalog, &me, &text)?;
@@ -155,7 +160,7 @@ impl Site {
         let config = LinkConfig {
             me: me.clone(),
             identity,
-            secret: read_secret(&row.cluster.secret)?,
+            secret: secret.clone(),
             listen: row.link_addr(),
             clock: clock.clone(),
         };
@@ -167,6 +172,7 @@ impl Site {
             options,
             clock,
             secret,
+            validity,
             catalog,
             links,
             awaited: Awaited::default(),
@@ -195,7 +201,8 @@ impl Site {
         let leader: Weak<dyn inbound::Leader> = Arc::downgrade(&(site.clone() as Arc<_>));
         site.dispatch.open(leader);
         site.tasks.spawn(Leading(site.clone()).tell_others());
-        let socket = row.cluster.state.join("control.sock");
+        site.tasks.spawn(tell_of_age(site.clone()));
+        let socket = control_socket(&row.cluster.state);
         let steer: Arc<dyn admin::Steer> = site.clone();
         let control = admin::bind(&socket)?;
         site.tasks.spawn(admin::serve(control, steer, site.stop.clone()));
@@ -365,7 +372,7 @@ impl Site {
     }
     /// Where `status` and the other commands reach this process.
     pub fn control_socket(&self) -> Option<PathBuf> {
-        Some(self.row()?.cluster.state.join("control.sock"))
+        Some(control_socket(&self.row()?.cluster.state))
     }
 
     fn row(&self) -> Option<map::Site> {
@@ -544,6 +551,22 @@ pub(crate) fn terms(map: &Map, options: &Options) -> Terms {
             .collect(),
         dial,
         via: options.via.clone(),
+    }
+}
+
+/// The control socket of the site with that state directory.
+pub fn control_socket(state: &Path) -> PathBuf {
+    state.join("control.sock")
+}
+
+/// Says so in the log, at the start and once a day, when the site's certificate has to be renewed.
+async fn tell_of_age(site: Arc<Site>) {
+    loop {
+        own::tell(&site.options.site, site.validity, site.clock.wall());
+        tokio::select! {
+            () = tokio::time::sleep(A_DAY) => {}
+            () = site.stop.cancelled() => return,
+        }
     }
 }
 

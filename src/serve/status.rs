@@ -61,6 +61,7 @@ pub(super) fn status(site: &Site) -> Status {
             hash: map.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
             file: site.options.map_file.clone(),
         },
+        certificate: site.validity,
         http,
         links,
         refused: site.links.refusals(),

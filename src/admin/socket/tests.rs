@@ -8,6 +8,7 @@ use http_body_util::Empty;
 use super::*;
 use crate::admin::{CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus};
 use crate::id::{Epoch, Seq};
+use crate::link::own::Validity;
 use crate::link::{Direction, PeerFault, PeerState};
 
 /// A site that says what it is told to say, and writes down what it is told to do.
@@ -73,6 +74,8 @@ fn status() -> Status {
         at_unix_ms: 120_000,
         since_unix_ms: 0,
         map: MapStatus { serial: 3, hash: "ab".repeat(32), file: "/etc/map.toml".into() },
+        // A year before and after what is now.
+        certificate: Validity { from_unix_ms: -31_536_000_000, until_unix_ms: 31_536_000_000 },
         http: Some(HttpStatus {
             listen: "127.0.0.1:80".parse().unwrap(),
             server: "embedded".into(),
@@ -211,6 +214,28 @@ async fn what_is_wrong_comes_first_with_what_to_do() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["wrong"].as_array().unwrap().len(), 2);
     assert_eq!(json["ok"], false);
+}
+
+#[tokio::test]
+async fn a_certificate_is_spoken_of_before_other_sites_refuse_it() {
+    let day = 24 * 3600 * 1000;
+    let table = [
+        (400 * day, None, "certificate  valid from 1969-01-01 to 1971-02-05, 400 days left"),
+        (12 * day, Some("expires on 1970-01-13, in 11 days"), "1970-01-13, 12 days left"),
+        (-day, Some("expired on 1969-12-31: other sites refuse it"), "to 1969-12-31\n"),
+    ];
+    for (until_unix_ms, wrong, said) in table {
+        let mut aged = status();
+        aged.certificate.until_unix_ms = until_unix_ms;
+        let site = Running::start(aged).await;
+        let (head, text) = site.get("/status.txt").await;
+        let verdict = if wrong.is_some() { VERDICT_WRONG } else { VERDICT_OK };
+        assert_eq!(head.headers()[VERDICT], verdict, "{text}");
+        assert!(text.contains(said), "{text}");
+        assert!(wrong.is_none_or(|wrong| text.contains(wrong)), "{text}");
+        let renew = "to do: run `nearshare cert issue hq`";
+        assert_eq!(text.contains(renew), wrong.is_some(), "{text}");
+    }
 }
 
 #[tokio::test]

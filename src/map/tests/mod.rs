@@ -258,6 +258,7 @@ fn needs_are_found_with_their_places_even_in_a_bad_map() {
             (2, 7, "/etc/nearshare/ca.pem", NeedKind::Readable),
             (2, 7, "/etc/nearshare/site.pem", NeedKind::Readable),
             (2, 7, "/etc/nearshare/site.key", NeedKind::Private),
+            (2, 7, "/var/lib/nearshare", NeedKind::State),
             (5, 10, "/root/secret", NeedKind::Private),
             (12, 31, "/srv/eng", NeedKind::Directory),
         ]
