@@ -5,6 +5,7 @@
 //! The socket speaks HTTP/1.1, so that `curl --unix-socket control.sock http://local/status` works, and
 //! so does `ssh -L 8000:/var/lib/nearshare/control.sock host` with a browser at `127.0.0.1:8000`.
 
+mod metrics;
 mod page;
 mod socket;
 mod status;
@@ -23,7 +24,7 @@ use crate::id::{ShareId, SiteId};
 /// The running site, as the control socket knows it.
 pub trait Steer: Send + Sync + 'static {
     fn status(&self) -> Status;
-    /// All metrics in Prometheus' text format.
+    /// All that is counted while it runs, in Prometheus' text format.
     fn metrics(&self) -> String;
     /// Takes the map's file again. `Ok`: what has changed. `Err`: the mistakes; the old map stays.
     fn reload(&self) -> BoxFuture<'_, Result<String, String>>;

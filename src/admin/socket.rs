@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::metrics::exposition;
 use super::page::page;
 use super::words::Report;
 use super::{Status, Steer, VERDICT, VERDICT_OK, VERDICT_WRONG, Wrong};
@@ -295,7 +296,8 @@ async fn answer(steer: &dyn Steer, request: &Request<Incoming>) -> Response<Body
             judged(text(StatusCode::OK, report.text()), report.ok)
         }
         Ok(Ask::Metrics) => {
-            content(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", steer.metrics())
+            let all = exposition(&steer.status(), &steer.metrics());
+            content(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", all)
         }
         Ok(Ask::Reload) => match steer.reload().await {
             Ok(changed) => text(StatusCode::OK, line(changed)),

@@ -240,7 +240,6 @@ impl Peer {
         }
         self.control.store(Some(control.clone()));
         self.up.send_replace(Up { up: true, bulk: false, session: Some(session) });
-        metrics::gauge!("nearshare_link_up", "site" => self.site.to_string()).set(1.0);
         tracing::info!(peer = %self.site, %address, %session, "connected to another site");
         tokio::select! {
             () = control.ended.cancelled() => self.broke(&control),
@@ -328,7 +327,6 @@ impl Peer {
         }
         if was_up {
             lock(&self.status).since_unix_ms = self.core.now_unix_ms();
-            metrics::gauge!("nearshare_link_up", "site" => self.site.to_string()).set(0.0);
         }
     }
     /// Why a connection that was up is not any more.

@@ -49,6 +49,22 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All that there are, in the order of the enum.
+    pub const ALL: [Self; 13] = [
+        Self::Stranger,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::NoSite,
+        Self::NotInMap,
+        Self::OtherSite,
+        Self::Handshake,
+        Self::RefusedUs,
+        Self::Secret,
+        Self::Version,
+        Self::Hello,
+        Self::Session,
+        Self::TooMany,
+    ];
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stranger => "stranger",

@@ -7,6 +7,7 @@ mod clock;
 mod history;
 pub(crate) mod inbound;
 pub(crate) mod lead;
+mod meters;
 mod own;
 mod seat;
 pub(crate) mod share;
@@ -156,6 +157,7 @@ impl Site {
         let catalog = blocking(move || open_catalog(&state)).await?;
         let map = lead::led(&catalog, &me, &text)?;
         let metrics = metrics_handle();
+        meters::begin(&map, &me);
         let dispatch = Dispatch::default();
         let config = LinkConfig {
             me: me.clone(),
@@ -422,6 +424,7 @@ impl Site {
             let running = self.shares().remove(share);
             running.map_or(Ok(()), |running| running.leave())?;
         }
+        meters::begin(&new, me);
         self.links.set_terms(Arc::new(terms(&new, &self.options)));
         self.awaited.by(&new, me, self.clock.wall().0 / 1_000_000);
         // A share that does not start is nobody's copy here: what is asked of it is forwarded.

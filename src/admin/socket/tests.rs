@@ -23,7 +23,7 @@ impl Steer for Fake {
         self.status.lock().unwrap().clone()
     }
     fn metrics(&self) -> String {
-        "nearshare_requests_total 3\n".to_owned()
+        "# TYPE nearshare_requests_total counter\nnearshare_requests_total 3\n".to_owned()
     }
     fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
         let next = self.reloads.lock().unwrap().pop().unwrap();
@@ -178,7 +178,9 @@ async fn a_site_that_is_well_says_so_in_every_form() {
     let (head, html) = site.get("/").await;
     assert_eq!(head.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
     assert!(html.contains("<h1 class=\"ok\">ok: site hq"), "{html}");
-    assert_eq!(site.get("/metrics").await.1, "nearshare_requests_total 3\n");
+    let (_, metrics) = site.get("/metrics").await;
+    assert!(metrics.contains("\nnearshare_requests_total 3\n"), "{metrics}");
+    assert!(metrics.contains("\nnearshare_map_serial 3\n"), "{metrics}");
 }
 
 #[tokio::test]
