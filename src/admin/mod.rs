@@ -11,7 +11,7 @@ mod socket;
 mod status;
 mod words;
 
-pub use socket::{AdminError, Control, bind, fits, serve};
+pub use socket::{AdminError, Control, UNREAD, bind, fits, serve};
 pub use status::{
     CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus, Status, VERDICT, VERDICT_OK,
     VERDICT_WRONG, Wrong,
@@ -21,13 +21,23 @@ use futures_util::future::BoxFuture;
 
 use crate::id::{ShareId, SiteId};
 
+/// Why a map's file is not taken: one line or more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    #[error("{0}")]
+    Unread(String),
+    /// It has mistakes, or changes what cannot change while the site runs.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// The running site, as the control socket knows it.
 pub trait Steer: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// All that is counted while it runs, in Prometheus' text format.
     fn metrics(&self) -> String;
-    /// Takes the map's file again. `Ok`: what has changed. `Err`: the mistakes; the old map stays.
-    fn reload(&self) -> BoxFuture<'_, Result<String, String>>;
+    /// Takes the map's file again. `Ok`: what has changed. `Err`: the old map stays.
+    fn reload(&self) -> BoxFuture<'_, Result<String, NotTaken>>;
     /// Looks over the whole share again, in the background. `Err`: why it cannot, and what to do.
     fn rescan(&self, share: &ShareId) -> Result<(), String>;
     /// What the share's disk has is right, also where changes are in doubt (R18). `Ok`: how many were.

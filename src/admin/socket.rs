@@ -26,10 +26,12 @@ use tokio_util::task::TaskTracker;
 use super::metrics::exposition;
 use super::page::page;
 use super::words::Report;
-use super::{Status, Steer, VERDICT, VERDICT_OK, VERDICT_WRONG, Wrong};
+use super::{NotTaken, Status, Steer, VERDICT, VERDICT_OK, VERDICT_WRONG, Wrong};
 use crate::body::Body;
 use crate::id::{IdError, ShareId, SiteId};
 
+/// The answer to a reload when the map's file cannot be read.
+pub const UNREAD: StatusCode = StatusCode::NOT_FOUND;
 /// Open connections; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
 /// From the moment a connection waits for a request until it has its head.
@@ -301,7 +303,18 @@ async fn answer(steer: &dyn Steer, request: &Request<Incoming>) -> Response<Body
         }
         Ok(Ask::Reload) => match steer.reload().await {
             Ok(changed) => text(StatusCode::OK, line(changed)),
-            Err(mistakes) => text(StatusCode::UNPROCESSABLE_ENTITY, line(mistakes)),
+            Err(why) => {
+                let code = match &why {
+                    NotTaken::Unread(_) => UNREAD,
+                    NotTaken::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                };
+                let Status { site, map, .. } = steer.status();
+                let kept = format!(
+                    "not taken: site {site} goes on with the map that it has, serial {}",
+                    map.serial
+                );
+                text(code, format!("{}{kept}\n", line(why.to_string())))
+            }
         },
         Ok(Ask::Promote(share, to, accept_loss)) => {
             match steer.promote(&share, &to, accept_loss).await {

@@ -33,6 +33,8 @@ pub struct Status {
     pub at_unix_ms: i64,
     /// When the process started.
     pub since_unix_ms: i64,
+    /// It was told to stop: requests in flight may end, nothing new is taken.
+    pub stopping: bool,
     pub map: MapStatus,
     /// From when to when other sites take this one's certificate.
     pub certificate: Validity,

@@ -38,7 +38,12 @@ impl Report {
         let wrong = status.wrong();
         let Status { site, pid, version, map, .. } = status;
         let up = ago(status.at_unix_ms, status.since_unix_ms);
+        let open = status.http.as_ref().map_or(0, |http| http.connections);
+        let open = count(open, "connection", "connections");
         let verdict = match wrong.len() {
+            _ if status.stopping => {
+                format!("stopping: site {site} waits for requests in flight, {open} open")
+            }
             0 => format!("ok: site {site} has run for {up}"),
             1 => format!("wrong: 1 thing at site {site}, which has run for {up}"),
             many => format!("wrong: {many} things at site {site}, which has run for {up}"),

@@ -13,13 +13,13 @@ use tokio::net::UnixStream;
 
 use super::check::{CannotRead, map_text, no_such_site, report};
 use super::http::{Answer, ExchangeError, exchange};
+use crate::admin::UNREAD;
 use crate::id::SiteId;
-use crate::map::{self, Cluster};
+use crate::map::{self, Cluster, Need, NeedKind};
+use crate::serve::control_socket;
 
 /// A status of 65,536 shares with a kilobyte each is 64 MiB.
 const ANSWER_MAX: usize = 64 << 20;
-/// The name of the socket in a site's state directory.
-const SOCKET: &str = "control.sock";
 
 /// Which running site is meant. Without any of these: the one with the default state directory.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,12 +40,8 @@ pub struct Selector {
 pub(super) enum ControlError {
     #[error(transparent)]
     Map(#[from] CannotRead),
-    /// All mistakes, one a line.
-    #[error(
-        "{0}a map with mistakes does not say where the control socket is; put it right, or name the \
-         socket with `--socket`"
-    )]
-    Mistakes(String),
+    #[error("{0}")]
+    NoSite(String),
     #[error("nobody answers at {path}: {source}; {}", start(source))]
     Connect { path: PathBuf, source: io::Error },
     #[error("{path}: {source}; see the log of the nearshare that runs there")]
@@ -62,21 +58,39 @@ fn start(error: &io::Error) -> &'static str {
     }
 }
 
+/// Where the running site answers, and what its user should know of how that was found.
+struct Place {
+    socket: PathBuf,
+    note: Option<String>,
+}
+
 impl Selector {
-    fn socket(&self) -> Result<PathBuf, ControlError> {
+    fn place(&self) -> Result<Place, ControlError> {
+        let at = |state: &Path| Place { socket: control_socket(state), note: None };
         if let Some(socket) = &self.socket {
-            return Ok(socket.clone());
+            return Ok(Place { socket: socket.clone(), note: None });
         }
         let (Some(file), Some(site)) = (&self.map, &self.site) else {
-            return Ok(Cluster::default().state.join(SOCKET));
+            return Ok(at(&Cluster::default().state));
         };
-        let map = map::parse(&map_text(file)?)
-            .map_err(|mistakes| ControlError::Mistakes(report(file, &mistakes)))?;
-        let site = map
-            .sites
-            .get(site)
-            .ok_or_else(|| ControlError::Mistakes(report(file, &[no_such_site(site)])))?;
-        Ok(site.cluster.state.join(SOCKET))
+        let reading = map::read(&map_text(file)?);
+        if let Some(map) = &reading.map {
+            let row = map.sites.get(site).ok_or_else(|| {
+                ControlError::NoSite(report(file, &[no_such_site(site)]).trim_end().to_owned())
+            })?;
+            return Ok(at(&row.cluster.state));
+        }
+        // A site that runs keeps the map it has: a slip in the file must not hide it.
+        let state = |need: &&Need| need.site == *site && need.kind == NeedKind::State;
+        let state = reading.needs.iter().find(state).map(|need| need.path.clone());
+        let place = at(&state.unwrap_or_else(|| Cluster::default().state));
+        let (count, name) = (reading.mistakes.len(), file.display());
+        let (mistakes, them) = if count == 1 { ("mistake", "it") } else { ("mistakes", "them") };
+        let note = format!(
+            "{name} has {count} {mistakes}, `nearshare check {name}` shows {them}; asking at {} all the same",
+            place.socket.display()
+        );
+        Ok(Place { note: Some(note), ..place })
     }
 
     /// Sends one request to the running site; its answer within `limit`.
@@ -86,9 +100,12 @@ impl Selector {
         path: &str,
         limit: Duration,
     ) -> Result<Answer, ControlError> {
-        let socket = self.socket()?;
+        let place = self.place()?;
+        if let Some(note) = &place.note {
+            let _unread = writeln!(io::stderr(), "{note}");
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(ControlError::Runtime)?.block_on(ask(&socket, method, path, limit))
+        runtime.map_err(ControlError::Runtime)?.block_on(ask(&place.socket, method, path, limit))
     }
 }
 
@@ -129,15 +146,18 @@ pub(super) fn cannot(error: &ControlError, code: u8) -> ExitCode {
 }
 
 /// Prints the answer to a command. Exits with 0 when it was done, 1 when it was refused, 2 when nobody
-/// could be asked.
+/// could be asked, or the site cannot read its map.
 pub(super) fn told(asked: Result<Answer, ControlError>) -> ExitCode {
     match asked {
         Ok(answer) => {
             print(&answer);
-            ExitCode::from(u8::from(!answer.status.is_success()))
+            ExitCode::from(match answer.status {
+                status if status.is_success() => 0,
+                UNREAD => 2,
+                _ => 1,
+            })
         }
-        // The map that the site would take is refused here already.
-        Err(error @ ControlError::Mistakes(_)) => cannot(&error, 1),
+        Err(error @ ControlError::NoSite(_)) => cannot(&error, 1),
         Err(error) => cannot(&error, 2),
     }
 }

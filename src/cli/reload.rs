@@ -12,8 +12,8 @@ const LIMIT: Duration = Duration::from_secs(110);
 
 /// Make a running site take its server map again, without dropping a connection.
 ///
-/// Exits with 0 when it was taken, 1 when it has mistakes (the old one stays), 2 when the site cannot be
-/// reached.
+/// Exits with 0 when it was taken, 1 when it has mistakes (the old one stays), 2 when it cannot be read or the
+/// site cannot be reached.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReloadArgs {
     #[command(flatten)]

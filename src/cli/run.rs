@@ -197,8 +197,8 @@ async fn until_told(map: Map, options: Options) -> Result<End, RunError> {
 
 async fn reload(site: &Arc<Site>) {
     notify_reloading();
-    if let Err(mistakes) = Steer::reload(&**site).await {
-        for mistake in mistakes.lines() {
+    if let Err(refused) = Steer::reload(&**site).await {
+        for mistake in refused.to_string().lines() {
             tracing::error!("the new map is refused, the old one stays: {mistake}");
         }
     }

@@ -15,6 +15,7 @@ mod status;
 #[cfg(test)]
 mod storm;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -97,6 +98,8 @@ pub enum ServeError {
     Url { share: ShareId, source: PathError },
     #[error("{what} cannot change while running; restart nearshare at this site to take it")]
     Restart { what: String },
+    #[error("the site is stopping and takes no new map")]
+    Stopping,
     #[error("a task ended early while starting; see the log")]
     Task,
 }
@@ -136,6 +139,8 @@ pub struct Site {
     moving: Moving,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// The control socket, which answers until requests in flight have ended, and its tasks.
+    control: (CancellationToken, TaskTracker),
     /// For what must go on when whoever asked for it goes away.
     this: OnceLock<Weak<Self>>,
 }
@@ -190,6 +195,7 @@ impl Site {
             moving: Moving::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            control: Default::default(),
             this: OnceLock::new(),
         };
         site.start_shares(&map)?;
@@ -207,7 +213,7 @@ impl Site {
         let socket = control_socket(&row.cluster.state);
         let steer: Arc<dyn admin::Steer> = site.clone();
         let control = admin::bind(&socket)?;
-        site.tasks.spawn(admin::serve(control, steer, site.stop.clone()));
+        site.control.1.spawn(admin::serve(control, steer, site.control.0.clone()));
         tracing::info!(
             site = %me, link = %site.links.local_addr(),
             http = row.http.as_ref().map(|http| tracing::field::display(http.listen)), serial = map.serial, "serving"
@@ -392,6 +398,9 @@ impl Site {
     fn take(&self, new: Map) -> Result<String, ServeError> {
         let old = self.text.load_full();
         let me = &self.options.site;
+        if self.stop.is_cancelled() {
+            return Err(ServeError::Stopping);
+        }
         if !new.sites.contains_key(me) {
             return Err(ServeError::NoSuchSite(me.clone()));
         }
@@ -403,11 +412,17 @@ impl Site {
         if let (Some(door), Some(tls)) = (&self.door, tls) {
             door.set_tls(tls);
         }
+        let (what, uncounted) = edition(&old, &new);
         self.text.store(Arc::new(new));
         self.take_up(map)?;
-        let what = format!("serial {} replaces {}", self.text.load().serial, old.serial);
         tracing::info!(site = %me, "{what}");
-        Ok(what)
+        match uncounted {
+            None => Ok(what),
+            Some(note) => {
+                tracing::warn!(site = %me, "{note}");
+                Ok(format!("{what}\nnote: {note}"))
+            }
+        }
     }
 
     /// Makes everything as the map says: shares, links, doors.
@@ -475,7 +490,10 @@ impl Site {
         let homes: Vec<_> = self.shares().values().filter_map(Running::home).collect();
         let changes = homes.iter().map(|notice| notice.cease(DRAIN));
         tokio::join!(requests, futures_util::future::join_all(changes));
-        self.links.shutdown().await;
+        let (control, answering) = &self.control;
+        control.cancel();
+        answering.close();
+        tokio::join!(answering.wait(), self.links.shutdown());
         let shares = std::mem::take(&mut *self.shares());
         for running in shares.values() {
             running.stop();
@@ -496,6 +514,25 @@ impl Site {
     fn shares(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShareId, Running>> {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a new map is to the old one, and what is wrong with how its editions are counted.
+fn edition(old: &Map, new: &Map) -> (String, Option<String>) {
+    let right = "count it up with every change, so that it is seen which site has the newer map";
+    let what = match new.hash == old.hash {
+        true => format!("the map is the one that was there, serial {}", new.serial),
+        false => format!("serial {} replaces {}", new.serial, old.serial),
+    };
+    let note = match new.serial.cmp(&old.serial) {
+        Ordering::Less => {
+            Some(format!("`serial` has gone down from {} to {}: {right}", old.serial, new.serial))
+        }
+        Ordering::Equal if new.hash != old.hash => {
+            Some(format!("the content has changed, but `serial` has not ({}): {right}", new.serial))
+        }
+        Ordering::Equal | Ordering::Greater => None,
+    };
+    (what, note)
 }
 
 fn holds(map: &Map, share: &ShareId, me: &SiteId) -> bool {
@@ -606,6 +643,22 @@ async fn blocking<R: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_map_that_is_not_counted_up_is_spoken_of() {
+        let map = |serial: u64, zone: &str| {
+            let site = format!("[site.a]\nlink = \"a:1\"\nzone = \"{zone}\"\n");
+            let share = "[share.x]\na = { role = \"local\", path = \"/x\" }\n";
+            map::parse(&format!("serial = {serial}\n{site}{share}")).unwrap()
+        };
+        let note = |old, new| edition(&old, &new).1;
+        assert_eq!(note(map(1, "emea"), map(2, "apac")), None);
+        assert_eq!(note(map(1, "emea"), map(1, "emea")), None);
+        let same = note(map(1, "emea"), map(1, "apac")).unwrap();
+        assert!(same.starts_with("the content has changed, but `serial` has not (1)"), "{same}");
+        let down = note(map(3, "emea"), map(1, "apac")).unwrap();
+        assert!(down.starts_with("`serial` has gone down from 3 to 1: count it up"), "{down}");
+    }
 
     #[test]
     fn sites_with_one_map_agree_also_on_shares_that_only_one_of_them_has() {

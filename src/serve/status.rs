@@ -7,7 +7,9 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::lead::Leading;
 use super::share::{Part, Running};
 use super::{ServeError, Site};
-use crate::admin::{CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus, Status, Steer};
+use crate::admin::{
+    CopyStatus, HttpStatus, MapStatus, NotTaken, ShareState, ShareStatus, Status, Steer,
+};
 use crate::catalog::{CatalogError, Change, Shelf};
 use crate::follow::Progress;
 use crate::id::{Epoch, ObjectId, Seq, ShareId, SiteId};
@@ -56,6 +58,7 @@ pub(super) fn status(site: &Site) -> Status {
         pid: std::process::id(),
         at_unix_ms,
         since_unix_ms: site.began.0 / 1_000_000,
+        stopping: site.stop.is_cancelled(),
         map: MapStatus {
             serial: map.serial,
             hash: map.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -234,18 +237,19 @@ impl Steer for Site {
         self.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default()
     }
 
-    fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
+    fn reload(&self) -> BoxFuture<'_, Result<String, NotTaken>> {
         async move {
+            let refused = |why: String| NotTaken::Refused(why);
             let file = self.options.map_file.clone();
             let read = super::blocking(move || read_map(&file)).await;
-            let text = read.map_err(|error| error.to_string())?;
+            let text = read.map_err(|error| NotTaken::Unread(error.to_string()))?;
             let map = map::parse(&text).map_err(|mistakes| {
                 let file = self.options.map_file.display();
                 let lines = mistakes.iter().map(|mistake| format!("{file}:{mistake}"));
-                lines.collect::<Vec<_>>().join("\n")
+                refused(lines.collect::<Vec<_>>().join("\n"))
             })?;
-            let site = self.this().map_err(|error| error.to_string())?;
-            site.reload(map).await
+            let site = self.this().map_err(|error| refused(error.to_string()))?;
+            site.reload(map).await.map_err(refused)
         }
         .boxed()
     }

@@ -14,7 +14,7 @@ use crate::link::{Direction, PeerFault, PeerState};
 /// A site that says what it is told to say, and writes down what it is told to do.
 struct Fake {
     status: Mutex<Status>,
-    reloads: Mutex<Vec<Result<String, String>>>,
+    reloads: Mutex<Vec<Result<String, NotTaken>>>,
     scans: Mutex<Vec<ShareId>>,
 }
 
@@ -25,7 +25,7 @@ impl Steer for Fake {
     fn metrics(&self) -> String {
         "# TYPE nearshare_requests_total counter\nnearshare_requests_total 3\n".to_owned()
     }
-    fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
+    fn reload(&self) -> BoxFuture<'_, Result<String, NotTaken>> {
         let next = self.reloads.lock().unwrap().pop().unwrap();
         Box::pin(async { next })
     }
@@ -73,6 +73,7 @@ fn status() -> Status {
         pid: 7,
         at_unix_ms: 120_000,
         since_unix_ms: 0,
+        stopping: false,
         map: MapStatus { serial: 3, hash: "ab".repeat(32), file: "/etc/map.toml".into() },
         // A year before and after what is now.
         certificate: Validity { from_unix_ms: -31_536_000_000, until_unix_ms: 31_536_000_000 },
@@ -125,7 +126,11 @@ struct Running {
 impl Running {
     async fn start(status: Status) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let reloads = Mutex::new(vec![Err("map.toml:2:1: no".to_owned()), Ok("1 share new".to_owned())]);
+        let reloads = Mutex::new(vec![
+            Err(NotTaken::Unread("read map.toml: No such file".to_owned())),
+            Err(NotTaken::Refused("map.toml:2:1: no".to_owned())),
+            Ok("1 share new".to_owned()),
+        ]);
         let fake = Arc::new(Fake { status: Mutex::new(status), reloads, scans: Mutex::default() });
         let stop = CancellationToken::new();
         let control = bind(&dir.path().join("control.sock")).unwrap();
@@ -219,6 +224,19 @@ async fn what_is_wrong_comes_first_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_site_that_stops_says_what_it_waits_for() {
+    let mut stopping = status();
+    stopping.stopping = true;
+    stopping.http.as_mut().unwrap().connections = 1;
+    stopping.shares[0].objects = 1;
+    let site = Running::start(stopping).await;
+    let (_, text) = site.get("/status.txt").await;
+    let first = "stopping: site hq waits for requests in flight, 1 connection open";
+    assert_eq!(text.lines().next().unwrap(), first);
+    assert!(text.contains("position 1.42, 1 object, 3.00 GiB"), "{text}");
+}
+
+#[tokio::test]
 async fn a_certificate_is_spoken_of_before_other_sites_refuse_it() {
     let day = 24 * 3600 * 1000;
     let table = [
@@ -267,7 +285,11 @@ async fn commands_are_posts_and_not_from_browsers() {
     assert_eq!(status(site.send("GET", "/reload", None).await).0, 405);
     assert_eq!(status(site.send("POST", "/reload", Some("http://evil.example")).await).0, 403);
     assert_eq!(status(site.send("POST", "/reload", None).await), (200, "1 share new\n".into()));
-    assert_eq!(status(site.send("POST", "/reload", None).await), (422, "map.toml:2:1: no\n".into()));
+    let kept = "not taken: site hq goes on with the map that it has, serial 3\n";
+    let refused = status(site.send("POST", "/reload", None).await);
+    assert_eq!(refused, (422, format!("map.toml:2:1: no\n{kept}")));
+    let unread = status(site.send("POST", "/reload", None).await);
+    assert_eq!(unread, (UNREAD.as_u16(), format!("read map.toml: No such file\n{kept}")));
     assert_eq!(status(site.send("POST", "/shares/docs/scan", None).await).0, 202);
     assert_eq!(status(site.send("POST", "/shares/other/scan", None).await).0, 409);
     assert_eq!(status(site.send("POST", "/shares/Not%20A/scan", None).await).0, 400);
