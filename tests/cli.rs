@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
+#[path = "cli/life.rs"]
+mod life;
+#[path = "cli/start.rs"]
+mod start;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -65,7 +69,7 @@ fn check_reports_every_mistake_with_its_place() {
 
     // `run` says the same and touches nothing.
     let ran = nearshare(&["run", "--map", path(&file), "--site", "hq"]);
-    assert_ne!(ran.status.code(), Some(0));
+    assert_eq!(ran.status.code(), Some(1), "{}", text(&ran));
     for line in text(&output).lines().filter(|line| line.contains("map.toml:")) {
         assert!(text(&ran).contains(line), "`run` does not say {line:?} but\n{}", text(&ran));
     }
@@ -77,7 +81,7 @@ fn what_cannot_be_read_is_2() {
     assert_eq!(nearshare(&["check", "/nowhere/map.toml"]).status.code(), Some(2));
     assert_eq!(nearshare(&["no-such-command"]).status.code(), Some(2));
     let none = nearshare(&["status", "--socket", "/nowhere/control.sock"]);
-    assert!(!none.status.success());
+    assert_eq!(none.status.code(), Some(2));
     assert!(text(&none).contains("/nowhere/control.sock"), "{}", text(&none));
 }
 
@@ -164,6 +168,8 @@ fn reload_takes_a_new_map_and_refuses_a_bad_one() {
     cluster.write_map(2);
     let good = reload();
     assert_eq!(good.status.code(), Some(0), "{}", text(&good));
+    let serial = || hq.status().unwrap()["map"]["serial"].clone();
+    assert_eq!(serial(), 2);
     // The same connection goes on.
     assert_eq!(client.get("/docs/a").unwrap().expect(&[200]).text(), "a");
 
@@ -171,6 +177,7 @@ fn reload_takes_a_new_map_and_refuses_a_bad_one() {
     let bad = reload();
     assert_eq!(bad.status.code(), Some(1), "{}", text(&bad));
     assert!(text(&bad).contains(":2:"), "{}", text(&bad));
+    assert_eq!(serial(), 2);
     assert_eq!(client.get("/docs/a").unwrap().expect(&[200]).text(), "a");
 }
 
