@@ -446,6 +446,8 @@ fn a_file_has_one_entity_tag_at_all_sites() {
     cluster.settle();
     let mut last = String::new();
     for text in ["one", "two"] {
+        // Too much to come with its record: it is fetched.
+        let text = text.repeat(1_000_000);
         hq.put("/docs/f", text.as_bytes()).unwrap().expect(&[201, 204]);
         cluster.settle();
         let mut tag = None;
@@ -468,7 +470,7 @@ fn a_file_has_one_entity_tag_at_all_sites() {
             wait_for(&format!("an answer of {copy} itself"), || {
                 let answer = client.get("/docs/f").unwrap().expect(&[200, 503]);
                 if answer.status == 200 && answer.header("cache-status").is_some() {
-                    assert_eq!((answer.header("etag"), answer.text().as_str()), (seen, text), "{copy}");
+                    assert_eq!((answer.header("etag"), answer.text() == text), (seen, true), "{copy}");
                     return true;
                 }
                 false

@@ -15,7 +15,7 @@ use super::refused::REFUSED_MAX;
 use crate::catalog::{Batch, Debt, Shelf, Touch};
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Hash, Name, ObjectId, RelPath, Version};
-use crate::object::{Found, Kind, Local, LocalHandle, Object};
+use crate::object::{Found, Kind, Local, LocalHandle, Object, Stamp};
 use crate::tree::content::hash_reader;
 use crate::tree::{Alive, Place, Resolved, Spot, Tree, TreeError};
 
@@ -357,8 +357,14 @@ impl<'a, T: Tree> Settler<'a, T> {
         self.stock.stirred.insert(parent);
         self.stock.ready.remove(&object.id);
         self.pay(object);
-        let local =
-            Local { handle: new.handle, stamp: new.stamp, version: object.version, settled: true };
+        // The rename itself is a change of the inode.
+        let stamp = match self.tree.look(Spot::Entry(dir, name))? {
+            Some(found) if found.handle == new.handle && !changed_between(&new.stamp, &found.stamp) => {
+                found.stamp
+            }
+            _ => new.stamp,
+        };
+        let local = Local { handle: new.handle, stamp, version: object.version, settled: true };
         self.set_local(object.id, Some(local))?;
         for (other, own) in later {
             self.place(other, &own)?;
@@ -767,6 +773,10 @@ impl<'a, T: Tree> Settler<'a, T> {
 }
 
 const CHANGED: &str = "it was changed at this copy, behind nearshare";
+
+fn changed_between(before: &Stamp, after: &Stamp) -> bool {
+    (before.size, before.mtime) != (after.size, after.mtime)
+}
 
 /// Whether a file's content may be another than we put there.
 fn is_changed(local: &Local, found: &Found) -> bool {
