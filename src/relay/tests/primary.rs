@@ -300,7 +300,9 @@ async fn who_asks_leaves_room_for_others() {
         // It goes away, and its change goes on.
         assert!(futures_util::poll!(&mut asked).is_pending());
     }
-    let (status, said) = text(put(3).await).await;
+    let limit = std::time::Duration::from_secs(60);
+    let refused = tokio::time::timeout(limit, put(3)).await.unwrap();
+    let (status, said) = text(refused).await;
     assert!(status == 503 && said.contains("256 requests of client 10.1.2.3 are under way"), "{said}");
     // Outside of shares as well.
     let get = |host| relay.serve(([10, 1, 2, host], 1).into(), request("GET", "/other", Body::Empty));
@@ -320,7 +322,6 @@ async fn who_asks_leaves_room_for_others() {
     );
     // What has ended counts no longer.
     may_begin.add_permits(cut::CHANGES_MAX * 64);
-    let limit = std::time::Duration::from_secs(60);
     let freed = tokio::time::timeout(limit, async {
         while put(3).await.status() != 200 {
             tokio::task::yield_now().await;
