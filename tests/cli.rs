@@ -131,6 +131,11 @@ fn a_stranger_is_refused_with_one_clear_line() {
     });
     std::thread::sleep(Duration::from_secs(1));
     assert!(!cluster.site("hq").log_text().contains("panicked"));
+    for site in &cluster.sites {
+        let log = site.log_text();
+        let inner = ["UnknownCA", "DecryptError"].into_iter().find(|name| log.contains(name));
+        assert!(inner.is_none(), "{inner:?} is nobody's word: {log}");
+    }
     cluster.site("hq").client().put("/docs/secret.txt", b"ours").unwrap().expect(&[201]);
     for copy in ["osaka", "lyon"] {
         assert!(!cluster.site(copy).share().join("secret.txt").exists());

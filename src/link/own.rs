@@ -413,6 +413,20 @@ mod tests {
     }
 
     #[test]
+    fn who_may_not_read_a_file_is_not_told_to_make_it() {
+        let (me, path) = ("hq".parse().unwrap(), Path::new("/etc/nearshare/site.key"));
+        let of = |kind: io::ErrorKind| {
+            let error = BundleError::Io { operation: "read", path: path.into(), source: kind.into() };
+            unfit(&me, path, error).right
+        };
+        assert!(of(io::ErrorKind::NotFound).contains("make it with `nearshare cert`"));
+        assert_eq!(
+            of(io::ErrorKind::PermissionDenied),
+            "become the user that nearshare runs as, such as root"
+        );
+    }
+
+    #[test]
     fn a_secret_says_what_it_should_be() {
         let bundle = Bundle::new();
         bundle.file("secret", "abc");

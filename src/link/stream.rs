@@ -93,10 +93,12 @@ impl Fault {
             Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
             _ => None,
         };
-        let text = match error.kind() {
+        let text = match (alert, error.kind()) {
+            // By its number (RFC 8446, section 6): rustls has names of its own for them.
+            (Some(alert), _) => format!("it sent TLS alert {}", u8::from(alert)),
             // rustls says so in its own words, with the address of its manual.
-            io::ErrorKind::UnexpectedEof => "the connection was cut off".to_owned(),
-            _ => error.to_string(),
+            (None, io::ErrorKind::UnexpectedEof) => "the connection was cut off".to_owned(),
+            (None, _) => error.to_string(),
         };
         let no_certificate = matches!(inner, Some(rustls::Error::NoCertificatesPresented));
         Self { text, alert, no_certificate }

@@ -225,6 +225,14 @@ fn what_one_alerts_on_is_measured_from_the_start() {
     let mut cluster = Plan::three(Server::Embedded).start();
     cluster.settle();
     let metrics = |site: &Site| asked(&site.state().join("control.sock"), "/metrics");
+    wait_until("hq to be well", PATIENCE, || {
+        let hq = metrics(cluster.site("hq"));
+        if hq.contains("\nnearshare_wrong 0\n") && hq.contains("state=\"ok\"} 1\n") {
+            Ok(())
+        } else {
+            Err(hq)
+        }
+    });
     let hq = metrics(cluster.site("hq"));
     let version = env!("CARGO_PKG_VERSION");
     for line in [
@@ -265,14 +273,16 @@ fn what_one_alerts_on_is_measured_from_the_start() {
     };
     assert_eq!(series(&hq), series(&metrics(cluster.site("hq"))));
 
-    let osaka = metrics(cluster.site("osaka"));
-    for line in [
+    let lines = [
         "nearshare_link_up{site=\"hq\",direction=\"dialled\"} 1",
         "nearshare_share_state{share=\"docs\",role=\"broadcast\",primary=\"hq\",state=\"following\"} 1",
         "nearshare_copy_lag_records{share=\"docs\",site=\"osaka\"} 0",
-    ] {
-        assert!(osaka.lines().any(|has| has == line), "no {line} in\n{osaka}");
-    }
+    ];
+    wait_until("osaka to follow", PATIENCE, || {
+        let osaka = metrics(cluster.site("osaka"));
+        let missing = lines.iter().find(|line| !osaka.lines().any(|has| has == **line));
+        missing.map_or(Ok(()), |line| Err(format!("no {line} in\n{osaka}")))
+    });
     assert!(asked(&cluster.site("hq").state().join("control.sock"), "/").starts_with("<!doctype html>"));
     cluster.site_mut("hq").kill();
     wait_for("osaka to measure that the link is down", || {
