@@ -293,7 +293,9 @@ async fn who_asks_leaves_room_for_others() {
     let may_begin = Arc::new(tokio::sync::Semaphore::new(0));
     let upstream = origin(log.clone(), ok).await;
     let part = Part::Local { home: Arc::new(Waiting(log.clone(), may_begin.clone())) };
-    let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
+    let mut here = site("hq", "/eng", upstream, part, &log);
+    here.slots[0].sites.insert("oslo".parse().unwrap());
+    let relay = HttpRelay::new(here);
     let put = |host| relay.serve(([10, 1, 2, host], 1).into(), request("PUT", "/eng/f", Body::Empty));
     for _ in 0..fair::CLIENT_MAX {
         let mut asked = Box::pin(put(3));
