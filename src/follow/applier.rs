@@ -368,7 +368,7 @@ impl<T: Tree> Applier<T> {
         let at = follow.shelf.head().at;
         {
             let mut owed = lock(&follow.owed);
-            gone.iter().for_each(|id| owed.remove(*id));
+            gone.iter().for_each(|id| owed.gone(*id));
             debts.values().for_each(|debt| owed.add(debt));
         }
         // First of all: a job that comes again finds its records here, and nothing of this to do.
@@ -592,6 +592,8 @@ impl<T: Tree> Applier<T> {
             self.note_refused(&touches, out.refused);
         }
         self.stock.seen_at.clear();
+        lock(&follow.owed).settled();
+        self.count_owed();
         self.give_back()
     }
 
@@ -601,7 +603,10 @@ impl<T: Tree> Applier<T> {
     }
 
     pub fn count_owed(&self) {
-        let count = lock(&self.follow.owed).len();
+        let count = {
+            let owed = lock(&self.follow.owed);
+            owed.len() + usize::from(owed.is_leaving())
+        };
         self.follow.owed_count.store(count, Ordering::Release);
         if count > 0 {
             self.follow.owing.notify_waiters();

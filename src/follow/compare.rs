@@ -287,7 +287,7 @@ impl Compare {
         batch.apply(Change::Gone { id });
         mark(applier, &mut batch, &[Touch::Object(id)]);
         shelf.commit(batch, false).wait()?;
-        lock(&applier.follow.owed).remove(id);
+        lock(&applier.follow.owed).gone(id);
         applier.dirty([Touch::Object(id)]);
         Ok(())
     }

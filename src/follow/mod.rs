@@ -456,6 +456,10 @@ impl<T: Tree> Follow<T> {
         if walk.steps.iter().any(|(dir, name)| ahead.entry(*dir, name) || ahead.whole(*dir)) {
             return Ok(Standing::Ahead);
         }
+        // What stands where it was deleted, or was replaced, is not told by the catalog.
+        if lock(&self.owed).is_leaving() {
+            return Ok(Standing::Behind);
+        }
         let Some(id) = walk.found else {
             return Ok(if walk.lost { Standing::Ahead } else { Standing::Current });
         };

@@ -39,6 +39,8 @@ pub(super) struct Owed {
     /// Whose `Spot::Tmp` has an owner, awaited or not: who asked for it, and from then on that it comes,
     /// the applier. Two never write to one place at a time.
     taken: HashSet<ObjectId>,
+    /// Some were deleted while they were awaited: what is on the disk is older than that, until it is settled.
+    leaving: bool,
     bytes: u64,
 }
 
@@ -82,6 +84,19 @@ impl Owed {
         if self.by_id.get(&id).is_some_and(|due| due.version <= version) {
             self.remove(id);
         }
+    }
+
+    /// The journal deletes it, and the disk will follow with the next settling.
+    pub fn gone(&mut self, id: ObjectId) {
+        self.leaving |= self.contains(id);
+        self.remove(id);
+    }
+    pub fn settled(&mut self) {
+        self.leaving = false;
+    }
+    /// Whether the disk may show what was replaced long ago, and nobody awaits any more.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
     }
 
     pub fn remove(&mut self, id: ObjectId) {

@@ -235,3 +235,28 @@ fn awaited_content_is_behind() {
     rig.pay_all(&share);
     assert_eq!(object(&rig, "dir/x"), Current);
 }
+
+/// What is deleted while its newest content is awaited: the disk still has the old one for a moment, which was
+/// replaced before what this copy shows by now (R20).
+#[test]
+fn what_is_deleted_while_it_is_awaited_is_not_shown_as_it_was() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    share.file("f", b"one");
+    rig.follow_all(&mut share);
+    rig.in_force();
+    share.write("f", b"two");
+    rig.feed(&mut share);
+    assert_eq!(object(&rig, "f"), Behind);
+    share.unlink("f");
+    share.publish();
+    let job = Rig::records(std::mem::take(&mut share.records), Vec::new());
+    rig.tree().doom(0, super::faulty::Fate::Crash);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rig.job(job))).unwrap_err();
+    assert!(rig.exists("f"), "spooled, and not settled");
+    assert_eq!((object(&rig, "f"), stands(&rig, "", Depth::Tree)), (Behind, Behind));
+    rig.tree().spare();
+    rig.applier().settle().unwrap();
+    assert!(!rig.exists("f"));
+    assert_eq!((object(&rig, "f"), stands(&rig, "", Depth::Tree)), (Current, Current));
+}
