@@ -21,6 +21,13 @@ trap finish EXIT
 say() { printf '%s\n' "$*"; }
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
+# limit WHAT VALUE at-least|at-most LIMIT: a bench ends with `exit $over`
+over=0
+limit() {
+  awk -v v="$2" -v l="$4" -v least="$3" 'BEGIN { exit !(least == "at-least" ? v >= l : v <= l) }' && return 0
+  say "beyond the limit: $1 is $2, and should be $3 $4"
+  over=1
+}
 # the resident memory of a process in KiB
 rss() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 free_port() {
