@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::clock::{note, now};
 use super::history::names::{Name, Op, Seen};
@@ -277,7 +277,7 @@ impl History {
         let (relay, primary) = (process.relay(), process.primary());
         let cut_off = || !site.net.down_for(&site.id(), &primary).is_zero();
         let was_cut_off = cut_off();
-        let called = now();
+        let (called, began) = (now(), Instant::now());
         let request = ask.request();
         let addr = ([10, 9, 0, client as u8], 999).into();
         let task = live.group.spawn(TOLD.scope(Told::default(), async move {
@@ -291,7 +291,7 @@ impl History {
         let unknown = End::Unknown { until: u64::MAX };
         let (end, op, exempt) = match answer {
             Ok(Ok((status, body, stale, near))) => {
-                let down = site.net.down_for(&site.id(), &primary);
+                let down = site.net.down_lately(&site.id(), &primary, began);
                 if stale && down < LEASE && process.primary() == primary {
                     let why = format!(
                         "{} served {ask:?} as if cut off, {down:?} after it lost its line",

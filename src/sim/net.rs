@@ -41,6 +41,8 @@ struct Inner {
     epoch: AtomicU32,
     /// When each site last had a line to another, as it knows; none while it has one.
     down: Mutex<BTreeMap<(SiteId, SiteId), Option<Instant>>>,
+    /// When a line last came back, and how long it had been away.
+    ended: Mutex<BTreeMap<(SiteId, SiteId), (Instant, Duration)>>,
 }
 
 /// A running site.
@@ -69,6 +71,7 @@ impl Net {
             sessions: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
             down: Mutex::default(),
+            ended: Mutex::default(),
         }))
     }
 
@@ -130,8 +133,17 @@ impl Net {
         let down = lock(&self.0.down).get(&(from.clone(), to.clone())).copied().flatten();
         down.map_or(Duration::ZERO, |since| since.elapsed())
     }
+    /// As [`Self::down_for`]; or how long it had been so when the line came back, if that was after `called`.
+    pub fn down_lately(&self, from: &SiteId, to: &SiteId, called: Instant) -> Duration {
+        let ended = lock(&self.0.ended).get(&(from.clone(), to.clone())).copied();
+        let lasted = ended.filter(|(back, _)| *back >= called).map(|(_, lasted)| lasted);
+        self.down_for(from, to).max(lasted.unwrap_or_default())
+    }
     fn set_down(&self, from: &SiteId, to: &SiteId, since: Option<Instant>) {
-        lock(&self.0.down).insert((from.clone(), to.clone()), since);
+        let pair = (from.clone(), to.clone());
+        if let (None, Some(Some(before))) = (since, lock(&self.0.down).insert(pair.clone(), since)) {
+            lock(&self.0.ended).insert(pair, (Instant::now(), before.elapsed()));
+        }
     }
 
     fn is_blocked(&self, from: &SiteId, to: &SiteId) -> bool {
