@@ -340,6 +340,7 @@ impl<T: Tree> Applier<T> {
         let mut touches = Vec::new();
         let mut debts: HashMap<ObjectId, Debt> = HashMap::default();
         let mut gone = Vec::new();
+        self.note_leaving(records)?;
         // A job that failed halfway comes again: its records are here, its releases are not.
         let releases = records.iter().flat_map(|(record, _)| &record.releases);
         let releases = releases.map(|release| (release.touch.clone(), release.through)).collect();
@@ -368,7 +369,7 @@ impl<T: Tree> Applier<T> {
         let at = follow.shelf.head().at;
         {
             let mut owed = lock(&follow.owed);
-            gone.iter().for_each(|id| owed.gone(*id));
+            gone.iter().for_each(|id| owed.remove(*id));
             debts.values().for_each(|debt| owed.add(debt));
         }
         // First of all: a job that comes again finds its records here, and nothing of this to do.
@@ -397,6 +398,34 @@ impl<T: Tree> Applier<T> {
         self.count_owed();
         self.wait_for(releases);
         Ok(at)
+    }
+
+    /// Where a name is taken away of a file whose newest content is awaited, by now or with these records, the
+    /// disk has an older one under it until that is settled.
+    fn note_leaving(&self, records: &[(Record, Vec<Inline>)]) -> Result<()> {
+        let changes = || records.iter().flat_map(|(record, _)| &record.changes);
+        let put: HashSet<ObjectId> = changes()
+            .filter_map(|change| match change {
+                Change::Put(object) if object.kind == Kind::File => Some(object.id),
+                _ => None,
+            })
+            .collect();
+        let awaited = |id: &ObjectId| put.contains(id) || lock(&self.follow.owed).contains(*id);
+        for change in changes() {
+            let leaves = match change {
+                // A name that these records have made has nothing under it.
+                Change::Unlink { id, parent, name } | Change::Move { id, from: (parent, name), .. } => {
+                    awaited(id) && self.follow.shelf.child(*parent, name)?.is_some()
+                }
+                Change::Gone { id } => awaited(id),
+                _ => false,
+            };
+            if leaves {
+                lock(&self.follow.owed).leave();
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     fn note_change(

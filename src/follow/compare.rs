@@ -287,7 +287,13 @@ impl Compare {
         batch.apply(Change::Gone { id });
         mark(applier, &mut batch, &[Touch::Object(id)]);
         shelf.commit(batch, false).wait()?;
-        lock(&applier.follow.owed).gone(id);
+        {
+            let mut owed = lock(&applier.follow.owed);
+            if owed.contains(id) {
+                owed.leave();
+            }
+            owed.remove(id);
+        }
         applier.dirty([Touch::Object(id)]);
         Ok(())
     }

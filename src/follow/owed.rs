@@ -39,7 +39,7 @@ pub(super) struct Owed {
     /// Whose `Spot::Tmp` has an owner, awaited or not: who asked for it, and from then on that it comes,
     /// the applier. Two never write to one place at a time.
     taken: HashSet<ObjectId>,
-    /// Some were deleted while they were awaited: what is on the disk is older than that, until it is settled.
+    /// Some lost a name while they were awaited: what the disk has there is older than that, until it is settled.
     leaving: bool,
     bytes: u64,
 }
@@ -86,10 +86,9 @@ impl Owed {
         }
     }
 
-    /// The journal deletes it, and the disk will follow with the next settling.
-    pub fn gone(&mut self, id: ObjectId) {
-        self.leaving |= self.contains(id);
-        self.remove(id);
+    /// Some of what is awaited loses a name, and the disk will follow with the next settling.
+    pub fn leave(&mut self) {
+        self.leaving = true;
     }
     pub fn settled(&mut self) {
         self.leaving = false;

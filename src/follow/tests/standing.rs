@@ -236,10 +236,25 @@ fn awaited_content_is_behind() {
     assert_eq!(object(&rig, "dir/x"), Current);
 }
 
-/// What is deleted while its newest content is awaited: the disk still has the old one for a moment, which was
+/// What loses its name while its newest content is awaited: the disk still has the old one for a moment, which was
 /// replaced before what this copy shows by now (R20).
 #[test]
 fn what_is_deleted_while_it_is_awaited_is_not_shown_as_it_was() {
+    not_shown_as_it_was(|share| share.unlink("f"));
+    not_shown_as_it_was(|share| share.rename("f", "g"));
+    // Replaced by another file, as servers do, and that one deleted.
+    not_shown_as_it_was(|share| {
+        share.unlink("f");
+        share.file("f", b"three");
+        share.unlink("f");
+    });
+    not_shown_as_it_was(|share| {
+        share.write("f", b"three");
+        share.rename("f", "g");
+    });
+}
+
+fn not_shown_as_it_was(change: impl FnOnce(&mut Share)) {
     let mut share = Share::new();
     let mut rig = Rig::new(&mut share);
     share.file("f", b"one");
@@ -248,7 +263,7 @@ fn what_is_deleted_while_it_is_awaited_is_not_shown_as_it_was() {
     share.write("f", b"two");
     rig.feed(&mut share);
     assert_eq!(object(&rig, "f"), Behind);
-    share.unlink("f");
+    change(&mut share);
     share.publish();
     let job = Rig::records(std::mem::take(&mut share.records), Vec::new());
     rig.tree().doom(0, super::faulty::Fate::Crash);
@@ -258,5 +273,6 @@ fn what_is_deleted_while_it_is_awaited_is_not_shown_as_it_was() {
     rig.tree().spare();
     rig.applier().settle().unwrap();
     assert!(!rig.exists("f"));
+    rig.pay_all(&share);
     assert_eq!((object(&rig, "f"), stands(&rig, "", Depth::Tree)), (Current, Current));
 }
