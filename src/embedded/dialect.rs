@@ -77,7 +77,7 @@ where
     }
 }
 
-/// What [`dav_server`] gets for a client's PROPPATCH.
+/// What `dav_server` gets for a client's PROPPATCH.
 const NO_CHANGE: &[u8] = b"<propertyupdate xmlns=\"DAV:\"/>";
 
 /// Answers a PROPPATCH: whether the thing is there and the conditions hold is `dav-server`'s to say, what
