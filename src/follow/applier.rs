@@ -1,12 +1,10 @@
 //! The share's one writer at a copy: spools records, settles the disk, lets releases take effect.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compare::Compare;
@@ -55,18 +53,11 @@ pub(super) enum Job {
     CompareEnd(oneshot::Sender<()>),
 }
 
-/// One content.
+/// One content, at its `Spot::Tmp`.
 pub(super) struct Arrived {
     pub id: ObjectId,
     pub version: Version,
-    pub content: Arrival,
-}
-
-pub(super) enum Arrival {
-    /// Still to be written to its `Spot::Tmp`.
-    Bytes(Bytes),
-    /// Written there already, with this hash.
-    Staged(Hash),
+    pub root: Hash,
 }
 
 pub(super) struct Applier<T: Tree> {
@@ -256,7 +247,7 @@ impl<T: Tree> Applier<T> {
                 self.follow.open.store(true, Ordering::Release);
                 Ok(())
             }
-            Job::Contents(contents) => match self.stage(&contents) {
+            Job::Contents(contents) => match self.arrived(&contents) {
                 Ok(()) => Ok(()),
                 Err(error) => Err((error, Box::new(Job::Contents(contents)))),
             },
@@ -389,10 +380,7 @@ impl<T: Tree> Applier<T> {
                 && (self.holding.contains_key(&inline.id) || lock(&follow.owed).take(inline.id))
             {
                 self.holding.insert(inline.id, follow.clock.boot());
-                match self.stage_one(inline.id, inline.version, &inline.data) {
-                    Err(error) if error.no_room() => follow.no_room(&error),
-                    other => other?,
-                }
+                self.stage(inline)?;
             }
         }
         self.count_owed();
@@ -463,19 +451,11 @@ impl<T: Tree> Applier<T> {
         Ok(())
     }
 
-    /// Writes contents aside. They count only with the root hash that the journal names. What there is no
-    /// room for is fetched again later: meanwhile a removal may make room.
-    fn stage(&mut self, contents: &[Arrived]) -> Result<()> {
+    /// They count only with the root hash that the journal names.
+    fn arrived(&mut self, contents: &[Arrived]) -> Result<()> {
         for arrived in contents {
             self.holding.insert(arrived.id, self.follow.clock.boot());
-            let done = match &arrived.content {
-                Arrival::Bytes(data) => self.stage_one(arrived.id, arrived.version, data),
-                Arrival::Staged(root) => self.note_ready(arrived.id, arrived.version, *root),
-            };
-            match done {
-                Err(error) if error.no_room() => self.follow.no_room(&error),
-                other => other?,
-            }
+            self.note_ready(arrived.id, arrived.version, arrived.root)?;
         }
         if self.follow.may_fetch() {
             *lock(&self.follow.full) = None;
@@ -483,22 +463,24 @@ impl<T: Tree> Applier<T> {
         Ok(())
     }
 
-    fn stage_one(&mut self, id: ObjectId, version: Version, data: &[u8]) -> Result<()> {
-        let root = hash_bytes(data).root;
-        if self.stock.ready.get(&id) == Some(&(version, root)) {
-            return self.note_ready(id, version, root);
+    /// Writes aside what came with its record. What there is no room for is fetched again later: meanwhile a
+    /// removal may make room.
+    fn stage(&mut self, inline: &Inline) -> Result<()> {
+        let Inline { id, version, data } = inline;
+        let ready = self.stock.ready.get(id);
+        if ready.is_some_and(|(here, root)| here == version && *root == hash_bytes(data).root) {
+            return Ok(());
         }
-        let tree = self.follow.tree.clone();
         // What was ready there is not from here on.
-        self.stock.ready.remove(&id);
-        let mut stage = tree.stage(id)?;
-        if let Err(source) = stage.write_all(data) {
-            drop(stage);
-            tree.remove(Spot::Tmp(id))?;
-            return Err(FollowError::Write { what: id.to_string(), source });
+        self.stock.ready.remove(id);
+        match self.follow.put_aside(*id, data) {
+            Ok(root) => self.note_ready(*id, *version, root),
+            Err(error) if error.no_room() => {
+                self.follow.no_room(&error);
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
-        tree.staged(stage)?;
-        self.note_ready(id, version, root)
     }
 
     fn note_ready(&mut self, id: ObjectId, version: Version, root: Hash) -> Result<()> {

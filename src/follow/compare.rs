@@ -2,8 +2,9 @@
 //! seeded disk, and of a copy whose journal is not the beginning of the primary's. What is here is kept
 //! by content; what is too much goes last, through the park; what is foreign is kept aside.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic;
 
 use super::applier::Applier;
 use super::settle::Entry;
@@ -25,6 +26,8 @@ pub(super) struct Compare {
     left: usize,
     /// The last name the snapshot listed in that directory.
     last: Option<Name>,
+    /// What the catalog has in that directory behind it, as far as it was read.
+    behind: Option<Behind>,
     /// Objects that lost a name and may have lost their last one. Each has one in limbo, so that a crash
     /// forgets none: not read yet at the beginning.
     loose: Option<BTreeSet<ObjectId>>,
@@ -40,6 +43,7 @@ impl Compare {
             dirs: VecDeque::from([ObjectId::ROOT]),
             left: 0,
             last: None,
+            behind: None,
             loose: None,
             root: Some(root),
             seen: 0,
@@ -55,6 +59,7 @@ impl Compare {
         if done.is_err() {
             self.dirs.truncate(before.1);
             (self.left, _, self.last) = before;
+            self.behind = None;
             self.root = root;
             return done;
         }
@@ -188,6 +193,7 @@ impl Compare {
             self.surplus(applier, dir, None, batch, touches)?;
             self.left += 1;
             self.last = None;
+            self.behind = None;
         }
         Err(FollowError::Peer {
             site: applier.follow.config.primary.clone(),
@@ -205,23 +211,32 @@ impl Compare {
         batch: &mut Batch,
         touches: &mut Vec<Touch>,
     ) -> Result<()> {
-        let mut after = self.last.clone();
+        let mut behind = match self.behind.take() {
+            Some(behind) => behind,
+            None => Behind::read(applier, dir, self.last.as_ref())?,
+        };
         loop {
-            let names = applier.follow.shelf.children(dir, after.as_ref(), NAMES)?;
-            let full = names.len() == NAMES;
-            for (name, id) in names {
-                if until.is_some_and(|until| name >= *until) {
-                    return Ok(());
+            let Some((name, id)) = behind.names.pop_front() else {
+                match behind.more.take() {
+                    Some(last) => behind = Behind::read(applier, dir, Some(&last))?,
+                    None => break,
                 }
-                batch.apply(Change::Unlink { parent: dir, name: name.clone(), id });
-                touches.push(Touch::Entry(dir, name.clone()));
-                self.loosen(id, batch);
-                after = Some(name);
+                continue;
+            };
+            match until.map(|until| name.cmp(until)) {
+                Some(Ordering::Greater) => {
+                    behind.names.push_front((name, id));
+                    break;
+                }
+                Some(Ordering::Equal) => break,
+                Some(Ordering::Less) | None => {}
             }
-            if !full {
-                return Ok(());
-            }
+            batch.apply(Change::Unlink { parent: dir, name: name.clone(), id });
+            touches.push(Touch::Entry(dir, name));
+            self.loosen(id, batch);
         }
+        self.behind = Some(behind);
+        Ok(())
     }
 
     /// The snapshot is whole: what it did not list goes, and the copy stands where it was taken. May be
@@ -232,11 +247,14 @@ impl Compare {
             let mut batch = self.batch(applier);
             let mut touches = Vec::new();
             self.surplus(applier, dir, None, &mut batch, &mut touches)?;
+            // Read again if this cannot be kept.
+            self.behind = None;
             mark(applier, &mut batch, &touches);
             applier.follow.shelf.commit(batch, false).wait()?;
             applier.dirty(touches);
             self.dirs.pop_front();
             self.last = None;
+            self.behind = None;
         }
         while let Some(id) = self.loose.as_ref().and_then(|loose| loose.first().copied()) {
             self.drop_loose(applier, id)?;
@@ -299,6 +317,21 @@ impl Compare {
     }
 }
 
+/// Names of one directory in the catalog, in their order: nobody else changes them meanwhile.
+struct Behind {
+    names: VecDeque<(Name, ObjectId)>,
+    /// There may be more behind this one.
+    more: Option<Name>,
+}
+
+impl Behind {
+    fn read<T: Tree>(applier: &Applier<T>, dir: ObjectId, after: Option<&Name>) -> Result<Self> {
+        let names = applier.follow.shelf.children(dir, after, NAMES)?;
+        let more = names.last().filter(|_| names.len() == NAMES).map(|(name, _)| name.clone());
+        Ok(Self { names: names.into(), more })
+    }
+}
+
 /// No object: the directory, in the catalog only, of objects that may have lost their last name.
 fn limbo() -> ObjectId {
     ObjectId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2])
@@ -322,7 +355,7 @@ fn in_limbo<T: Tree>(applier: &Applier<T>) -> Result<BTreeSet<ObjectId>> {
 /// What a comparison changes in the catalog of a copy that answers already is settled again after a
 /// crash. (Before the first one has ended, a crash begins it anew, and that looks at everything.)
 fn mark<T: Tree>(applier: &Applier<T>, batch: &mut Batch, touches: &[Touch]) {
-    if applier.follow.confirmed.load(Ordering::Acquire) {
+    if applier.follow.confirmed.load(atomic::Ordering::Acquire) {
         for touch in touches {
             batch.mark(touch.clone(), Gen(0));
         }

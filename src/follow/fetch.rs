@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
 use tokio::sync::mpsc;
 
-use super::applier::{Arrival, Arrived, Job};
+use super::applier::{Arrived, Job};
 use super::owed::{Lane, SMALL};
 use super::{Follow, FollowError, lock};
 use crate::id::{Hash, ObjectId, Version};
@@ -78,7 +78,10 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>, la
         }
         // What is handed over is no longer ours to give back.
         let mut ours = wants.iter().map(|(id, _)| *id).collect();
-        let fetched = fetch(&follow, &*links, &wants, &mut ours).await;
+        let fetched = tokio::select! {
+            fetched = fetch(&follow, &*links, &wants, &mut ours) => fetched,
+            () = follow.stop.cancelled() => return,
+        };
         if let Err(error) = &fetched
             && !matches!(error, FetchError::Down | FetchError::Stopped)
         {
@@ -127,7 +130,7 @@ async fn fetch<T: Tree>(
         return Err(FetchError::Peer(format!("status {}", response.status())));
     }
     let mut answers = FrameReader::new(response.into_body());
-    let mut arrived = Vec::new();
+    let mut small = Vec::new();
     let mut held = 0;
     for (asked, _) in wants {
         let head: Content = next(&mut answers).await?;
@@ -143,18 +146,16 @@ async fn fetch<T: Tree>(
                 if let Some(data) = take_small(&mut answers, &head).await? {
                     held += data.len();
                     follow.did(|done| done.bytes += head.size);
-                    let version = Version(head.version);
-                    arrived.push(Arrived { id, version, content: Arrival::Bytes(data) });
+                    small.push(Small { id, version: Version(head.version), data });
                 } else {
                     rest(follow, id);
                 }
             }
             Ok(Supply::Whole) => {
                 if let Some(root) = take_large(follow, &mut answers, id, &head).await? {
-                    let version = Version(head.version);
-                    arrived.push(Arrived { id, version, content: Arrival::Staged(root) });
                     // Who takes it sees to its file, whatever becomes of the contents that follow.
-                    hand_over(follow, &mut arrived, ours).await?;
+                    let version = Version(head.version);
+                    hand_over(follow, vec![Arrived { id, version, root }], ours).await?;
                 } else {
                     rest(follow, id);
                 }
@@ -162,10 +163,10 @@ async fn fetch<T: Tree>(
         }
         if held as u64 > TOGETHER / 4 {
             held = 0;
-            hand_over(follow, &mut arrived, ours).await?;
+            write_small(follow, std::mem::take(&mut small), ours).await?;
         }
     }
-    hand_over(follow, &mut arrived, ours).await
+    write_small(follow, small, ours).await
 }
 
 /// It was not to be had: others first.
@@ -173,18 +174,61 @@ fn rest<T: Tree>(follow: &Follow<T>, id: ObjectId) {
     lock(&follow.owed).rest(id, follow.clock.boot());
 }
 
+/// A content that has come.
+pub(super) struct Small {
+    pub id: ObjectId,
+    pub version: Version,
+    pub data: Bytes,
+}
+
+/// Writes aside what has come and hands it over: while it is written, the applier places what came before.
+async fn write_small<T: Tree>(
+    follow: &Arc<Follow<T>>,
+    small: Vec<Small>,
+    ours: &mut BTreeSet<ObjectId>,
+) -> Result<(), FetchError> {
+    if small.is_empty() {
+        return Ok(());
+    }
+    let writing = follow.clone().write().ok_or(FetchError::Stopped)?;
+    let written = work::blocking(move || put_aside(&writing, &small));
+    let (arrived, done) = written.await.map_err(|_| FetchError::Stopped)?;
+    hand_over(follow, arrived, ours).await?;
+    Ok(done?)
+}
+
+/// Those that are there, and what stopped the others.
+pub(super) fn put_aside<T: Tree>(
+    follow: &Follow<T>,
+    small: &[Small],
+) -> (Vec<Arrived>, Result<(), FollowError>) {
+    let mut arrived = Vec::with_capacity(small.len());
+    for Small { id, version, data } in small {
+        match follow.put_aside(*id, data) {
+            Ok(root) => arrived.push(Arrived { id: *id, version: *version, root }),
+            // The others are asked for again when there may be room.
+            Err(error) if error.no_room() => {
+                follow.no_room(&error);
+                break;
+            }
+            Err(error) => return (arrived, Err(error)),
+        }
+    }
+    (arrived, Ok(()))
+}
+
 async fn hand_over<T: Tree>(
     follow: &Follow<T>,
-    arrived: &mut Vec<Arrived>,
+    arrived: Vec<Arrived>,
     ours: &mut BTreeSet<ObjectId>,
 ) -> Result<(), FetchError> {
     if arrived.is_empty() {
         return Ok(());
     }
-    for arrived in arrived.iter() {
+    for arrived in &arrived {
         ours.remove(&arrived.id);
     }
-    follow.jobs.send(Job::Contents(std::mem::take(arrived))).await.map_err(|_| FetchError::Stopped)
+    follow.jobs.send(Job::Contents(arrived)).await.map_err(|_| FetchError::Stopped)
 }
 
 async fn next<M: prost::Message + Default>(answers: &mut FrameReader) -> Result<M, FetchError> {
@@ -225,7 +269,7 @@ pub(super) async fn take_large<T: Tree>(
 ) -> Result<Option<Hash>, FetchError> {
     let (pieces, mut inbox) = mpsc::channel(PIECES);
     let writer = {
-        let follow = follow.clone();
+        let follow = follow.clone().write().ok_or(FetchError::Stopped)?;
         work::blocking(move || -> Result<Option<Hash>, FollowError> {
             let done = write_large(&*follow.tree, id, &mut inbox);
             if !matches!(done, Ok(Some(_))) {

@@ -29,7 +29,7 @@ mod suspect;
 mod tests;
 mod walk;
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,12 +46,13 @@ use crate::catalog::{CatalogError, Shelf, Touch};
 use crate::clock::{BootTime, Clock};
 use crate::effect::{Change, Depth, Read};
 use crate::hash::HashSet;
-use crate::id::{Gen, ObjectId, ShareId, SiteId};
+use crate::id::{Gen, Hash, ObjectId, ShareId, SiteId};
 use crate::link::Net;
 use crate::plant::{self, Bug};
 use crate::route::Standing;
-use crate::tree::{Tree, TreeError};
-use crate::work::{self, Thread};
+use crate::tree::content::hash_bytes;
+use crate::tree::{Spot, Tree, TreeError};
+use crate::work::{self, Bell, Thread};
 
 /// Requests sent home and not yet back: beyond it writes get a retry answer.
 const AHEAD_MAX: usize = 65_536;
@@ -224,6 +225,26 @@ pub struct Follow<T: Tree> {
     keeping: Notify,
     stop: CancellationToken,
     applier: Mutex<Option<Thread>>,
+    /// How many write contents aside, besides the applier.
+    writers: Mutex<usize>,
+    written: Bell,
+}
+
+/// One that writes contents aside: nobody else takes the share's directory over before it has ended.
+struct Writing<T: Tree>(Arc<Follow<T>>);
+
+impl<T: Tree> std::ops::Deref for Writing<T> {
+    type Target = Follow<T>;
+    fn deref(&self) -> &Follow<T> {
+        &self.0
+    }
+}
+
+impl<T: Tree> Drop for Writing<T> {
+    fn drop(&mut self) {
+        *lock(&self.writers) -= 1;
+        self.written.ring();
+    }
 }
 
 /// Contents are not fetched before `until`.
@@ -314,6 +335,8 @@ impl<T: Tree> Follow<T> {
             keeping: Notify::new(),
             stop: CancellationToken::new(),
             applier: Mutex::default(),
+            writers: Mutex::default(),
+            written: Bell::default(),
             config,
             shelf,
             tree,
@@ -327,12 +350,39 @@ impl<T: Tree> Follow<T> {
         self.owing.notify_waiters();
     }
 
-    /// Waits for the applier after `stop`. Blocks.
+    /// `None`: it was stopped.
+    fn write(self: Arc<Self>) -> Option<Writing<T>> {
+        let mut writers = lock(&self.writers);
+        if self.stopped() {
+            return None;
+        }
+        *writers += 1;
+        drop(writers);
+        Some(Writing(self))
+    }
+
+    /// Writes a content to its `Spot::Tmp`, whose owner the caller is.
+    fn put_aside(&self, id: ObjectId, data: &[u8]) -> Result<Hash> {
+        let mut stage = self.tree.stage(id)?;
+        if let Err(source) = stage.write_all(data) {
+            drop(stage);
+            self.tree.remove(Spot::Tmp(id))?;
+            return Err(FollowError::Write { what: id.to_string(), source });
+        }
+        self.tree.staged(stage)?;
+        Ok(hash_bytes(data).root)
+    }
+
+    /// Waits, after `stop`, until nobody writes to the share any more. Blocks.
     pub fn join(&self) {
         if let Some(applier) = lock(&self.applier).take()
             && applier.join().is_err()
         {
             tracing::error!(share = %self.config.share, "the share's thread panicked");
+        }
+        let mut writers = lock(&self.writers);
+        while *writers > 0 {
+            writers = self.written.wait(&self.writers, writers);
         }
     }
 

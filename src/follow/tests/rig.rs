@@ -15,7 +15,8 @@ use super::faulty::Faulty;
 use super::share::Share;
 use crate::catalog::{Catalog, Inline, Options, Record, Shelf, Touch};
 use crate::clock::{BootTime, Clock, WallTime};
-use crate::follow::applier::{Applier, Arrival, Arrived, Job, Step};
+use crate::follow::applier::{Applier, Arrived, Job, Step};
+use crate::follow::fetch::{Small, put_aside};
 use crate::follow::owed::Lane;
 use crate::follow::{Config, Follow, Result, lock};
 use crate::id::{Gen, ObjectId, Version};
@@ -159,10 +160,20 @@ impl Rig {
                 Some(data) => {
                     let newest = share.objects[&id].version;
                     assert!(newest >= version);
-                    arrived.push(whole(id, newest, data));
+                    arrived.extend(self.whole(id, newest, data));
                 }
                 None => lock(&self.follow().owed).give_back(id),
             }
+        }
+        arrived
+    }
+    /// As the fetcher puts it aside; `None` if there is no room.
+    pub fn whole(&self, id: ObjectId, version: Version, data: &bytes::Bytes) -> Option<Arrived> {
+        let (mut arrived, done) = put_aside(self.follow(), &[Small { id, version, data: data.clone() }]);
+        done.unwrap();
+        let arrived = arrived.pop();
+        if arrived.is_none() {
+            lock(&self.follow().owed).give_back(id);
         }
         arrived
     }
@@ -325,10 +336,6 @@ impl Rig {
         let inode = *inodes.entry(id).or_insert(found.ino());
         assert_eq!(inode, found.ino(), "{path:?} is another inode than its other names");
     }
-}
-
-pub fn whole(id: ObjectId, version: Version, data: &bytes::Bytes) -> Arrived {
-    Arrived { id, version, content: Arrival::Bytes(data.clone()) }
 }
 
 /// The names in a directory but ours.

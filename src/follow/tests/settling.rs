@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use super::rig::{Rig, whole};
+use super::rig::Rig;
 use super::share::{Share, name};
 use crate::catalog::{Inline, Touch};
 use crate::clock::BootTime;
@@ -243,9 +243,8 @@ fn a_hard_link_made_while_its_large_content_is_being_written_leaves_that_alone()
     share.link("a", "a2");
     rig.feed(&mut share);
     assert_eq!(rig.read("a2"), "a");
-    let content = crate::follow::applier::Arrival::Staged(share.objects[&a].root);
-    let version = share.objects[&a].version;
-    rig.job(Job::Contents(vec![crate::follow::applier::Arrived { id: a, version, content }]));
+    let (root, version) = (share.objects[&a].root, share.objects[&a].version);
+    rig.job(Job::Contents(vec![crate::follow::applier::Arrived { id: a, version, root }]));
     rig.assert_settled(&share);
 }
 
@@ -316,10 +315,11 @@ fn a_content_that_is_here_already_is_not_kept() {
     share.write("a", b"one");
     rig.feed(&mut share);
     let twice = rig.fetch(&share, 10);
-    let again = whole(twice[0].id, twice[0].version, &share.data[&twice[0].id]);
+    let (id, version) = (twice[0].id, twice[0].version);
     rig.job(Job::Contents(twice));
     assert_eq!(rig.read("a"), "one");
-    rig.job(Job::Contents(vec![again]));
+    let again = rig.whole(id, version, &share.data[&id]).into_iter().collect();
+    rig.job(Job::Contents(again));
     assert_eq!(std::fs::read_dir(rig.path(".nearshare/tmp")).unwrap().count(), 0);
     share.write("a", b"two");
     rig.feed(&mut share);
@@ -334,7 +334,8 @@ fn the_right_version_pays_early_and_a_wrong_hash_never() {
     rig.feed(&mut share);
     assert_eq!(rig.fetch(&share, 10).len(), 1);
     let version = share.objects[&a].version;
-    rig.job(Job::Contents(vec![whole(a, version, &bytes::Bytes::from_static(b"on!"))]));
+    let wrong = rig.whole(a, version, &bytes::Bytes::from_static(b"on!")).into_iter().collect();
+    rig.job(Job::Contents(wrong));
     assert_eq!(rig.read("a"), "a");
     assert!(rig.fetch(&share, 10).is_empty(), "not at once");
     assert!(crate::follow::lock(&rig.follow().owed).rested(BootTime(std::time::Duration::MAX)));
