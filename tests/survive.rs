@@ -9,7 +9,9 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::cable::Quality;
 use common::cluster::{Cluster, Plan, Server};
+use common::http::Client;
 use common::load::Actor;
 use common::{Rng, seeds};
 
@@ -195,6 +197,76 @@ fn no_copy_of_a_strict_share_answers_what_an_older_state_says() {
     cluster.site("hq").client().delete("/docs/large").unwrap().expect(&[204]);
     cluster.settle();
 }
+
+/// R19: whatever the line was carrying. Everything is done at most once: a second MKCOL would be told 405, a
+/// second MOVE or DELETE 404, a second PUT 204.
+#[test]
+fn a_change_whose_line_breaks_is_made_once_and_its_client_is_told() {
+    let cluster = Plan::three(Server::Embedded).start();
+    let cable = cluster.cable("lyon");
+    cluster.site("lyon").wait_linked();
+    cable.set(Quality { one_way: Duration::from_millis(100), ..Quality::default() });
+    let large = vec![b'x'; 300_000];
+    // Before a request arrives, while the answer travels; and what is held up on the line comes when its
+    // sender has dialled anew.
+    let long = Duration::from_millis(6500);
+    for (round, (after, cut)) in [(30, None), (150, None), (30, Some(long))].into_iter().enumerate() {
+        let mut lyon = cluster.site("lyon").client();
+        let mut during = |change: &mut dyn FnMut(&mut Client) -> Answer| -> Answer {
+            common::wait_for("a link that takes changes", || {
+                lyon.put("/docs/warm", b"up").is_ok_and(|answer| answer.is_success())
+            });
+            std::thread::scope(|scope| {
+                let breaking = scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(after));
+                    match cut {
+                        None => cable.sever(),
+                        Some(long) => {
+                            cable.cut();
+                            std::thread::sleep(long);
+                            cable.heal();
+                        }
+                    }
+                });
+                let answer = change(&mut lyon);
+                breaking.join().unwrap();
+                answer
+            })
+        };
+        let (dir, moved, file) = (format!("d{round}"), format!("m{round}"), format!("f{round}"));
+        let at = |name: &str| format!("/docs/{name}");
+        let mkcol = during(&mut |lyon| lyon.mkcol(&format!("{}/", at(&dir))).unwrap().status);
+        let renamed = during(&mut |lyon| {
+            lyon.transfer("MOVE", &format!("{}/", at(&dir)), &format!("{}/", at(&moved))).unwrap().status
+        });
+        let put = during(&mut |lyon| lyon.put(&at(&file), b"small").unwrap().status);
+        let deleted = during(&mut |lyon| lyon.delete(&at(&file)).unwrap().status);
+        assert_eq!((mkcol, renamed, put, deleted), (201, 201, 201, 204), "round {round}");
+        // Nothing of a large body is kept, so it is not sent again; it is there whole or not at all.
+        let sent = during(&mut |lyon| lyon.put(&at("large"), &large).unwrap().status);
+        println!("round {round}: a large PUT was told {sent}");
+        cluster.settle();
+        let there = std::fs::read(cluster.site("hq").share().join("large")).ok();
+        match sent {
+            201 => assert!(there.as_deref() == Some(&large)),
+            503 => assert!(there.is_none()),
+            504 => assert!(there.is_none_or(|there| there == large)),
+            other => panic!("round {round}: {other}"),
+        }
+        let _ = cluster.site("hq").client().delete(&at("large")).unwrap();
+        cluster.settle();
+    }
+    let socket = cluster.site("lyon").state().join("control.sock");
+    let socket = ["--silent", "--unix-socket", socket.to_str().unwrap(), "http://site/metrics"];
+    let metrics = common::run("curl", &socket);
+    for outcome in ["answered", "not_begun"] {
+        let count = format!("nearshare_changes_lost_total{{outcome=\"{outcome}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&count));
+        assert!(count.is_some_and(|count| count != "0"), "{metrics}");
+    }
+}
+
+type Answer = u16;
 
 struct Ending<'a>(&'a AtomicBool);
 impl Drop for Ending<'_> {

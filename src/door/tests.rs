@@ -94,7 +94,7 @@ async fn door_for(port: u16, limits: Limits, of_server: crate::server::Limits) -
     };
     let listener = listen(([127, 0, 0, 1], 0).into(), false).unwrap();
     let address = listener.local_addr().unwrap();
-    let relay = Arc::new(HttpRelay::new(site));
+    let relay = Arc::new(HttpRelay::new(site, Arc::new(Still)));
     let door = super::Door::new(relay.clone(), limits);
     let serving = tokio::spawn(door.clone().serve(listener, stop.clone()));
     let (go, came) = (CancellationToken::new(), CancellationToken::new());

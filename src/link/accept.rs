@@ -42,6 +42,7 @@ pub(super) struct Acceptor {
 
 /// What is known of a site that has dialled.
 struct Heard {
+    first: Session,
     latest: Session,
     control: Option<Line>,
     bulk: Option<Line>,
@@ -318,16 +319,16 @@ impl Connection {
             Greeting::Awaited { .. } => return Ok(told(StatusCode::FORBIDDEN, "say hello first\n")),
             Greeting::Failed => return Err(h2::Reason::REFUSED_STREAM.into()),
         };
-        if !self.is_current() {
+        let Some(since) = self.current_since() else {
             self.closing.cancel();
             return Err(h2::Reason::REFUSED_STREAM.into());
-        }
+        };
         if request.uri().path() == NEWS_PATH {
             return Ok(self.news_of_map(request.uri().query().unwrap_or_default()).await);
         }
         let (site, class, addr) = (self.site.clone(), self.class, self.address);
         let request = request.map(Body::from);
-        Ok(self.acceptor.inbound.call(Caller { site, class, session, addr }, request).await)
+        Ok(self.acceptor.inbound.call(Caller { site, class, session, since, addr }, request).await)
     }
     /// Waits until this site has another map than the one whose hash is `known`.
     async fn news_of_map(&self, known: &str) -> Response<Body> {
@@ -397,11 +398,13 @@ impl Connection {
         match (self.class, all.get_mut(&self.site)) {
             (Class::Control, Some(heard)) if heard.latest >= session => return false,
             (Class::Control, heard) => {
+                let first = heard.as_ref().map_or(session, |heard| heard.first);
                 if let Some(heard) = heard {
                     heard.close();
                 }
                 let (address, since_unix_ms) = (self.address, core.now_unix_ms());
                 let heard = Heard {
+                    first,
                     latest: session,
                     control: Some(line),
                     bulk: None,
@@ -423,10 +426,12 @@ impl Connection {
         *lock(&self.greeting) = Greeting::Said(session);
         true
     }
-    fn is_current(&self) -> bool {
+    /// While this connection is of its site's latest session: the first one of that site.
+    fn current_since(&self) -> Option<Session> {
         let mut all = lock(&self.acceptor.heard);
-        let line = all.get_mut(&self.site).and_then(|heard| heard.line(self.class).as_ref());
-        line.is_some_and(|line| line.number == self.number)
+        let heard = all.get_mut(&self.site)?;
+        let line = heard.line(self.class).as_ref()?;
+        (line.number == self.number).then_some(heard.first)
     }
     /// The session of this connection is over; says which one the next has to be above.
     fn gone(&self) -> Response<Body> {

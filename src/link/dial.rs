@@ -62,14 +62,7 @@ pub enum SendError {
     NotSent { site: SiteId, class: Class, why: &'static str },
     /// It may have arrived and may have been done.
     #[error("the {} link to {site} broke before the answer came: {source}", .class.as_str())]
-    Lost { site: SiteId, class: Class, source: BoxError },
-}
-
-impl SendError {
-    /// Whether the peer may have seen the request.
-    pub fn may_have_arrived(&self) -> bool {
-        matches!(self, Self::Lost { .. })
-    }
+    Lost { site: SiteId, class: Class, session: Session, source: BoxError },
 }
 
 struct Status {
@@ -83,6 +76,7 @@ struct Status {
 
 /// One connection, hello done.
 struct Line {
+    session: Session,
     sender: SendRequest<Body>,
     address: SocketAddr,
     tcp: Weak<Socket>,
@@ -160,7 +154,8 @@ impl Peer {
                     if refused_stream(&source) {
                         return Err(not_sent("takes no more requests"));
                     }
-                    Err(SendError::Lost { site: site(), class, source: source.into() })
+                    let session = line.session;
+                    Err(SendError::Lost { site: site(), class, session, source: source.into() })
                 }
             },
         }
@@ -386,7 +381,7 @@ impl Peer {
         let tcp = Arc::downgrade(&tcp);
         self.core.tasks.spawn(pace::run(tcp.clone(), self.core.clock.clone()));
         let permits = Semaphore::new(class.limits().streams as usize);
-        Ok(Line { sender, address, tcp, permits, fault, ended, theirs, kill, _guard: guard })
+        Ok(Line { session, sender, address, tcp, permits, fault, ended, theirs, kill, _guard: guard })
     }
     async fn connect(&self, terms: &Terms) -> Result<(Socket, SocketAddr), DialError> {
         let site = &self.site;

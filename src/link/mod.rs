@@ -104,6 +104,9 @@ pub struct Caller {
     pub site: SiteId,
     pub class: Class,
     pub session: Session,
+    /// The first of its sessions that this process accepted: what was sent in that one or later went to no
+    /// other process.
+    pub since: Session,
     pub addr: SocketAddr,
 }
 

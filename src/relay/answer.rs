@@ -110,17 +110,22 @@ pub fn lost(share: &ShareId, away: &Away, changes: bool, error: &WireError) -> R
             "the site {site}, which holds the primary copy of {share}, cannot be reached; \
              nothing was changed; try again"
         )),
-        WireError::Lost(_) if !changes => retry(format!(
+        WireError::Lost { .. } if !changes => retry(format!(
             "the link to the site {site}, which holds the primary copy of {share}, broke; try again"
         )),
-        WireError::Lost(_) => text(
-            StatusCode::GATEWAY_TIMEOUT,
-            format!(
-                "the link to the site {site}, which holds the primary copy of {share}, broke before \
-                 it answered; the change may have been made or not: look before trying again"
-            ),
-        ),
+        WireError::Lost { .. } => in_doubt(share, away),
     }
+}
+
+pub fn in_doubt(share: &ShareId, away: &Away) -> Response<Body> {
+    let site = &away.site;
+    text(
+        StatusCode::GATEWAY_TIMEOUT,
+        format!(
+            "the link to the site {site}, which holds the primary copy of {share}, broke before \
+             it answered; the change may have been made or not: look before trying again"
+        ),
+    )
 }
 
 pub fn outside(share: &ShareId) -> Response<Body> {

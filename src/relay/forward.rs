@@ -3,7 +3,7 @@
 //! `/v1/share/<share>/http/<path below the share>` with the client's own method and end-to-end
 //! fields. What only the two sites are to know travels in fields that begin with `nearshare-`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -13,7 +13,9 @@ use http::{
 };
 use http_body::Body as _;
 
+use super::again::{self, Payload};
 use super::answer::{self, Early, Mend};
+use super::ledger::ChangeId;
 use super::near::TRAILERS;
 use super::seam::{Class, Near, WireError};
 use super::{Away, HttpSite, Part, Taken};
@@ -39,7 +41,8 @@ pub const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
 pub const RETRY: HeaderName = HeaderName::from_static("nearshare-retry");
 pub const BULK: HeaderValue = HeaderValue::from_static("bulk");
 
-pub async fn forward(taken: Taken) -> Response<Body> {
+/// `id`: if it is a change.
+pub async fn forward(taken: Taken, id: ChangeId) -> Response<Body> {
     let site = taken.site.clone();
     let share = &site.slots[taken.slot];
     let (near, away) = match &share.part {
@@ -53,19 +56,19 @@ pub async fn forward(taken: Taken) -> Response<Body> {
             let Some(room) = site.running.change() else { return answer::too_many(&share.share) };
             let kept = taken.room.clone();
             // Once it may have been sent it is seen through even if the client goes away.
+            let here = Arc::new(());
+            let client = Arc::downgrade(&here);
             let seen_through = work::spawn(async move {
-                let response = changed(taken, near, change).await;
+                let response = changed(taken, near, change, id, client).await;
                 drop((room, kept));
                 response
             });
-            match seen_through.await {
-                Ok(response) => response,
-                Err(error) => {
-                    tracing::error!(share = %share.share, "forwarded change: {error}");
-                    let error = WireError::Lost(error.to_string());
-                    answer::lost(&share.share, away, true, &error)
-                }
-            }
+            let seen_through = seen_through.await;
+            drop(here);
+            seen_through.unwrap_or_else(|error| {
+                tracing::error!(share = %share.share, "forwarded change: {error}");
+                answer::in_doubt(&share.share, away)
+            })
         }
     }
 }
@@ -100,7 +103,7 @@ async fn read(taken: Taken, away: &Away) -> Response<Body> {
             Ok(response) if wants_bulk(&response) && class == Class::Control => class = Class::Bulk,
             Ok(response) => return back(&site, slot, away, response),
             Err(error @ WireError::NotSent(_)) => return answer::lost(share, away, false, &error),
-            Err(error) if matches!(last, WireError::Lost(_)) => {
+            Err(error) if matches!(last, WireError::Lost { .. }) => {
                 return answer::lost(share, away, false, &error);
             }
             Err(error) => last = error,
@@ -119,7 +122,13 @@ fn wants_bulk(response: &Response<Body>) -> bool {
 }
 
 /// A change: what it will make ahead of the copy here is noted first (R9).
-async fn changed(taken: Taken, near: Option<Arc<dyn Near>>, change: Change) -> Response<Body> {
+async fn changed(
+    taken: Taken,
+    near: Option<Arc<dyn Near>>,
+    change: Change,
+    id: ChangeId,
+    client: Weak<()>,
+) -> Response<Body> {
     let class = class(&taken);
     let (site, slot) = (taken.site.clone(), taken.slot);
     let share = &site.slots[slot];
@@ -130,6 +139,10 @@ async fn changed(taken: Taken, near: Option<Arc<dyn Near>>, change: Change) -> R
         Ok(outward) => outward,
         Err(early) => return *early,
     };
+    let payload = match Payload::of(&parts.headers, body).await {
+        Ok(payload) => payload,
+        Err(error) => return answer::text(StatusCode::BAD_REQUEST, error.to_string()),
+    };
     let ticket = match near {
         None => None,
         Some(near) => match near.begin(&change).await {
@@ -137,12 +150,12 @@ async fn changed(taken: Taken, near: Option<Arc<dyn Near>>, change: Change) -> R
             Err(error) => return answer::near_error(&share.share, &error),
         },
     };
-    let sent = away.wire.send(class, Request::from_parts(parts, body)).await;
+    let sent = again::send(away, &share.share, class, id, parts, payload, &client).await;
     match (&sent, ticket) {
         (_, None) => {}
         (Err(WireError::NotSent(_)), Some(ticket)) => ticket.refused(),
         // Dropped: unknown.
-        (Err(WireError::Lost(_)), Some(_)) => {}
+        (Err(WireError::Lost { .. }), Some(_)) => {}
         (Ok(response), Some(ticket)) => match response.headers().get(AHEAD) {
             None => ticket.refused(),
             Some(ahead) => {

@@ -30,11 +30,40 @@ pub enum Ahead {
 
 /// A client's.
 pub async fn client(taken: Taken) -> Response<Body> {
-    change(taken).await.response
+    change(taken, async |ended: Ended| ended.response).await.unwrap_or_else(in_doubt)
 }
 
-/// Anyone's. Once the server may have seen it, it is seen through even if who asked goes away.
-pub async fn change(taken: Taken) -> Ended {
+/// Nobody can tell how it ended.
+pub fn in_doubt(_: Broken) -> Response<Body> {
+    let text = "the change may have been made or not: look before trying again";
+    answer::text(StatusCode::GATEWAY_TIMEOUT, text)
+}
+
+/// The task that saw a change through broke; it is in the log.
+pub struct Broken;
+
+/// Anyone's. It is seen through even if who asked goes away, and so is what is done `then`.
+pub async fn change<F>(
+    taken: Taken,
+    then: impl FnOnce(Ended) -> F + Send + 'static,
+) -> Result<Response<Body>, Broken>
+where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let share = taken.site.slots[taken.slot].share.clone();
+    let kept = taken.room.clone();
+    let seen_through = work::spawn(async move {
+        let response = then(begin(taken).await).await;
+        drop(kept);
+        response
+    });
+    seen_through.await.map_err(|error| {
+        tracing::error!(%share, "change: {error}");
+        Broken
+    })
+}
+
+async fn begin(taken: Taken) -> Ended {
     let not_begun = |response| Ended { response, ahead: Ahead::NotBegun };
     if let Err(early) = near::fence(&taken.site, taken.slot, taken.client, &taken.classified).await {
         return not_begun(*early);
@@ -44,55 +73,41 @@ pub async fn change(taken: Taken) -> Ended {
     let (Part::Local { home }, Some(change)) = (&share.part, taken.change().cloned()) else {
         return not_begun(answer::retry(format!("{} has its primary copy elsewhere", share.share)));
     };
-    let home = home.clone();
     let writes_into = matches!(taken.classified.row.touches, Touches::Copy | Touches::Below);
-    let (from, kept) = (taken.from.clone(), taken.room.clone());
+    let from = taken.from.clone();
     let request = match near::to_server(taken) {
         Ok(request) => request,
         Err(early) => return not_begun(*early),
     };
-    let Some(room) = site.running.change() else {
+    let Some(_room) = site.running.change() else {
         return not_begun(answer::too_many(&share.share));
     };
-    let carried = carry(site.clone(), slot, home, change, writes_into, from, request);
-    let seen_through = work::spawn(async move {
-        let ended = carried.await;
-        drop((room, kept));
-        ended
-    });
-    match seen_through.await {
-        Ok(ended) => ended,
-        Err(error) => {
-            tracing::error!(share = %share.share, "change: {error}");
-            let text = "the change may have been made or not: look before trying again";
-            Ended { response: answer::text(StatusCode::GATEWAY_TIMEOUT, text), ahead: Ahead::Unknown }
-        }
-    }
+    carry(&site, slot, home, &change, writes_into, from.as_ref(), request).await
 }
 
 async fn carry(
-    site: Arc<HttpSite>,
+    site: &HttpSite,
     slot: usize,
-    home: Arc<dyn Home>,
-    change: Change,
+    home: &Arc<dyn Home>,
+    change: &Change,
     writes_into: bool,
-    from: Option<Caller>,
+    from: Option<&Caller>,
     request: Request<Body>,
 ) -> Ended {
     let share = &site.slots[slot].share;
-    let ticket = match home.begin(&change, from.as_ref()).await {
+    let ticket = match home.begin(change, from).await {
         Ok(ticket) => ticket,
         Err(error) => {
             return Ended { response: answer::home_error(share, &error), ahead: Ahead::NotBegun };
         }
     };
     if writes_into {
-        site.running.cut(share, &change);
+        site.running.cut(share, change);
     }
-    let asked = near::ask(&site, slot, request).await;
+    let asked = near::ask(site, slot, request).await;
     if writes_into {
         // Those that began meanwhile have seen some of it.
-        site.running.cut(share, &change);
+        site.running.cut(share, change);
     }
     let response = match asked {
         Ok(response) => response,

@@ -4,14 +4,17 @@
 //! Not here: how connections come in (`door`), how the server is reached (`server`), and what marks,
 //! generations and copies are (`notice`, `follow`; reached through [`seam`]).
 
+mod again;
 mod answer;
 mod cut;
 mod fair;
 mod forward;
 mod home;
+mod ledger;
 mod meters;
 mod near;
 mod peer;
+mod replay;
 pub mod seam;
 
 use std::collections::BTreeSet;
@@ -25,8 +28,10 @@ use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 
 use self::fair::{Room, UnderWay, Who};
 use self::meters::{From, Meters};
+use self::replay::{Ids, Replay};
 use self::seam::{Awaits, Fence, Home, Near, Wire};
 use crate::body::Body;
+use crate::clock::Clock;
 use crate::effect::{Change, Effect, Read};
 use crate::id::{ShareId, SiteId};
 use crate::route::{Access, Certainty, Clients, Facts, Role, Route, Standing, route};
@@ -120,17 +125,22 @@ pub struct HttpRelay {
     site: ArcSwap<HttpSite>,
     meters: Meters,
     under_way: Arc<UnderWay>,
+    /// Of the changes that are forwarded from here, and to here.
+    ids: Ids,
+    replay: Arc<Replay>,
     connections: AtomicU64,
     via: AtomicBool,
 }
 
 impl HttpRelay {
     /// The metrics recorder must be installed before: handles are taken here.
-    pub fn new(site: HttpSite) -> Self {
+    pub fn new(site: HttpSite, clock: Arc<dyn Clock>) -> Self {
         Self {
             site: ArcSwap::from_pointee(site),
             meters: Meters::new(),
             under_way: Arc::default(),
+            ids: Ids::new(),
+            replay: Arc::new(Replay::new(clock)),
             connections: AtomicU64::new(0),
             via: AtomicBool::new(false),
         }
@@ -142,7 +152,14 @@ impl HttpRelay {
     }
     /// From the next request on; those that run end under the old map.
     pub fn reload(&self, site: HttpSite) {
-        self.site.store(Arc::new(site));
+        let leads = |site: &HttpSite, share: &ShareId| {
+            site.slots.iter().any(|slot| slot.share == *share && slot.role() == Role::Local)
+        };
+        let site = Arc::new(site);
+        let old = self.site.swap(site.clone());
+        if old.slots.iter().any(|slot| slot.role() == Role::Local && !leads(&site, &slot.share)) {
+            self.replay.forget_all();
+        }
     }
     /// A client's connection, for as long as it is kept.
     pub fn connected(self: &Arc<Self>) -> Connected {
@@ -234,7 +251,7 @@ impl HttpRelay {
             Route::Pass | Route::Divert => near::divert(taken, false).await,
             Route::DivertPlain => near::divert(taken, true).await,
             Route::Home => home::client(taken).await,
-            Route::Forward => forward::forward(taken).await,
+            Route::Forward => forward::forward(taken, self.ids.next()).await,
             Route::Refuse(why) => answer::away(share, why),
         };
         if cut_off {

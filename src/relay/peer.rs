@@ -6,18 +6,21 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 
+use super::again::Payload;
 use super::answer::Early;
 use super::fair::{Room, Who};
 use super::forward::{
     AHEAD, BULK, CLIENT, DESTINATION, HOST, QUERY, RETRY, SMALL_ANSWER, UNKNOWN, hex, remove_ours,
 };
-use super::home::{self, Ahead};
+use super::home::{self, Ahead, Ended};
+use super::ledger::ChangeId;
 use super::meters::From;
+use super::replay::{self, ID, Kept, Replay, SENT};
 use super::seam::Class;
-use super::{HttpRelay, HttpSite, Taken, answer, may, near, note_refusal};
+use super::{Codec, HttpRelay, HttpSite, Taken, answer, may, near, note_refusal};
 use crate::body::{Body, CollectError, collect};
 use crate::id::{ShareId, SiteId};
 use crate::link::Session;
@@ -31,6 +34,8 @@ pub struct Caller {
     /// The connection it came on.
     pub class: Class,
     pub session: Session,
+    /// The first session of that site which this process knows of.
+    pub since: Session,
 }
 
 impl HttpRelay {
@@ -74,6 +79,10 @@ impl HttpRelay {
             return response;
         }
         let (parts, body) = request.into_parts();
+        let id = match id(&parts.headers) {
+            Ok(id) => id,
+            Err(response) => return *response,
+        };
         let (decided, response) = match arrived(&site, slot, parts) {
             Ok((client, classified, parts)) => {
                 let changes = classified.row.touches.changes();
@@ -84,12 +93,49 @@ impl HttpRelay {
                 );
                 let site = site.clone();
                 let taken = Taken { site, slot, client, classified, parts, body, from: None, room };
-                (Some((route, changes)), carried(taken, caller, changes).await)
+                let response = match changes {
+                    true => changed(taken, caller, &self.replay, id).await,
+                    false => read(taken, caller.class).await,
+                };
+                (Some((route, changes)), response)
             }
             Err(response) => (None, *response),
         };
         self.meters.answered(From::Site, decided, response.status());
         response
+    }
+
+    /// Serves `/v1/share/<share>/outcome` of another site: what became of a change whose answer it lost.
+    pub async fn outcome(
+        &self,
+        caller: &Caller,
+        share: &ShareId,
+        headers: &HeaderMap,
+    ) -> Response<Body> {
+        let site = self.site.load_full();
+        if !site.slots.iter().any(|known| known.share == *share && known.role() == Role::Local) {
+            // Another may lead by now, and what was answered here may be lost.
+            let text = format!("{} does not hold the primary copy of {share}", site.site);
+            return answer::text(StatusCode::MISDIRECTED_REQUEST, text);
+        }
+        let sent = headers.get(SENT).and_then(|field| replay::session(field.to_str().ok()?));
+        match (id(headers), sent) {
+            (Ok(Some(id)), Some(sent)) => self.replay.outcome(caller, id, sent).await,
+            (Err(response), _) => *response,
+            _ => answer::text(
+                StatusCode::BAD_REQUEST,
+                "who asks for an outcome must give nearshare-id, and as nearshare-sent the session",
+            ),
+        }
+    }
+}
+
+/// The change's id; a site one release older gives none.
+fn id(headers: &HeaderMap) -> Result<Option<ChangeId>, Early> {
+    let Some(field) = headers.get(ID) else { return Ok(None) };
+    match field.to_str().unwrap_or_default().parse() {
+        Ok(id) => Ok(Some(id)),
+        Err(error) => Err(Box::new(answer::text(StatusCode::BAD_REQUEST, format!("{error}")))),
     }
 }
 
@@ -140,15 +186,47 @@ fn arrived(
     Ok((client, classified, parts))
 }
 
-async fn carried(mut taken: Taken, caller: &Caller, changes: bool) -> Response<Body> {
-    if !changes {
-        let response = near::divert(taken, false).await;
-        return if caller.class == Class::Control { small(response).await } else { response };
-    }
+async fn read(taken: Taken, class: Class) -> Response<Body> {
+    let response = near::divert(taken, false).await;
+    if class == Class::Control { small(response).await } else { response }
+}
+
+async fn changed(
+    mut taken: Taken,
+    caller: &Caller,
+    replay: &Arc<Replay>,
+    id: Option<ChangeId>,
+) -> Response<Body> {
+    // A small body that does not come whole was never begun.
+    let body = std::mem::replace(&mut taken.body, Body::Empty);
+    taken.body = match Payload::of(&taken.parts.headers, body).await {
+        Ok(payload) => payload.body(),
+        Err(error) => return answer::text(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let turn = match id.map(|id| replay.begin(caller, id)).transpose() {
+        Ok(turn) => turn,
+        Err(why) => return replay::refused(&why),
+    };
     let codec = taken.site.codec;
     taken.from = Some(caller.clone());
-    let mut ended = home::change(taken).await;
-    let ahead = match ended.ahead {
+    let seen_through = home::change(taken, move |ended| async move {
+        // The other site's client did not break off, the link did.
+        let doubt = ended.ahead == Ahead::Unknown && ended.response.status().is_client_error();
+        let response = told(ended, codec);
+        let Some(turn) = turn else { return response };
+        let (response, kept) = Kept::of(response).await;
+        turn.end(kept.filter(|_| !doubt));
+        response
+    });
+    seen_through.await.unwrap_or_else(|broken| {
+        told(Ended { response: home::in_doubt(broken), ahead: Ahead::Unknown }, codec)
+    })
+}
+
+/// The answer, with what the change left ahead of the copies.
+fn told(ended: Ended, codec: Codec) -> Response<Body> {
+    let Ended { mut response, ahead } = ended;
+    let ahead = match ahead {
         Ahead::NotBegun => None,
         Ahead::Unknown => Some(UNKNOWN),
         // What cannot be told is not known there.
@@ -157,9 +235,9 @@ async fn carried(mut taken: Taken, caller: &Caller, changes: bool) -> Response<B
         }
     };
     if let Some(ahead) = ahead {
-        ended.response.headers_mut().insert(AHEAD, ahead);
+        response.headers_mut().insert(AHEAD, ahead);
     }
-    ended.response
+    response
 }
 
 /// Only short answers go over the control connection: of others the other site is told to ask for

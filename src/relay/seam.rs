@@ -9,6 +9,7 @@ use crate::body::Body;
 use crate::catalog::Touch;
 use crate::effect::{Change, Read};
 use crate::id::{Gen, RelPath};
+use crate::link::Session;
 pub use crate::route::{Certainty, Standing};
 
 /// What a change made ahead of the copies, and through which generation (R4).
@@ -112,6 +113,8 @@ pub enum Class {
 pub trait Wire: Send + Sync {
     /// Whether both connections carry requests. Asked for every request.
     fn up(&self) -> bool;
+    /// Waits until they do. `false`: that site is not dialled any more.
+    fn reached(&self) -> BoxFuture<'_, bool>;
     /// Sends a request whose URI is a path below `/v1/` and waits for the head of the answer.
     fn send(
         &self,
@@ -126,9 +129,9 @@ pub enum WireError {
     /// The other site has certainly not acted on it.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// It may have.
-    #[error("lost: {0}")]
-    Lost(String),
+    /// It may have: it was sent in this session.
+    #[error("lost: {why}")]
+    Lost { session: Session, why: String },
 }
 
 /// The share's directory, as far as clients' paths are concerned.

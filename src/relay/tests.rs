@@ -3,6 +3,7 @@
 
 mod copy;
 mod edge;
+mod lost;
 mod primary;
 
 use std::collections::VecDeque;
@@ -231,14 +232,41 @@ impl Drop for FakeNearTicket {
 struct FakeWire {
     log: Log,
     up: Mutex<bool>,
+    /// It comes back when it has broken.
+    returns: Mutex<bool>,
     to: Arc<HttpRelay>,
-    /// Taken one a send, before the request is carried: what goes wrong.
-    trouble: Mutex<VecDeque<WireError>>,
+    /// What goes wrong, taken one a send.
+    trouble: Mutex<VecDeque<Trouble>>,
+    session: AtomicU64,
+    /// The first session that the other site's process knows of.
+    since: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Trouble {
+    None,
+    NotSent,
+    /// The link breaks before the request has come.
+    Before,
+    /// It breaks when that has been answered.
+    After,
+    /// It breaks while that is under way.
+    Meanwhile,
+    /// It breaks, and the request comes only when the next has been served.
+    Late,
 }
 
 impl Wire for FakeWire {
     fn up(&self) -> bool {
         *self.up.lock().unwrap()
+    }
+    fn reached(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            while !*self.returns.lock().unwrap() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            true
+        })
     }
     fn send(
         &self,
@@ -247,18 +275,46 @@ impl Wire for FakeWire {
     ) -> BoxFuture<'_, Result<Response<Body>, WireError>> {
         Box::pin(async move {
             self.log.add(format!("link {class:?} {} {}", request.method(), request.uri()));
-            if let Some(error) = self.trouble.lock().unwrap().pop_front() {
-                return Err(error);
+            let session = Session(1, self.session.load(Ordering::SeqCst));
+            let since = Session(1, self.since.load(Ordering::SeqCst));
+            let caller = Caller { session, since, ..lyon(class) };
+            let to = self.to.clone();
+            let asks = request.uri().path().ends_with("/outcome");
+            let served = async move {
+                let share = "eng".parse().unwrap();
+                match asks {
+                    true => to.outcome(&caller, &share, request.headers()).await,
+                    false => to.serve_peer(&caller, &share, request).await,
+                }
+            };
+            let trouble = self.trouble.lock().unwrap().pop_front().unwrap_or(Trouble::None);
+            match trouble {
+                Trouble::None => return Ok(served.await),
+                Trouble::NotSent => return Err(WireError::NotSent("x".into())),
+                Trouble::Before => {}
+                Trouble::After => drop(served.await),
+                Trouble::Meanwhile => {
+                    let log = self.log.clone();
+                    tokio::spawn(served);
+                    log.until("under way").await;
+                }
+                Trouble::Late => {
+                    let log = self.log.clone();
+                    tokio::spawn(async move {
+                        log.until("later").await;
+                        log.add(format!("late: {}", served.await.status().as_u16()));
+                    });
+                }
             }
-            let caller = lyon(class);
-            let share = "eng".parse().unwrap();
-            Ok(self.to.serve_peer(&caller, &share, request).await)
+            self.session.fetch_add(1, Ordering::SeqCst);
+            Err(WireError::Lost { session, why: "x".into() })
         })
     }
 }
 
 fn lyon(class: Class) -> Caller {
-    Caller { site: "lyon".parse().unwrap(), class, session: Session::default() }
+    let (session, since) = (Session::default(), Session::default());
+    Caller { site: "lyon".parse().unwrap(), class, session, since }
 }
 
 /// Says of every path that ends in `out` that it leads out of the share.
@@ -319,7 +375,7 @@ where
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
     let upstream = origin(log.clone(), answer).await;
-    HttpRelay::new(site("hq", "/eng", upstream, home(log), log))
+    HttpRelay::new(site("hq", "/eng", upstream, home(log), log), Arc::new(Still))
 }
 
 fn request(method: &str, uri: &str, body: Body) -> Request<Body> {

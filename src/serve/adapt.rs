@@ -13,7 +13,7 @@ use crate::effect::{Change, Read};
 use crate::embedded::{Embedded, Tags};
 use crate::follow::{AheadTicket, Follow, FollowError};
 use crate::id::{ObjectId, RelPath, ShareId, SiteId, Version};
-use crate::link::{self, Net};
+use crate::link::{self, Net, SendError};
 use crate::map;
 use crate::notice::{Notice, NoticeError, Origin, Ticket};
 use crate::object::Found;
@@ -160,6 +160,14 @@ impl Wire for ToSite {
     fn up(&self) -> bool {
         self.links.peer(&self.site).is_some_and(|peer| peer.up())
     }
+    fn reached(&self) -> BoxFuture<'_, bool> {
+        let up = self.links.peer(&self.site).map(|peer| peer.watch());
+        async move {
+            let Some(mut up) = up else { return false };
+            up.wait_for(|up| up.up).await.is_ok()
+        }
+        .boxed()
+    }
     fn send(
         &self,
         class: Class,
@@ -175,8 +183,10 @@ impl Wire for ToSite {
             };
             match peer.send(class, request).await {
                 Ok(response) => Ok(response.map(Body::from)),
-                Err(error) if error.may_have_arrived() => Err(WireError::Lost(error.to_string())),
-                Err(error) => Err(WireError::NotSent(error.to_string())),
+                Err(error @ SendError::Lost { session, .. }) => {
+                    Err(WireError::Lost { session, why: error.to_string() })
+                }
+                Err(error @ SendError::NotSent { .. }) => Err(WireError::NotSent(error.to_string())),
             }
         }
         .boxed()

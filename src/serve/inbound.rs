@@ -103,7 +103,7 @@ impl<T: Tree> Inbound for Dispatch<T> {
             if !rooms.open {
                 return refuse(StatusCode::SERVICE_UNAVAILABLE, "this site is starting".into());
             }
-            if what == "http" || what.starts_with("http/") {
+            if what == "outcome" || what == "http" || what.starts_with("http/") {
                 let Some(relay) = &rooms.relay else {
                     return refuse(
                         StatusCode::SERVICE_UNAVAILABLE,
@@ -117,10 +117,14 @@ impl<T: Tree> Inbound for Dispatch<T> {
                 let reads = [Method::GET, Method::HEAD, Method::OPTIONS];
                 let reads = reads.contains(request.method()) || request.method() == "PROPFIND";
                 let odd = |links: Arc<dyn Net>| links.disagrees(&from.site, &share);
-                if !reads && rooms.links.upgrade().is_some_and(odd) {
+                if !reads && what != "outcome" && rooms.links.upgrade().is_some_and(odd) {
                     return refuse(StatusCode::SERVICE_UNAVAILABLE, differs(&share));
                 }
-                let caller = Caller { site: from.site, class, session: from.session };
+                let link::Caller { site, session, since, .. } = from;
+                let caller = Caller { site, class, session, since };
+                if what == "outcome" {
+                    return relay.outcome(&caller, &share, request.headers()).await;
+                }
                 return relay.serve_peer(&caller, &share, request).await;
             }
             if from.class == link::Class::Control && ["content", "snapshot"].contains(&what) {
@@ -172,7 +176,13 @@ mod tests {
         for (class, want) in [(Class::Control, 400), (Class::Bulk, 421)] {
             for what in ["content", "snapshot"] {
                 let from = "osaka".parse().unwrap();
-                let from = link::Caller { site: from, class, session: Session::default(), addr };
+                let from = link::Caller {
+                    site: from,
+                    class,
+                    session: Session::default(),
+                    since: Session::default(),
+                    addr,
+                };
                 let request = Request::post(format!("/v1/share/eng/{what}")).body(Body::Empty).unwrap();
                 assert_eq!(dispatch.call(from, request).await.status(), want, "{what}");
             }

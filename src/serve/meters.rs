@@ -15,6 +15,9 @@ pub(super) fn begin(map: &Map, me: &SiteId) {
     for reason in Reason::ALL {
         counter!("nearshare_link_refused_total", "reason" => reason.as_str()).increment(0);
     }
+    for outcome in ["answered", "not_begun", "unknown"] {
+        counter!("nearshare_changes_lost_total", "outcome" => outcome).increment(0);
+    }
     for (share, _) in map.shares_at(me) {
         for name in ["nearshare_reads_cut_off_total", "nearshare_changes_degraded_total"] {
             counter!(name, "share" => share.name.to_string()).increment(0);
@@ -40,6 +43,10 @@ fn describe() {
     describe_counter!(
         "nearshare_link_refused_total",
         "Connections between sites that were refused, here or by the other side, by reason."
+    );
+    describe_counter!(
+        "nearshare_changes_lost_total",
+        "Forwarded changes to which no answer came over the link, by what was found out afterwards."
     );
     describe_counter!(
         "nearshare_reads_cut_off_total",

@@ -245,7 +245,8 @@ impl Site {
         let limits = Limits { silence: http.server_timeout, ..Limits::default() };
         let target = self.target(map, http)?;
         let upstream = Upstream::new(target, limits, self.clock.clone());
-        let relay = Arc::new(HttpRelay::new(self.http_site(map, http, upstream.clone())?));
+        let relay =
+            Arc::new(HttpRelay::new(self.http_site(map, http, upstream.clone())?, self.clock.clone()));
         relay.show_via(http.via);
         let listener = door::listen(http.listen, false)?;
         let limits = door::Limits {

@@ -160,7 +160,7 @@ async fn lyon(cluster: Arc<Cluster>) -> turmoil::Result {
         running: Arc::default(),
     };
     let listener = Listener::bind(any(DOOR)).await.unwrap();
-    let relay = Arc::new(HttpRelay::new(site));
+    let relay = Arc::new(HttpRelay::new(site, cluster.clock.clone()));
     door::serve(listener, relay, door::Limits::default(), CancellationToken::new()).await;
     Ok(())
 }

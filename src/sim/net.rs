@@ -49,8 +49,9 @@ struct Inner {
 struct Port {
     group: Arc<Group>,
     inbound: Arc<dyn Inbound>,
-    /// Those who dialled it.
+    /// Those who dialled it, and the first session of each.
     lines: BTreeMap<SiteId, Arc<Line>>,
+    first: BTreeMap<SiteId, Session>,
 }
 
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
@@ -77,7 +78,8 @@ impl Net {
 
     /// A site listens, and dials nobody yet.
     pub fn open(&self, site: &SiteId, group: &Arc<Group>, inbound: Arc<dyn Inbound>) -> Arc<Dialled> {
-        let port = Port { group: group.clone(), inbound, lines: BTreeMap::new() };
+        let (lines, first) = (BTreeMap::new(), BTreeMap::new());
+        let port = Port { group: group.clone(), inbound, lines, first };
         lock(&self.0.ports).insert(site.clone(), port);
         let (net, from, group) = (self.clone(), site.clone(), group.clone());
         Arc::new(Dialled { net, from, group, pairs: Mutex::default() })
@@ -229,6 +231,7 @@ type Parcel = (Instant, Box<dyn FnOnce() + Send>);
 /// One session: a queue for each connection in each direction.
 struct Line {
     session: Session,
+    since: Session,
     out: [mpsc::UnboundedSender<Parcel>; 2],
     back: [mpsc::UnboundedSender<Parcel>; 2],
     /// It has ended for the dialler; for the other side.
@@ -324,12 +327,15 @@ impl Pair {
     fn connect(&self) -> Option<Arc<Line>> {
         let mut ports = lock(&self.net.0.ports);
         let port = ports.get_mut(&self.to)?;
-        let number = self.net.0.sessions.fetch_add(1, Ordering::SeqCst);
+        let number = self.net.0.sessions.fetch_add(1, Ordering::SeqCst) + 1;
         let (near, far) = (CancellationToken::new(), CancellationToken::new());
         let out = || queue(&self.net, &self.from, &self.to, &far);
         let back = || queue(&self.net, &self.to, &self.from, &near);
+        let session = Session(1, number);
+        let since = *port.first.entry(self.from.clone()).or_insert(session);
         let line = Arc::new(Line {
-            session: Session(1, number),
+            session,
+            since,
             out: [out(), out()],
             back: [back(), back()],
             near,
@@ -396,7 +402,8 @@ impl Remote for Pair {
                 () = line.near.cancelled() => {}
                 answer = answer => if let Ok(answer) = answer { return Ok(answer) },
             }
-            Err(SendError::Lost { site, class, source: "the line broke".into() })
+            let session = line.session;
+            Err(SendError::Lost { site, class, session, source: "the line broke".into() })
         })
     }
 }
@@ -414,12 +421,22 @@ fn carry(
     let there = line.clone();
     let deliver = move || {
         let addr = ([10, 0, 0, 1], 7400).into();
-        let caller = Caller { site: from, class, session: there.session, addr };
+        let Line { session, since, .. } = *there;
+        let caller = Caller { site: from, class, session, since, addr };
         let request = Request::from_parts(parts, coming);
         let line = there.clone();
+        // Of a change, which may come out of a session that ends just then: how long the site takes to it, and
+        // drains the session.
+        let reads = ["GET", "HEAD", "PROPFIND"].contains(&request.method().as_str());
+        let change = !reads && request.uri().path().contains("/http");
+        let late = if change && pick(4) == 0 { millis(0, 1000) } else { Duration::ZERO };
+        let drain = if change { millis(0, 1000) } else { Duration::ZERO };
         there.group.spawn(async move {
             let far = line.far.clone();
             let serve = async {
+                if !late.is_zero() {
+                    sleep(late).await;
+                }
                 let response = line.inbound.call(caller, request).await;
                 let (parts, body) = response.into_parts();
                 let (body, coming) = halves(body, line.near.clone());
@@ -430,7 +447,17 @@ fn carry(
                     pour(body, &line.back[slot(class)], sink).await;
                 }
             };
-            far.run_until_cancelled(serve).await;
+            let over = async {
+                far.cancelled().await;
+                if !drain.is_zero() {
+                    sleep(drain).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = over => {}
+                () = serve => {}
+            }
         });
     };
     send(&line.out[slot(class)], deliver);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{SimClock, note};
@@ -142,7 +143,7 @@ impl Site {
                     Ok(Err(why)) => note(|| format!("cannot start: {why}")),
                     Err(_) => return,
                 }
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await;
             }
         });
     }
@@ -365,7 +366,7 @@ impl Process {
         let site = self.http_site(&map);
         match self.relay.get() {
             Some(relay) => relay.reload(site),
-            None => drop(self.relay.set(Arc::new(HttpRelay::new(site)))),
+            None => drop(self.relay.set(Arc::new(HttpRelay::new(site, self.clock.clone())))),
         }
         note(|| {
             let row = &map.shares[&share()];
@@ -478,6 +479,15 @@ struct Far(ToSite);
 impl Wire for Far {
     fn up(&self) -> bool {
         self.0.up()
+    }
+    fn reached(&self) -> BoxFuture<'_, bool> {
+        // Those who wait for a change of a watch are woken in an order that no seed decides.
+        Box::pin(async {
+            while !self.up() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            true
+        })
     }
     fn send(
         &self,

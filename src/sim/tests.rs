@@ -8,7 +8,7 @@ use crate::plant::{Bug, plant};
 /// Seeds of a run that may meet anything: some three a second on two processors.
 const SEEDS: u64 = 1000;
 /// In which each planted bug must show; three times what the slowest takes.
-const PLANT_SEEDS: u64 = 100;
+const PLANT_SEEDS: u64 = 300;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
@@ -121,6 +121,12 @@ fn ground(bug: Bug) -> Plan {
         },
         Bug::DeleteForMove => Plan { narrow: false, ..narrow },
         Bug::KeepWalks => Plan { narrow: false, clients: 2, calls: 100, ..narrow },
+        Bug::CarryOutTwice | Bug::TakeLate => {
+            Plan { faults: vec![Fault::Reset], narrow: false, clients: 4, calls: 100, ..narrow }
+        }
+        Bug::TrustUnknown => {
+            Plan { faults: vec![Fault::Kill], narrow: false, clients: 4, calls: 100, ..narrow }
+        }
         Bug::ForgetAhead => Plan { rules: Rules { strict: false, ..rules }, ..narrow },
         Bug::CutOffByLeaseAlone => {
             Plan { rules: Rules { serve: true, ..rules }, faults: vec![Fault::Partition], ..narrow }
@@ -138,7 +144,7 @@ fn caught(bug: Bug, most: u64) -> Option<(u64, String)> {
     })
 }
 
-const PLANTED: [Bug; 15] = [
+const PLANTED: [Bug; 18] = [
     Bug::SkipHold,
     Bug::ReleaseAnyGeneration,
     Bug::ServeOnExpiredLease,
@@ -154,6 +160,9 @@ const PLANTED: [Bug; 15] = [
     Bug::DeleteForMove,
     Bug::ReuseEpoch,
     Bug::KeepWalks,
+    Bug::CarryOutTwice,
+    Bug::TrustUnknown,
+    Bug::TakeLate,
 ];
 
 #[test]

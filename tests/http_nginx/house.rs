@@ -60,7 +60,7 @@ impl House {
             async move {
                 let listener = nearshare::door::listen(([127, 0, 0, 1], 0).into(), false).unwrap();
                 let address = listener.local_addr().unwrap();
-                let relay = Arc::new(HttpRelay::new(site));
+                let relay = Arc::new(HttpRelay::new(site, Arc::new(Still)));
                 tokio::spawn(nearshare::door::serve(
                     listener,
                     relay,

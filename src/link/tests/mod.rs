@@ -159,6 +159,7 @@ impl Inbound for Answers {
             let path = request.uri().path().to_owned();
             Response::new(match path.split('/').collect::<Vec<_>>()[..] {
                 ["", "who"] => Body::text(format!("{} {}", from.site, from.class.as_str())),
+                ["", "since"] => Body::text(format!("{} {}", from.since, from.session)),
                 ["", "echo"] => request.into_body(),
                 ["", "never"] => std::future::pending().await,
                 ["", "in-turn"] => {

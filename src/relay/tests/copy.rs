@@ -4,14 +4,14 @@ use super::*;
 use crate::wire::http::Move;
 
 /// Lyon has the share under `/e`, HQ under `/srv/eng`.
-struct Two {
-    lyon: HttpRelay,
+pub struct Two {
+    pub lyon: Arc<HttpRelay>,
     near: Arc<FakeNear>,
-    wire: Arc<FakeWire>,
-    log: Log,
+    pub wire: Arc<FakeWire>,
+    pub log: Log,
 }
 
-async fn two<F, Fut>(copy: bool, answer: F) -> Two
+pub async fn two<F, Fut>(copy: bool, answer: F) -> Two
 where
     F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
@@ -23,7 +23,10 @@ where
     let wire = Arc::new(FakeWire {
         log: log.clone(),
         up: Mutex::new(true),
-        to: Arc::new(HttpRelay::new(hq)),
+        returns: Mutex::new(true),
+        session: AtomicU64::new(1),
+        since: AtomicU64::new(1),
+        to: Arc::new(HttpRelay::new(hq, Arc::new(Still))),
         trouble: Mutex::default(),
     });
     let from = ShareUrl::new("eng".parse().unwrap(), "/srv/eng").unwrap();
@@ -40,8 +43,8 @@ where
         response
     })
     .await;
-    let lyon = HttpRelay::new(site("lyon", "/e", own, part, &log));
-    Two { lyon, near, wire, log }
+    let lyon = HttpRelay::new(site("lyon", "/e", own, part, &log), Arc::new(Still));
+    Two { lyon: Arc::new(lyon), near, wire, log }
 }
 
 const OURS: &str = "\"0123456789abcdef0123456789abcdef-3\"";
@@ -192,11 +195,13 @@ async fn a_change_that_failed_leaves_what_is_known() {
     assert_eq!(ask(&two.lyon, "DELETE", "/e/never").await.0, 504);
     assert_eq!(last(), "ahead, unknown");
     let trouble = |error| two.wire.trouble.lock().unwrap().push_back(error);
-    trouble(WireError::NotSent("x".into()));
+    trouble(Trouble::NotSent);
     let (status, said) = ask(&two.lyon, "DELETE", "/e/f").await;
     assert_eq!((status, last().as_str()), (503, "not ahead"));
     assert!(said.contains("nothing was changed"), "{said}");
-    trouble(WireError::Lost("x".into()));
+    // The primary's process is another one now.
+    two.wire.since.store(100, Ordering::SeqCst);
+    trouble(Trouble::Before);
     let (status, said) = ask(&two.lyon, "DELETE", "/e/f").await;
     assert_eq!((status, last().as_str()), (504, "ahead, unknown"));
     assert!(said.contains("may have been made or not"), "{said}");
@@ -213,7 +218,7 @@ async fn a_change_that_failed_leaves_what_is_known() {
 #[tokio::test]
 async fn a_lost_read_is_asked_once_more() {
     let two = two(false, ok).await;
-    let lose = || two.wire.trouble.lock().unwrap().push_back(WireError::Lost("x".into()));
+    let lose = || two.wire.trouble.lock().unwrap().push_back(Trouble::Before);
     lose();
     assert_eq!(ask(&two.lyon, "GET", "/e/f").await.0, 200);
     lose();

@@ -61,7 +61,7 @@ async fn the_rules_for_clients_hold() {
     let rule = |net: &str, access| ClientRule { net: net.parse().unwrap(), access };
     hq.slots[0].clients =
         Clients::new(vec![rule("10.1.2.3/32", Access::Read), rule("10.1.2.4/32", Access::Write)]);
-    let relay = HttpRelay::new(hq);
+    let relay = HttpRelay::new(hq, Arc::new(Still));
     for (host, method, want) in [(3, "GET", 200), (3, "PUT", 403), (4, "PUT", 200), (5, "GET", 403)] {
         let client = ([10, 1, 2, host], 1).into();
         let request = request(method, "/eng/f", Body::Empty);
@@ -86,7 +86,7 @@ async fn the_map_says_the_host_and_a_reload_changes_it() {
     let upstream = origin(log.clone(), ok).await;
     let mut hq = site("hq", "/eng", upstream.clone(), home(&log), &log);
     hq.host = Some("files.hq".parse().unwrap());
-    let relay = HttpRelay::new(hq);
+    let relay = HttpRelay::new(hq, Arc::new(Still));
     let host = async |uri| {
         let response = relay.serve(client(), request("GET", uri, Body::Empty)).await;
         response.headers()["x-host"].to_str().unwrap().to_owned()

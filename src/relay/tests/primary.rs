@@ -58,7 +58,7 @@ async fn the_answer_decides_what_is_known_of_a_change() {
 #[tokio::test]
 async fn a_server_that_was_never_reached_has_done_nothing() {
     let log = Log::default();
-    let relay = HttpRelay::new(site("hq", "/eng", dead().await, home(&log), &log));
+    let relay = HttpRelay::new(site("hq", "/eng", dead().await, home(&log), &log), Arc::new(Still));
     let (status, said) = ask(&relay, "DELETE", "/eng/f").await;
     assert_eq!(status, 502);
     assert!(said.contains("nothing was changed"), "{said}");
@@ -81,7 +81,7 @@ async fn what_cannot_be_marked_is_not_sent() {
         let log = Log::default();
         let part = Part::Local { home: Arc::new(FakeHome(log.clone(), Some(error))) };
         let upstream = origin(log.clone(), ok).await;
-        let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
+        let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log), Arc::new(Still));
         assert_eq!(ask(&relay, "PUT", "/eng/f").await.0, want);
         assert_eq!(log.take(), ["begin /f:Entry"]);
     }
@@ -94,7 +94,7 @@ async fn what_may_be_lost_again_is_not_shown() {
     let error: fn() -> HomeError = || HomeError::NotDurable("x".into());
     let part = Part::Local { home: Arc::new(FakeHome(log.clone(), Some(error))) };
     let upstream = origin(log.clone(), ok).await;
-    let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
+    let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log), Arc::new(Still));
     assert_eq!(ask(&relay, "GET", "/eng/f").await.0, 503);
     assert_eq!(log.take(), ["server GET /eng/f", "visible /f"]);
 }
@@ -245,7 +245,7 @@ async fn changes_under_way_have_a_limit() {
     let may_begin = Arc::new(tokio::sync::Semaphore::new(0));
     let upstream = origin(log.clone(), ok).await;
     let part = Part::Local { home: Arc::new(Waiting(log.clone(), may_begin.clone())) };
-    let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log));
+    let relay = HttpRelay::new(site("hq", "/eng", upstream, part, &log), Arc::new(Still));
     let delete = |host: usize| {
         let client = ([10, 1, 2, host as u8], 1).into();
         relay.serve(client, request("DELETE", "/eng/f", Body::Empty))
@@ -295,7 +295,7 @@ async fn who_asks_leaves_room_for_others() {
     let part = Part::Local { home: Arc::new(Waiting(log.clone(), may_begin.clone())) };
     let mut here = site("hq", "/eng", upstream, part, &log);
     here.slots[0].sites.insert("oslo".parse().unwrap());
-    let relay = HttpRelay::new(here);
+    let relay = HttpRelay::new(here, Arc::new(Still));
     let put = |host| relay.serve(([10, 1, 2, host], 1).into(), request("PUT", "/eng/f", Body::Empty));
     for _ in 0..fair::CLIENT_MAX {
         let mut asked = Box::pin(put(3));
