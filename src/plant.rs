@@ -4,6 +4,16 @@
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
+    /// A copy asks for a lease although nobody reads there (R14).
+    AskUnread,
+    /// A listing depends on the way to its directory alone (R1).
+    ListBlindly,
+    /// A hold of a directory is none of what is below it (R3).
+    ForgetBelow,
+    /// What others lean on is released before them (R3, R7).
+    ReleaseLeanedOn,
+    /// A copy says that it holds, and does not (R5).
+    HoldInWordOnly,
     /// A change is relayed although no copy was asked to hold what it touches.
     SkipHold,
     /// A release counts whatever generation it is of (R4).
@@ -12,6 +22,8 @@ pub enum Bug {
     ServeOnExpiredLease,
     /// A primary that starts does not wait for leases of the process before it (R11).
     ForgetLeases,
+    /// A primary that starts waits for no lease of a site that the map has no copy at any more (R11).
+    ForgetStrangers,
     /// A lease begins without what is in force (R10).
     GrantWithoutHolds,
     /// A change is answered before it is on the disk (R23).
@@ -22,6 +34,12 @@ pub enum Bug {
     RenewWhileAsked,
     /// What a site changes elsewhere does not count as ahead of its own copy (R9).
     ForgetAhead,
+    /// The same, after a restart of the site (R9).
+    ForgetAheadOverRestart,
+    /// Of two holds of one touch the lower generation counts (R10).
+    MergeLower,
+    /// What is known to be ahead is answered for where nobody can be asked (R13).
+    ServeWhatIsAhead,
     /// A copy that has no lease takes itself to be cut off (R13).
     CutOffByLeaseAlone,
     /// A change whose outcome nobody told is taken for one that was not made (R18).
@@ -30,6 +48,18 @@ pub enum Bug {
     OutOfOrder,
     /// A name that is missing is taken for a delete (R16).
     DeleteForMove,
+    /// Reads at the primary show what too few sites have (R26).
+    ShowBeforeKept,
+    /// And it is answered (R26).
+    AnswerBeforeKept,
+    /// A site that has heard of a later primary follows an earlier one (R34).
+    FollowOlder,
+    /// A copy takes over without what the primary had to the last (R34).
+    PromoteBehind,
+    /// Without what other copies have (R35).
+    PromoteAlone,
+    /// What only the lost primary had makes way for what is there now (R35).
+    OverwriteForeign,
     /// A site that takes over leads in the epoch of the site before it (R33).
     ReuseEpoch,
     /// Where a path led is remembered when names have changed (R21).

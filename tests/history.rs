@@ -112,6 +112,24 @@ fn a_read_may_not_go_back_between_two_clients() {
     good(&[&write[..], &[lyon(30, 55, sees(X, 2)), hq(50, 60, sees(X, 1))]].concat());
 }
 
+/// A primary is gone for good, and another goes on with what it had.
+#[test]
+fn what_is_lost_at_once_is_lost_and_nothing_else() {
+    let file = |value| Entry::File { value, size: 10 * value };
+    let restored = |x, y| {
+        let mut entries = vec![Entry::Absent; 7];
+        (entries[X], entries[Y]) = (x, y);
+        hq(60, 61, Op::Restore { entries })
+    };
+    let before = [hq(0, 10, put(X, 1)), hq(20, 30, put(X, 2)), hq(40, 50, put(Y, 3))];
+    let then = |x, y, after: &[Call<Op>]| [&before[..], &[restored(x, y)], after].concat();
+    good(&then(file(1), Entry::Absent, &[lyon(70, 80, sees(X, 1)), lyon(70, 80, none(Y))]));
+    bad(&then(file(1), Entry::Absent, &[lyon(70, 80, sees(X, 2))]));
+    bad(&then(file(2), Entry::Absent, &[lyon(70, 80, sees(Y, 3))]));
+    good(&[&then(file(2), Entry::Absent, &[])[..], &[lyon(45, 55, sees(Y, 3))]].concat());
+    assert!(own::check(&then(file(2), Entry::Absent, &[lyon(70, 80, none(Y))])).is_ok());
+}
+
 #[test]
 fn a_lost_write() {
     bad(&[hq(0, 10, put(X, 1)), lyon(20, 30, none(X))]);

@@ -1,5 +1,7 @@
 //! The journal's vocabulary: what a change of a share is, whoever made it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::id::{Epoch, Gen, Hash, Name, ObjectId, Position, Seq, SiteId, Version};
@@ -134,4 +136,6 @@ pub struct Meta {
     pub lead: Option<Lead>,
     /// Leases were given (primary): a later process must wait them out (R11).
     pub leased: bool,
+    /// To whom, among them sites that a map no longer has.
+    pub leased_to: BTreeSet<SiteId>,
 }

@@ -68,6 +68,7 @@ pub fn encode_state(state: &State) -> Vec<u8> {
                 chain: lead.chain.0.to_vec(),
             }),
             leased: meta.leased,
+            leased_to: meta.leased_to.iter().map(|site| site.as_str().to_owned()).collect(),
         }),
     };
     message.encode_to_vec()
@@ -81,6 +82,10 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
         let source = IdError::Length { what: "a marker", len, want };
         <[u8; 16]>::try_from(bytes).map_err(|_| DecodeError::Id { field: "meta.marker", source })
     });
+    let leased_to = meta
+        .leased_to
+        .iter()
+        .map(|site| site.parse().map_err(|source| DecodeError::Id { field: "meta.leased_to", source }));
     Ok(State {
         rows: row.rows,
         journal: row.journal,
@@ -104,6 +109,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
             gen_reserved: Gen(meta.gen_reserved),
             lead: meta.lead.map(decode_lead).transpose()?,
             leased: meta.leased,
+            leased_to: leased_to.collect::<Result<_, _>>()?,
         },
     })
 }
@@ -241,6 +247,8 @@ struct MetaMessage {
     alive_wall: i64,
     #[prost(bool, tag = "10")]
     leased: bool,
+    #[prost(string, repeated, tag = "12")]
+    leased_to: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -104,7 +104,10 @@ impl Ahead {
             if let Some(id) = self.held.get(&touch) {
                 if let Some(Note { awaits: Awaits::Releases(left), .. }) = self.notes.get_mut(id) {
                     let known = left.entry(touch).or_default();
-                    *known = (*known).max(generation);
+                    *known = match plant::is(Bug::MergeLower) {
+                        true => (*known).min(generation),
+                        false => (*known).max(generation),
+                    };
                 }
                 continue;
             }

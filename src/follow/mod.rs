@@ -296,6 +296,9 @@ impl<T: Tree> Follow<T> {
         let mut ahead = Ahead::default();
         let mut last = 0;
         for (id, touches) in shelf.ahead_notes()? {
+            if plant::is(Bug::ForgetAheadOverRestart) {
+                continue;
+            }
             let above = above(&shelf, &touches)?;
             let lies = Lies { above, seen: ahead.moves() };
             ahead.note(id, touches, lies);
@@ -502,8 +505,11 @@ impl<T: Tree> Follow<T> {
 
     fn look_up(&self, read: &Read) -> Result<Standing> {
         let walk = self.walks.get_or(&read.path, || walk::by_catalog(&self.shelf, &read.path))?;
+        let is_ahead = |ahead: &Ahead, dir, name| {
+            ahead.entry(dir, name) || ahead.whole(dir) && !plant::is(Bug::ForgetBelow)
+        };
         let ahead = lock(&self.ahead);
-        if walk.steps.iter().any(|(dir, name)| ahead.entry(*dir, name) || ahead.whole(*dir)) {
+        if walk.steps.iter().any(|(dir, name)| is_ahead(&ahead, *dir, name)) {
             return Ok(Standing::Ahead);
         }
         // What stands where it was deleted, or was replaced, is not told by the catalog.
@@ -514,6 +520,9 @@ impl<T: Tree> Follow<T> {
             return Ok(if walk.lost { Standing::Ahead } else { Standing::Current });
         };
         let listing = read.depth != Depth::Object;
+        if listing && plant::is(Bug::ListBlindly) {
+            return Ok(Standing::Current);
+        }
         if ahead.object(id) || ahead.below(id) && listing {
             return Ok(Standing::Ahead);
         }

@@ -72,22 +72,24 @@ pub struct Giver {
 }
 
 impl Giver {
-    /// `given`: leases may have been given before `now`, and are not known.
-    pub fn new(lease: Duration, given: bool, copies: &[SiteId], now: BootTime) -> Self {
+    /// `given`: leases may have been given before `now`, to `sites`, and are not known.
+    pub fn new(lease: Duration, given: bool, sites: BTreeSet<SiteId>, now: BootTime) -> Self {
         Self {
             lease,
             peers: BTreeMap::new(),
             open: HashMap::default(),
             next: 1,
             old: given.then(|| BootTime(now.0 + counted(lease))),
-            unheard: copies.iter().cloned().collect(),
+            unheard: sites,
         }
     }
 
-    /// Whatever was given counts no more, and is waited out. Answers to what was asked before are of nothing.
+    /// Whatever was given counts no more, and is waited out: by `copies`, and by those that are none any more.
+    /// Answers to what was asked before are of nothing.
     pub fn begin_anew(&mut self, copies: &[SiteId], now: BootTime) {
-        let next = self.next;
-        *self = Self { next, ..Self::new(self.lease, true, copies, now) };
+        let sites = copies.iter().chain(self.perhaps_leased(now));
+        let (next, sites) = (self.next, sites.cloned().collect());
+        *self = Self { next, ..Self::new(self.lease, true, sites, now) };
     }
 
     /// Until when nothing may be changed, because leases may be out that nobody here knows of (R11).
@@ -191,6 +193,12 @@ impl Giver {
         sites.iter().filter_map(|site| self.peers.get(site)?.until).max()
     }
 
+    /// As [`Self::leased`], and those that may have one from before.
+    pub fn perhaps_leased(&self, now: BootTime) -> impl Iterator<Item = &SiteId> {
+        let old = self.quiet_until(now).is_some().then_some(&self.unheard);
+        self.leased(now).chain(old.into_iter().flatten())
+    }
+
     /// The peers that may answer for themselves.
     pub fn leased(&self, now: BootTime) -> impl Iterator<Item = &SiteId> {
         let live = move |peer: &Peer| peer.until.is_some_and(|until| now < until);
@@ -229,7 +237,7 @@ mod tests {
         "lyon".parse().unwrap()
     }
     fn giver() -> Giver {
-        Giver::new(LEASE, false, &[osaka(), lyon()], at(0))
+        Giver::new(LEASE, false, [osaka(), lyon()].into(), at(0))
     }
 
     #[test]
@@ -332,17 +340,37 @@ mod tests {
         assert!(giver.is_open(after));
     }
 
+    /// R11: what a map took a copy's part from, and the map then made strict again.
+    #[test]
+    fn who_is_no_copy_any_more_is_waited_for_all_the_same() {
+        let mut giver = giver();
+        for site in [osaka(), lyon()] {
+            let stream = giver.join(&site);
+            giver.renew(&site, stream, false, at(0));
+        }
+        giver.begin_anew(&[osaka()], at(1000));
+        giver.join(&osaka());
+        assert_eq!(giver.quiet_until(at(1001)), Some(at(6060)), "lyon may have a lease");
+        // And once more within that time.
+        giver.begin_anew(&[osaka()], at(2000));
+        giver.join(&osaka());
+        assert_eq!(giver.quiet_until(at(2001)), Some(at(7060)));
+        giver.begin_anew(&[osaka()], at(8000));
+        giver.join(&osaka());
+        assert_eq!(giver.quiet_until(at(8001)), None);
+    }
+
     /// R11: granted at 0 s, killed at 0.1, up at 0.5 and knows no lease.
     #[test]
     fn a_giver_that_may_have_given_leases_before_waits_them_out_or_hears_from_all() {
-        let mut giver = Giver::new(LEASE, true, &[osaka(), lyon()], at(500));
+        let mut giver = Giver::new(LEASE, true, [osaka(), lyon()].into(), at(500));
         assert_eq!(giver.quiet_until(at(600)), Some(at(5560)));
         giver.join(&osaka());
         assert!(giver.quiet_until(at(600)).is_some());
         giver.join(&lyon());
         assert_eq!(giver.quiet_until(at(600)), None);
-        let giver = Giver::new(LEASE, true, &[osaka()], at(500));
+        let giver = Giver::new(LEASE, true, [osaka()].into(), at(500));
         assert_eq!(giver.quiet_until(at(5560)), None);
-        assert_eq!(Giver::new(LEASE, false, &[osaka()], at(0)).quiet_until(at(1)), None);
+        assert_eq!(Giver::new(LEASE, false, [osaka()].into(), at(0)).quiet_until(at(1)), None);
     }
 }

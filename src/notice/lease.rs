@@ -1,8 +1,10 @@
 //! Leases of a strict share's copies, and what they are asked to hold (R5, R6, R10, R11). What is
 //! decided is `hold`'s; here are the connections.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use tokio::sync::{Notify, mpsc};
@@ -26,6 +28,8 @@ use crate::work;
 
 /// Messages that wait for a copy to take them; one that is further behind is cut off and loses its lease.
 const QUEUE: usize = 1024;
+/// Between two looks at leases that nobody is told the end of.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Longest message of a copy.
 const ASK_MAX: usize = 256;
 
@@ -35,15 +39,18 @@ pub(super) struct Leases {
     streams: Mutex<HashMap<SiteId, (Stream, mpsc::Sender<LeaseSay>)>>,
     /// Some question was answered, or some copy said hello.
     stirred: Notify,
+    /// Who may have a lease is being noted.
+    noting: tokio::sync::Mutex<()>,
 }
 
 impl Leases {
-    /// `given`: an earlier process gave leases.
-    pub fn new(given: bool, copies: &[SiteId], now: BootTime) -> Self {
+    /// `given`: an earlier process gave leases, to `sites`.
+    pub fn new(given: bool, sites: BTreeSet<SiteId>, now: BootTime) -> Self {
         Self {
-            giver: Mutex::new(Giver::new(LEASE, given, copies, now)),
+            giver: Mutex::new(Giver::new(LEASE, given, sites, now)),
             streams: Mutex::default(),
             stirred: Notify::new(),
+            noting: tokio::sync::Mutex::default(),
         }
     }
 
@@ -137,12 +144,24 @@ impl<T: Tree> Notice<T> {
         }
     }
 
+    /// Until nobody can have a lease whose copy is not in the map: who leads next knows nothing of it (R11).
+    pub(super) async fn leases_of_strangers(&self) {
+        let stranger = || {
+            let (copies, now) = (self.copies(), self.clock.boot());
+            let giver = lock(&self.leases.giver);
+            giver.perhaps_leased(now).any(|site| !copies.contains(site))
+        };
+        while stranger() && !plant::is(Bug::ForgetStrangers) {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// A copy's connection for leases.
     pub(super) async fn lease(self: Arc<Self>, site: SiteId, request: Request<Body>) -> Response<Body> {
         if !self.is_strict() {
             return answer(StatusCode::CONFLICT, "the share is relaxed: nobody needs a lease");
         }
-        if let Err(error) = self.note_leases().await {
+        if let Err(error) = self.note_leases(Some(&site)).await {
             return answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
         }
         let (queue, mut waiting) = mpsc::channel(QUEUE);
@@ -165,14 +184,41 @@ impl<T: Tree> Notice<T> {
         Response::new(body)
     }
 
-    /// Whoever comes after this process must know that there may be leases.
-    async fn note_leases(&self) -> Result<()> {
-        if self.shelf.meta().leased {
+    /// Whoever comes after this process must know that there may be leases, and whose. A copy that a map no
+    /// longer has is known for as long as it may have one.
+    async fn note_leases(&self, site: Option<&SiteId>) -> Result<()> {
+        let _one_at_a_time = self.leases.noting.lock().await;
+        let now = self.clock.boot();
+        let mut sites: BTreeSet<SiteId> = self.copies().into_iter().collect();
+        sites.extend(site.cloned());
+        sites.extend(lock(&self.leases.giver).perhaps_leased(now).cloned());
+        let meta = self.shelf.meta();
+        if meta.leased && meta.leased_to == sites {
             return Ok(());
         }
         let mut batch = self.shelf.batch();
-        batch.set_meta(|meta| meta.leased = true);
+        batch.set_meta(move |meta| {
+            meta.leased = true;
+            meta.leased_to = sites;
+        });
         Ok(self.shelf.commit(batch, true).await?)
+    }
+
+    /// Once those can have no lease any more whose copies are not in the map, no start waits for them.
+    pub(super) fn forget_strangers(self: &Arc<Self>) {
+        let copies = self.copies();
+        if self.shelf.meta().leased_to.iter().all(|site| copies.contains(site)) {
+            return;
+        }
+        let notice = self.clone();
+        drop(work::spawn(async move {
+            notice.leases_of_strangers().await;
+            if !notice.stop.load(Ordering::SeqCst)
+                && let Err(error) = notice.note_leases(None).await
+            {
+                tracing::warn!(share = %notice.config.share, %error, "the next start waits for old leases");
+            }
+        }));
     }
 
     async fn hear(self: Arc<Self>, site: SiteId, stream: Stream, mut asks: FrameReader) {
@@ -191,7 +237,11 @@ impl<T: Tree> Notice<T> {
     }
 
     fn renew(&self, site: &SiteId, stream: Stream, renew: Renew) {
-        if !self.is_strict() || self.stop.load(Ordering::SeqCst) {
+        let may_have_one = {
+            let terms = lock(&self.terms);
+            terms.strict && terms.copies.contains(site)
+        };
+        if !may_have_one || self.stop.load(Ordering::SeqCst) {
             return;
         }
         let now = self.clock.boot();

@@ -36,6 +36,7 @@ pub use supply::content;
 pub use ticket::Ticket;
 pub use turns::{InLine, Turns};
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -199,11 +200,13 @@ impl<T: Tree> Notice<T> {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
         let minter = Minter::new(config.key, tree.marker());
-        let leases = lease::Leases::new(
-            shelf.meta().leased && !plant::is(Bug::ForgetLeases),
-            &terms.copies,
-            clock.boot(),
-        );
+        let meta = shelf.meta();
+        let mut leased_to: BTreeSet<SiteId> = terms.copies.iter().cloned().collect();
+        if !plant::is(Bug::ForgetStrangers) {
+            leased_to.extend(meta.leased_to);
+        }
+        let given = meta.leased && !plant::is(Bug::ForgetLeases);
+        let leases = lease::Leases::new(given, leased_to, clock.boot());
         let head = shelf.head();
         let notice = Arc::new(Self {
             config,
@@ -253,6 +256,7 @@ impl<T: Tree> Notice<T> {
         })?;
         *lock(&notice.worker) = Some(handle);
         notice.pledge_marks(newest);
+        notice.forget_strangers();
         Ok(notice)
     }
 
@@ -270,13 +274,16 @@ impl<T: Tree> Notice<T> {
         Ok(self.shelf.commit(batch, true).wait()?)
     }
 
-    pub fn reconfigure(&self, terms: Terms) {
-        let _nothing_begins = lock(&self.table);
+    pub fn reconfigure(self: &Arc<Self>, terms: Terms) {
+        let nothing_begins = lock(&self.table);
         let was_strict = std::mem::replace(&mut *lock(&self.terms), terms.clone()).strict;
         if terms.strict && !was_strict {
             // Nobody was asked about what changed meanwhile: leases from before are worth nothing.
             self.leases.begin_anew(&terms.copies, self.clock.boot());
         }
+        drop(nothing_begins);
+        self.pledges.stir();
+        self.forget_strangers();
     }
 
     pub fn copies(&self) -> Vec<SiteId> {
@@ -301,7 +308,7 @@ impl<T: Tree> Notice<T> {
         self.ceased.store(true, Ordering::SeqCst);
         self.stop.store(true, Ordering::SeqCst);
         self.wake.ring();
-        self.pledges.stop();
+        self.pledges.stir();
     }
 
     pub fn share(&self) -> &ShareId {

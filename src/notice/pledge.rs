@@ -26,6 +26,7 @@ use crate::effect::{Depth, Reach, Read, Target};
 use crate::id::{Gen, ObjectId, SiteId, Version};
 use crate::link::share::{Feed, Pledge, feed};
 use crate::object::Kind;
+use crate::plant::{self, Bug};
 use crate::tree::{Resolved, Tree};
 use crate::work;
 
@@ -140,8 +141,8 @@ impl Pledges {
         })
     }
 
-    /// The share stops: whoever waits in here finds out.
-    pub fn stop(&self) {
+    /// The share stops, or the map asks for more sites or fewer: whoever waits in here finds out.
+    pub fn stir(&self) {
         self.stirred.notify_waiters();
     }
 
@@ -422,7 +423,7 @@ impl<T: Tree> Notice<T> {
     /// After a read was answered by the server, and before the client sees that: waits until what it
     /// may show is durable at enough sites.
     pub async fn visible(self: &Arc<Self>, read: &Read) -> Result<()> {
-        if lock(&self.pledges.open).changes.is_empty() {
+        if lock(&self.pledges.open).changes.is_empty() || plant::is(Bug::ShowBeforeKept) {
             return Ok(());
         }
         let listing = read.depth != Depth::Object;

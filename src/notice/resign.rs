@@ -78,6 +78,7 @@ impl<T: Tree> Notice<T> {
         }
         let ended = async {
             let closed = self.gate.clone().write_owned().await;
+            self.leases_of_strangers().await;
             let mut before = None;
             loop {
                 let head = self.flush().await?;

@@ -140,7 +140,7 @@ impl<T: Tree> Ticket<T> {
         let kept = std::mem::take(&mut self.pledged).then(|| self.keep());
         let awaits = self.land();
         match kept {
-            Some(kept) if sync => self.wait_for(kept).await?,
+            Some(kept) if sync && !plant::is(Bug::AnswerBeforeKept) => self.wait_for(kept).await?,
             kept => drop(kept.map(work::spawn)),
         }
         match self.notice.stop.load(Ordering::SeqCst) {

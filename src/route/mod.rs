@@ -6,6 +6,7 @@ mod clients;
 pub use self::clients::{Access, ClientRule, Clients};
 
 use crate::effect::Effect;
+use crate::plant::{self, Bug};
 
 /// What this site is for the share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,6 +127,7 @@ pub fn route(effect: &Effect, facts: &Facts) -> Route {
             Standing::Behind if !read.home_only => forward_or(Route::Divert),
             Standing::Behind if facts.full_answer_will_do => forward_or(Route::DivertPlain),
             Standing::Behind => forward_or(Route::Refuse(Why::ReadAway)),
+            Standing::Ahead if plant::is(Bug::ServeWhatIsAhead) => forward_or(Route::Divert),
             Standing::Ahead => forward_or(Route::Refuse(Why::Ahead)),
             Standing::Unconfirmed => forward_or(Route::Refuse(Why::Unconfirmed)),
             Standing::Barrier => forward_or(Route::Refuse(Why::Barrier)),

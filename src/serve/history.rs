@@ -8,6 +8,7 @@ use crate::catalog::{Batch, Change, Lead, Shelf, Touch};
 use crate::id::{Epoch, Gen, ObjectId, Position, Seq};
 use crate::notice::GENS_BITS;
 use crate::object::{Kind, Stamp};
+use crate::plant::{self, Bug};
 
 /// The last epoch that has generations of its own.
 pub(super) const EPOCH_MAX: u32 = (1 << (u64::BITS - GENS_BITS)) - 1;
@@ -134,6 +135,7 @@ fn apart_from(head: Position, known: Option<&Lead>, lead: &Lead, was_primary: bo
 /// aside.
 pub(super) fn follow_on(shelf: &Arc<Shelf>, lead: &Lead, was_primary: bool) -> Result<bool, ServeError> {
     let apart = apart_from(shelf.head().at, shelf.meta().lead.as_ref(), lead, was_primary);
+    let apart = apart.filter(|_| !plant::is(Bug::OverwriteForeign));
     let diverged = apart.is_some();
     let mut batch = shelf.batch();
     if let Some(since) = apart {

@@ -289,7 +289,9 @@ impl<H: Host> Leading<H> {
         };
         let incarnation = follow.head().incarnation;
         let head = Head { at, chain, incarnation };
-        if let Some(lacks) = follow.level(Some(&head), LEVEL).await {
+        let level = follow.level(Some(&head), LEVEL);
+        let lacks = if plant::is(Bug::PromoteBehind) { None } else { level.await };
+        if let Some(lacks) = lacks {
             self.step_on_there(share, primary, pause.token).await;
             return Err(format!("{lacks}; {primary} goes on as the primary, nothing has changed"));
         }
@@ -361,7 +363,7 @@ impl<H: Host> Leading<H> {
                  other copies of {share} too; give the command at a site whose copy is whole"
             ));
         }
-        let reports = self.ask_others(share, primary).await?;
+        let mut reports = self.ask_others(share, primary).await?;
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
         if let Some((site, report)) =
             reports.iter().find(|(_, report)| !may_follow(Epoch(report.epoch), known.epoch))
@@ -369,6 +371,9 @@ impl<H: Host> Leading<H> {
             return Err(no_epoch(share, site, report.epoch, known.epoch));
         }
         let newest = reports.iter().map(|(_, report)| report.epoch).max().unwrap_or(0);
+        if plant::is(Bug::PromoteAlone) {
+            reports.clear();
+        }
         if let Some((site, report)) = furthest(&follow.head(), &reports) {
             tracing::warn!(%share, %site, record = report.seq, "taking what this copy lacks");
             follow.take_from(&*self.links(), site).await.map_err(text)?;
@@ -496,7 +501,8 @@ impl<H: Host> Leading<H> {
         }
         let shelf = self.shelf(share)?;
         let known = shelf.meta().lead;
-        if known.as_ref().is_some_and(|known| !comes_after(&lead, known)) {
+        let older = |known: &Lead| lead != *known && plant::is(Bug::FollowOlder);
+        if known.as_ref().is_some_and(|known| !comes_after(&lead, known) && !older(known)) {
             return Ok(0);
         }
         let (epoch, known) = (lead.epoch, known.map_or(Epoch(1), |known| known.epoch));

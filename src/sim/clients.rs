@@ -13,6 +13,7 @@ use super::history::names::{Name, Op, Seen};
 use super::history::{Call, End};
 use super::net::millis;
 use super::site::{Site, TOLD, Told};
+use super::split::{Led, Split};
 use super::{PRIMARY, Plan};
 use crate::body::{Body, collect};
 use crate::hold::LEASE;
@@ -48,7 +49,11 @@ pub struct Sight {
 #[derive(Default)]
 pub struct History {
     pub calls: RefCell<Vec<Call<Op>>>,
+    /// Of each of them.
+    pub led: RefCell<Vec<Led>>,
     pub sights: RefCell<Vec<Sight>>,
+    /// The calls with the breaks that forced promotions make.
+    pub split: RefCell<Option<Split>>,
     values: Cell<u64>,
     /// Something that no order of calls would show.
     pub wrong: RefCell<Option<String>>,
@@ -238,14 +243,14 @@ fn shown(op: &Op) -> Vec<(Name, u64)> {
     }
 }
 
-fn content(value: u64) -> Bytes {
+pub fn content(value: u64) -> Bytes {
     let digits = value.to_string();
     let fill = (size_of(value) as usize).saturating_sub(digits.len());
     let text = format!("{digits}{}", " ".repeat(fill));
     text.into()
 }
 
-fn value_of(body: &[u8]) -> u64 {
+pub fn value_of(body: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(body);
     text.trim().parse().unwrap_or(u64::MAX)
 }
@@ -275,6 +280,7 @@ impl History {
     async fn call(&self, site: &Site, client: u32, ask: &Ask) {
         let Some((process, live)) = site.process().zip(site.live()) else { return };
         let (relay, primary) = (process.relay(), process.primary());
+        let led = (primary == site.id()).then(|| process.epoch());
         let cut_off = || !site.net.down_for(&site.id(), &primary).is_zero();
         let was_cut_off = cut_off();
         let (called, began) = (now(), Instant::now());
@@ -334,6 +340,7 @@ impl History {
         };
         let call = Call { site: site.name, client, called, end, op, exempt };
         self.calls.borrow_mut().push(call);
+        self.led.borrow_mut().push(led);
     }
 
     /// One client, until so many calls or so much time.

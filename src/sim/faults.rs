@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::Rules;
 use super::clock::{note, now};
 use super::net::{Net, millis};
 use super::site::Site;
+use crate::hold::LEASE;
 use crate::work::single::{outside, pick};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,8 @@ pub enum Fault {
     Promote,
     /// The same, without the old primary.
     Force,
+    /// A new map reaches one site after the other, and the old one does later.
+    Reload,
 }
 
 impl Fault {
@@ -70,12 +74,24 @@ pub struct Faults {
     kinds: Vec<Fault>,
     busy: RefCell<BTreeSet<(Fault, &'static str)>>,
     pub left: RefCell<Vec<Left>>,
+    /// What operators were told who gave a command.
+    pub told: RefCell<Vec<String>>,
+    /// From when until when some map said that the share is relaxed, in one that is strict.
+    pub relaxed: RefCell<Vec<(u64, u64)>>,
 }
 
 impl Faults {
     pub fn new(net: &Net, sites: &[Rc<Site>], kinds: &[Fault]) -> Rc<Self> {
         let (net, sites, kinds) = (net.clone(), sites.to_vec(), kinds.to_vec());
-        Rc::new(Self { net, sites, kinds, busy: RefCell::default(), left: RefCell::default() })
+        Rc::new(Self {
+            net,
+            sites,
+            kinds,
+            busy: RefCell::default(),
+            left: RefCell::default(),
+            told: RefCell::default(),
+            relaxed: RefCell::default(),
+        })
     }
 
     /// Makes trouble until then.
@@ -86,7 +102,8 @@ impl Faults {
             let site = self.sites[pick(self.sites.len() as u64) as usize].clone();
             // One operator, with one thing in mind.
             let moves = |kind| matches!(kind, Fault::Promote | Fault::Force);
-            let occupied = moves(kind) && self.busy.borrow().iter().any(|(other, _)| moves(*other));
+            let alike = |other| other == kind && kind == Fault::Reload || moves(kind) && moves(other);
+            let occupied = self.busy.borrow().iter().any(|(other, _)| alike(*other));
             if occupied || !self.busy.borrow_mut().insert((kind, site.name)) {
                 continue;
             }
@@ -107,6 +124,7 @@ impl Faults {
                 self.promote(site, false).await;
             }
             Fault::Force => self.force(site).await,
+            Fault::Reload => self.reload(site).await,
             Fault::Reset => {
                 note(|| format!("the line of {} breaks", site.name));
                 self.net.reset(&site.id());
@@ -198,6 +216,41 @@ impl Faults {
         }
     }
 
+    /// Another map for a while: a site without its copy, or something else promised.
+    async fn reload(&self, site: &Site) {
+        let (before, began) = (site.rules(), now());
+        let mut after = before.clone();
+        // One that is to lead must have a copy.
+        let stays = |kind: &Fault| matches!(kind, Fault::Promote | Fault::Force);
+        match pick(4) {
+            0 => after.serve = !before.serve,
+            1 => after.durable = 3 - before.durable,
+            2 => after.strict = !before.strict,
+            _ if site.name == super::PRIMARY || self.kinds.iter().any(stays) => return,
+            _ => after.remote = Some(site.name),
+        }
+        note(|| format!("the map is to say {after:?}"));
+        self.spread(&after).await;
+        sleep(millis(0, 6000)).await;
+        note(|| "the map is to be as before".to_owned());
+        self.spread(&before).await;
+        if after.strict != before.strict {
+            // A change that was answered meanwhile may not have come to who has a lease from before.
+            let over = now() + 2 * LEASE.as_nanos() as u64;
+            self.relaxed.borrow_mut().push((began, over));
+        }
+    }
+
+    async fn spread(&self, rules: &Rules) {
+        let mut sites = self.sites.clone();
+        while !sites.is_empty() {
+            let site = sites.swap_remove(pick(sites.len() as u64) as usize);
+            site.reload(rules).await;
+            note(|| format!("{} has the new map", site.name));
+            sleep(millis(0, 1500)).await;
+        }
+    }
+
     /// An operator gives the command. `false`: it could not be done.
     async fn promote(&self, site: &Site, accept_loss: bool) -> bool {
         let Some(task) = site.promote(accept_loss) else { return false };
@@ -205,7 +258,9 @@ impl Faults {
         match timeout(COMMAND, task).await {
             Ok(Ok(done)) => {
                 note(|| format!("{} is to lead: {done:?}", site.name));
-                done.is_ok()
+                let is_done = done.is_ok();
+                self.told.borrow_mut().extend(done);
+                is_done
             }
             _ => {
                 note(|| format!("{} is to lead: no answer", site.name));
@@ -246,6 +301,14 @@ impl Faults {
         } else {
             self.cut(&old, (true, true), false);
         }
+    }
+
+    /// How many contents were said to be lost when an epoch began, if somebody was told.
+    pub fn lost(&self, epoch: u32) -> Option<usize> {
+        let told = self.told.borrow();
+        let told = told.iter().find(|told| told.contains(&format!("(epoch {epoch})")))?;
+        let line = told.lines().find(|line| line.contains("newest contents no site had"));
+        Some(line.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or(0))
     }
 
     /// Everything is well from now on.

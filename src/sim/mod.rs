@@ -16,8 +16,10 @@ mod clock;
 mod faults;
 mod net;
 mod order;
+mod scenes;
 mod server;
 mod site;
+mod split;
 mod tests;
 
 use std::rc::Rc;
@@ -50,7 +52,7 @@ fn share() -> ShareId {
 }
 
 /// What the map says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     sites: usize,
     strict: bool,
@@ -58,6 +60,8 @@ pub struct Rules {
     serve: bool,
     /// `durable_copies`.
     durable: usize,
+    /// A site that has no copy.
+    remote: Option<&'static str>,
 }
 
 impl Rules {
@@ -77,8 +81,11 @@ impl Rules {
             self.durable
         );
         for site in &SITES[..self.sites] {
-            let role = if *site == PRIMARY { "local" } else { "broadcast" };
-            text += &format!("{site} = {{ role = \"{role}\", path = \"/srv/eng\" }}\n");
+            text += &match (*site == PRIMARY, self.remote == Some(*site)) {
+                (true, _) => format!("{site} = {{ role = \"local\", path = \"/srv/eng\" }}\n"),
+                (_, true) => format!("{site} = {{ role = \"remote\" }}\n"),
+                _ => format!("{site} = {{ role = \"broadcast\", path = \"/srv/eng\" }}\n"),
+            };
         }
         crate::map::parse(&text).expect("a map of ours")
     }
@@ -103,6 +110,11 @@ struct Plan {
 }
 
 impl Plan {
+    /// What only a primary had that is gone is lost, also what it answered.
+    fn loses(&self) -> bool {
+        self.faults.contains(&Fault::Force) && self.rules.durable < 2
+    }
+
     /// Anything may happen.
     fn of(seed: u64) -> Self {
         let sites = if seed.is_multiple_of(4) { 5 } else { 3 };
@@ -128,7 +140,10 @@ impl Plan {
             faults.retain(harmless);
             faults.push(Fault::Force);
         }
-        let rules = Rules { sites, strict, serve, durable };
+        if seed % 6 == 1 && !faults.contains(&Fault::Force) {
+            faults.push(Fault::Reload);
+        }
+        let rules = Rules { sites, strict, serve, durable, remote: None };
         Self {
             rules,
             faults,
@@ -152,6 +167,28 @@ struct Ended {
 
 /// Runs a seed. `keep`s the lines of its trace.
 fn run(seed: u64, plan: impl FnOnce() -> Plan, keep: bool) -> Ended {
+    let alone = alone(seed, keep, || async {
+        let plan = plan();
+        note(|| format!("{plan:?}"));
+        let history = Rc::new(History::default());
+        let failure = live(&plan, &history).await;
+        let calls = history.calls.borrow().len();
+        (calls, failure.or_else(|| judge(&plan, &history)))
+    });
+    let (calls, failure) = alone.value;
+    let panicked = alone.panicked.then(|| "a task panicked; see above".to_owned());
+    Ended { hash: alone.hash, lines: alone.lines, calls, failure: panicked.or(failure) }
+}
+
+/// What came of something that was alone on a thread, with all that it does decided by a seed.
+struct Alone<V> {
+    value: V,
+    panicked: bool,
+    hash: u64,
+    lines: Vec<String>,
+}
+
+fn alone<F: Future>(seed: u64, keep: bool, play: impl FnOnce() -> F) -> Alone<F::Output> {
     let single = single::begin(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -159,24 +196,17 @@ fn run(seed: u64, plan: impl FnOnce() -> Plan, keep: bool) -> Ended {
         .build()
         .expect("a runtime without drivers can be built");
     let local = tokio::task::LocalSet::new();
-    let (calls, mut failure) = local.block_on(&runtime, async {
+    let value = local.block_on(&runtime, async {
         begin_trace(keep);
-        let plan = plan();
-        note(|| format!("{plan:?}"));
-        let history = Rc::new(History::default());
-        let failure = live(&plan, &history).await;
-        let (calls, sights) = (history.calls.borrow(), history.sights.borrow());
-        (calls.len(), failure.or_else(|| judge(&plan, &calls, &sights)))
+        play().await
     });
-    if single.panicked() {
-        failure = Some("a task panicked; see above".to_owned());
-    }
+    let panicked = single.panicked();
     let (hash, lines) = end_trace();
     {
         let _entered = runtime.enter();
         drop(local);
     }
-    Ended { hash, lines, calls, failure }
+    Alone { value, panicked, hash, lines }
 }
 
 async fn live(plan: &Plan, history: &Rc<History>) -> Option<String> {
@@ -222,6 +252,13 @@ async fn live(plan: &Plan, history: &Rc<History>) -> Option<String> {
     {
         return Some(why);
     }
+    // What a relaxed share shows is not judged as if it were strict.
+    for (from, until) in faults.relaxed.borrow().iter() {
+        for call in history.calls.borrow_mut().iter_mut() {
+            let over = matches!(call.end, history::End::Answered(at) if at < *from);
+            call.exempt |= rules.strict && call.called <= *until && !over;
+        }
+    }
     for left in faults.left.borrow().iter() {
         let site = sites.iter().find(|site| site.name == left.site);
         let process = leader(&sites).and_then(|site| site.process());
@@ -229,6 +266,14 @@ async fn live(plan: &Plan, history: &Rc<History>) -> Option<String> {
             && let Err(why) = order::kept(left, &site.disk, &process.shelf)
         {
             return Some(why);
+        }
+    }
+    if plan.loses() {
+        let takeovers = net.takeovers();
+        let (calls, led) = (history.calls.borrow(), history.led.borrow());
+        match split::at_takeovers(&calls, &led, takeovers, |epoch| faults.lost(epoch)) {
+            Ok(split) => *history.split.borrow_mut() = Some(split),
+            Err(why) => return Some(why),
         }
     }
     history.wrong.take()
@@ -300,16 +345,26 @@ fn unlike(sites: &[Rc<Site>]) -> String {
     text
 }
 
-fn judge(plan: &Plan, calls: &[history::Call<history::names::Op>], sights: &[Sight]) -> Option<String> {
-    if plan.faults.contains(&Fault::Force) && plan.rules.durable < 2 {
-        // What only the lost primary had is lost, also what it answered.
-        return None;
-    }
-    if let Err(why) = order::check(calls, sights) {
-        return Some(why);
+fn judge(plan: &Plan, history: &History) -> Option<String> {
+    let (calls, sights) = (history.calls.borrow(), history.sights.borrow());
+    let split = history.split.borrow();
+    let (calls, takeovers) =
+        split.as_ref().map_or((&*calls, &[][..]), |split| (&split.calls, &split.takeovers));
+    let parts = split::parts(calls, takeovers);
+    for (number, part) in parts.iter().enumerate() {
+        // What was lost is gone also where it was seen.
+        let from = number.checked_sub(1).map_or(0, |last| takeovers[last].at);
+        let to = takeovers.get(number).map_or(u64::MAX, |next| next.at);
+        let sights = sights.iter().filter(|sight| sight.called >= from && sight.ended < to);
+        let sights: Vec<&Sight> = sights.collect();
+        let own = if plan.rules.strict { Ok(()) } else { own::check(part) };
+        let since: Vec<_> = part.iter().filter(|call| call.called >= from).cloned().collect();
+        if let Err(why) = order::check(&since, &sights).and(own) {
+            return Some(why);
+        }
     }
     if !plan.rules.strict {
-        return own::check(calls).err();
+        return None;
     }
     let names = Names::new(NAMES.map(|(name, _)| name));
     history::check(&names, calls).err().map(|fault| fault.to_string())

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::clock::note;
+use super::split::Takeover;
 use crate::body::{Body, BoxError};
 use crate::id::{ShareId, SiteId};
 use crate::link::{self, Caller, Class, Inbound, Remote, SendError, Session, Up};
@@ -39,10 +40,15 @@ struct Inner {
     sessions: AtomicU64,
     /// The newest epoch in which a site leads.
     epoch: AtomicU32,
+    /// Those that came to lead, in their order.
+    takeovers: Mutex<Vec<Takeover>>,
     /// When each site last had a line to another, as it knows; none while it has one.
     down: Mutex<BTreeMap<(SiteId, SiteId), Option<Instant>>>,
     /// When a line last came back, and how long it had been away.
     ended: Mutex<BTreeMap<(SiteId, SiteId), (Instant, Duration)>>,
+    /// What each site's map makes of the share, and what one last heard of another's.
+    maps: Mutex<BTreeMap<SiteId, [u8; 32]>>,
+    heard: Mutex<BTreeMap<(SiteId, SiteId), [u8; 32]>>,
 }
 
 /// A running site.
@@ -71,8 +77,11 @@ impl Net {
             changed: Notify::new(),
             sessions: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
+            takeovers: Mutex::default(),
             down: Mutex::default(),
             ended: Mutex::default(),
+            maps: Mutex::default(),
+            heard: Mutex::default(),
         }))
     }
 
@@ -85,16 +94,40 @@ impl Net {
         Arc::new(Dialled { net, from, group, pairs: Mutex::default() })
     }
 
-    /// A site leads.
-    pub fn leads(&self, epoch: u32) {
-        self.0.epoch.fetch_max(epoch, Ordering::SeqCst);
+    /// A site leads; with what, if it is the first to do so in this epoch.
+    pub fn leads(&self, epoch: u32, with: impl FnOnce() -> Takeover) {
+        if self.0.epoch.fetch_max(epoch, Ordering::SeqCst) < epoch && epoch > 1 {
+            lock(&self.0.takeovers).push(with());
+        }
+    }
+    pub fn takeovers(&self) -> Vec<Takeover> {
+        std::mem::take(&mut lock(&self.0.takeovers))
     }
     pub fn epoch(&self) -> u32 {
         self.0.epoch.load(Ordering::SeqCst)
     }
 
+    /// A site's map makes this of the share from now on.
+    pub fn says(&self, site: &SiteId, digest: [u8; 32]) {
+        lock(&self.0.maps).insert(site.clone(), digest);
+    }
+    /// Two sites say hello: each hears of the other's map.
+    fn greet(&self, one: &SiteId, other: &SiteId) {
+        let maps = lock(&self.0.maps);
+        for (who, whom) in [(one, other), (other, one)] {
+            if let Some(digest) = maps.get(whom) {
+                lock(&self.0.heard).insert((who.clone(), whom.clone()), *digest);
+            }
+        }
+    }
+    fn disagree(&self, who: &SiteId, whom: &SiteId) -> bool {
+        let heard = lock(&self.0.heard).get(&(who.clone(), whom.clone())).copied();
+        heard.is_some_and(|heard| lock(&self.0.maps).get(who) != Some(&heard))
+    }
+
     /// Its process has ended.
     pub fn close(&self, site: &SiteId) {
+        lock(&self.0.heard).retain(|(who, _), _| who != site);
         let mut ports = lock(&self.0.ports);
         if let Some(port) = ports.remove(site) {
             port.lines.values().for_each(|line| line.far.cancel());
@@ -210,8 +243,8 @@ impl link::Net for Dialled {
     fn peer(&self, site: &SiteId) -> Option<Arc<dyn Remote>> {
         lock(&self.pairs).get(site).map(|pair| pair.clone() as Arc<dyn Remote>)
     }
-    fn disagrees(&self, _: &SiteId, _: &ShareId) -> bool {
-        false
+    fn disagrees(&self, site: &SiteId, _: &ShareId) -> bool {
+        self.net.disagree(&self.from, site)
     }
 }
 
@@ -310,6 +343,7 @@ impl Pair {
             }
             let Some(line) = self.connect() else { continue };
             note(|| format!("{} has a line to {}", self.from, self.to));
+            self.net.greet(&self.from, &self.to);
             *lock(&self.line) = Some(line.clone());
             let up = Up { up: true, bulk: true, session: Some(line.session) };
             self.net.set_down(&self.from, &self.to, None);
@@ -368,6 +402,8 @@ impl Pair {
             }
             if !there && !back {
                 heard = Instant::now();
+                // And again when a map is new.
+                self.net.greet(&self.from, &self.to);
             }
             if heard.elapsed() >= limit {
                 return;

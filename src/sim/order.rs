@@ -24,7 +24,7 @@ struct Put {
 }
 
 /// Looks for a copy that showed a value, and then one that was replaced before that value was put.
-pub fn check(calls: &[Call<Op>], sights: &[Sight]) -> Result<(), String> {
+pub fn check(calls: &[Call<Op>], sights: &[&Sight]) -> Result<(), String> {
     let mut puts: HashMap<u64, Put> = HashMap::default();
     let mut moves: Vec<(Name, u64)> = Vec::new();
     for call in calls {

@@ -1,6 +1,6 @@
 //! One site: what outlives its process, and the process, built of the real rooms.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::{SimClock, note};
+use super::clock::{SimClock, note, now};
 use super::net::{Dialled, Net};
 use super::server::Server;
+use super::split::Takeover;
 use super::{Rules, share};
 use crate::body::Body;
 use crate::catalog::memory::Memory;
@@ -63,7 +64,8 @@ pub struct Site {
     memory: Memory,
     pub server: Arc<Server>,
     pub net: Net,
-    rules: Rules,
+    /// What is in its map file.
+    rules: RefCell<Rules>,
     boots: Cell<u64>,
     live: Mutex<Option<Arc<Live>>>,
 }
@@ -96,7 +98,7 @@ impl Site {
             disk,
             memory: Memory::default(),
             net: net.clone(),
-            rules: rules.clone(),
+            rules: RefCell::new(rules.clone()),
             boots: Cell::new(0),
             live: Mutex::default(),
         }
@@ -123,7 +125,7 @@ impl Site {
             disk: Arc::new(self.disk.clone()),
             memory: self.memory.clone(),
             server: self.server.clone(),
-            map: self.rules.map(),
+            map: self.rules.borrow().map(),
             boot_id: format!("boot {}", self.boots.get()),
             links: self.net.open(&self.id(), &live.group, Arc::new(dispatch.clone())),
             dispatch,
@@ -204,6 +206,32 @@ impl Site {
         self.disk.set_full(full);
     }
 
+    pub fn rules(&self) -> Rules {
+        self.rules.borrow().clone()
+    }
+
+    /// A new map is put here, and taken up by what runs here now.
+    pub async fn reload(&self, rules: &Rules) {
+        *self.rules.borrow_mut() = rules.clone();
+        // One that starts has read the old map, and one that is busy takes its time.
+        while let Some(live) = self.live() {
+            let taken = self.process().map(|process| {
+                let map = rules.map();
+                live.group.spawn(async move { process.reload(map).await })
+            });
+            // Without a word: it was killed meanwhile.
+            if let Some(taken) = taken
+                && let Ok(taken) = taken.await
+            {
+                match taken {
+                    Ok(()) => return,
+                    Err(why) => note(|| format!("{} takes no new map: {why}", self.name)),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// An operator wants the primary copy here; `None`: nothing runs here.
     pub fn promote(&self, accept_loss: bool) -> Option<JoinHandle<Result<String, String>>> {
         let (live, process) = self.live().zip(self.process())?;
@@ -218,7 +246,7 @@ pub struct Process {
     me: SiteId,
     options: Options,
     /// As it was read, and with the primary where the catalog knows it to be.
-    text: Map,
+    text: Mutex<Map>,
     map: Mutex<Arc<Map>>,
     clock: Arc<dyn Clock>,
     disk: Arc<Model>,
@@ -259,7 +287,7 @@ impl Make {
             me: self.site,
             options,
             map: Mutex::new(Arc::new(self.map.clone())),
-            text: self.map,
+            text: Mutex::new(self.map),
             clock: self.clock,
             disk: self.disk,
             server: self.server,
@@ -324,6 +352,21 @@ impl Process {
         })
     }
 
+    /// What `serve` does when it is given another map.
+    async fn reload(self: Arc<Self>, text: Map) -> Result<(), String> {
+        let _one_at_a_time = self.moving.reloading.lock().await;
+        let site = self.clone();
+        let taken = spawn_blocking(move || {
+            if site.stop.is_cancelled() {
+                return Err(ServeError::Stopping);
+            }
+            let map = lead::led(&site.catalog, &site.me, &text)?;
+            *lock(&site.text) = text;
+            site.take_up(map)
+        });
+        taken.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
     fn http_site(&self, map: &Map) -> HttpSite {
         let url = ShareUrl::new(share(), "/eng").expect("a path of ours");
         let primary = map.shares[&share()].primary().clone();
@@ -358,10 +401,25 @@ impl Process {
 
     /// What `serve` does with a map.
     fn take_up(&self, map: Map) -> Result<(), ServeError> {
+        let row = &map.shares[&share()];
+        let at = row.at(&self.me).expect("every site has a part in it");
+        let holds = !matches!(at.place, Place::Remote);
+        if !holds && let Some((_, end)) = self.take_out(&share()) {
+            end()?;
+        }
+        self.links.net().says(&self.me, row.digest());
         self.links.dial(&terms(&map, &self.options).dial);
         let begun = match self.part() {
-            Some(_) => Ok(()),
-            None => self.begin(&map).map(|part| *lock(&self.part) = Some(part)),
+            Some(Part::Home(notice)) => {
+                notice.reconfigure(home_terms(&map, &share(), at.http_sync));
+                Ok(())
+            }
+            Some(Part::Copy(follow)) => {
+                follow.reconfigure(copy_terms(&map, &share(), at));
+                Ok(())
+            }
+            None if holds => self.begin(&map).map(|part| *lock(&self.part) = Some(part)),
+            None => Ok(()),
         };
         let site = self.http_site(&map);
         match self.relay.get() {
@@ -373,15 +431,15 @@ impl Process {
             format!("{} knows {} to lead in epoch {}", self.me, row.primary(), row.epoch())
         });
         if map.shares[&share()].primary() == &self.me {
-            self.links.net().leads(map.shares[&share()].epoch());
+            let epoch = map.shares[&share()].epoch();
+            self.links.net().leads(epoch, || Takeover::of(epoch, now(), &self.disk, &self.shelf));
         }
         *lock(&self.map) = Arc::new(map);
         let homes = match self.part() {
             Some(Part::Home(notice)) => BTreeMap::from([(share(), notice)]),
             _ => BTreeMap::new(),
         };
-        let links: Weak<Dialled> = Weak::new();
-        let links: Weak<dyn link::Net> = links;
+        let links: Weak<dyn link::Net> = Arc::downgrade(&(self.links.clone() as Arc<_>));
         let relay = self.relay.get().cloned();
         self.dispatch.set(Rooms { open: true, homes, relay, links });
         begun
@@ -458,7 +516,8 @@ impl Host for Process {
         Some((primary, Box::new(end)))
     }
     fn install(&self) -> Result<(), ServeError> {
-        self.take_up(lead::led(&self.catalog, &self.me, &self.text)?)
+        let text = lock(&self.text).clone();
+        self.take_up(lead::led(&self.catalog, &self.me, &text)?)
     }
     fn moving(&self) -> &Moving {
         &self.moving

@@ -89,7 +89,7 @@ fn whatever_happens_everything_holds() {
 
 /// What each planted bug needs to show.
 fn ground(bug: Bug) -> Plan {
-    let rules = Rules { sites: 3, strict: true, serve: false, durable: 1 };
+    let rules = Rules { sites: 3, strict: true, serve: false, durable: 1, remote: None };
     let narrow = Plan {
         rules: rules.clone(),
         faults: Vec::new(),
@@ -101,7 +101,20 @@ fn ground(bug: Bug) -> Plan {
         silence: SILENCE,
     };
     match bug {
-        Bug::SkipHold | Bug::ReleaseAnyGeneration | Bug::ForgetRelease => narrow,
+        Bug::ReleaseLeanedOn => Plan { clients: 2, ..narrow },
+        Bug::ListBlindly | Bug::ForgetBelow => Plan { narrow: false, clients: 2, calls: 60, ..narrow },
+        Bug::ShowBeforeKept | Bug::AnswerBeforeKept => {
+            Plan { rules: Rules { durable: 2, ..rules }, faults: vec![Fault::Force], ..narrow }
+        }
+        Bug::FollowOlder => Plan {
+            rules: Rules { durable: 2, ..rules },
+            faults: vec![Fault::Promote, Fault::Force, Fault::Force],
+            ..narrow
+        },
+        Bug::PromoteBehind => {
+            Plan { faults: vec![Fault::Promote], narrow: false, clients: 2, calls: 60, ..narrow }
+        }
+        Bug::OverwriteForeign => Plan { faults: vec![Fault::Force], ..narrow },
         Bug::ServeOnExpiredLease => {
             Plan { faults: vec![Fault::OneWay, Fault::Partition, Fault::Pause], ..narrow }
         }
@@ -131,6 +144,8 @@ fn ground(bug: Bug) -> Plan {
         Bug::CutOffByLeaseAlone => {
             Plan { rules: Rules { serve: true, ..rules }, faults: vec![Fault::Partition], ..narrow }
         }
+        // Nothing but load; or a scene.
+        _ => narrow,
     }
 }
 
@@ -144,7 +159,11 @@ fn caught(bug: Bug, most: u64) -> Option<(u64, String)> {
     })
 }
 
-const PLANTED: [Bug; 18] = [
+const PLANTED: [Bug; 28] = [
+    Bug::ListBlindly,
+    Bug::ForgetBelow,
+    Bug::ReleaseLeanedOn,
+    Bug::HoldInWordOnly,
     Bug::SkipHold,
     Bug::ReleaseAnyGeneration,
     Bug::ServeOnExpiredLease,
@@ -154,10 +173,16 @@ const PLANTED: [Bug; 18] = [
     Bug::ForgetRelease,
     Bug::RenewWhileAsked,
     Bug::ForgetAhead,
+    Bug::MergeLower,
     Bug::CutOffByLeaseAlone,
     Bug::ForgetDoubt,
     Bug::OutOfOrder,
     Bug::DeleteForMove,
+    Bug::ShowBeforeKept,
+    Bug::AnswerBeforeKept,
+    Bug::FollowOlder,
+    Bug::PromoteBehind,
+    Bug::OverwriteForeign,
     Bug::ReuseEpoch,
     Bug::KeepWalks,
     Bug::CarryOutTwice,

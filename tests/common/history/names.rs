@@ -101,6 +101,10 @@ pub enum Op {
     List {
         seen: Vec<(Name, Seen)>,
     },
+    /// From here on everything is as it was once, or never was: what came later is lost.
+    Restore {
+        entries: Vec<Entry>,
+    },
 }
 
 pub struct Names {
@@ -167,7 +171,7 @@ impl Model for Names {
             }
             Op::Mkcol { name } => absent(name),
             Op::Rmdir { name, names } => directory(name) && names.iter().all(absent),
-            Op::Clear { .. } => true,
+            Op::Clear { .. } | Op::Restore { .. } => true,
             Op::Within { dir, op } => directory(dir) && self.fits(state, op),
             Op::Look { name, seen } => seen.fits(state[*name]),
             Op::List { seen } => seen.iter().all(|(name, seen)| seen.fits(state[*name])),
@@ -195,6 +199,7 @@ impl Model for Names {
             Op::Rmdir { name, names } => names.iter().fold(1 << name, |bits, name| bits | 1 << name),
             Op::Within { dir, op } => 1 << dir | self.touches(op),
             Op::List { seen } => seen.iter().fold(0, |bits, (name, _)| bits | 1 << name),
+            Op::Restore { entries } => (0..entries.len()).fold(0, |bits, name| bits | 1 << name),
         }
     }
 
@@ -227,6 +232,7 @@ impl Model for Names {
                     seen.iter().map(|(of, seen)| format!("{} {}", name(of), show(*seen))).collect();
                 format!("lists {}", each.join(", "))
             }
+            Op::Restore { entries } => format!("all is {}", self.show_state(entries)),
         }
     }
 
@@ -264,6 +270,7 @@ fn change(state: &mut [Entry], op: &Op) {
         }
         Op::Mkcol { name } => state[*name] = Entry::Directory,
         Op::Within { op, .. } => change(state, op),
+        Op::Restore { entries } => state.copy_from_slice(entries),
         Op::Look { .. } | Op::List { .. } => {}
     }
 }

@@ -1,7 +1,7 @@
 //! What a relaxed share promises: a site's own writes are seen there at once, and nothing is seen
 //! that nobody wrote or that is written only later.
 
-use super::names::{Name, Op, Seen};
+use super::names::{Entry, Name, Op, Seen};
 use super::{Call, End};
 
 /// What a change leaves at a name.
@@ -101,7 +101,16 @@ fn changes(op: &Op) -> Vec<(Name, Left)> {
         }
         Op::Within { ref op, .. } => changes(op),
         Op::Mkcol { name } => vec![(name, Left::Directory)],
+        Op::Restore { ref entries } => entries.iter().map(|entry| left(*entry)).enumerate().collect(),
         Op::Look { .. } | Op::List { .. } => Vec::new(),
+    }
+}
+
+fn left(entry: Entry) -> Left {
+    match entry {
+        Entry::Absent => Left::Nothing,
+        Entry::Directory => Left::Directory,
+        Entry::File { value, size } => Left::File { value, size },
     }
 }
 
