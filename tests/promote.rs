@@ -138,6 +138,14 @@ fn a_primary_steps_down_and_nothing_is_lost() {
             let warned = log.lines().find(|line| line.contains("WARN") && line.contains("be followed"));
             assert_eq!(warned, None, "{name}");
         }
+        // Nobody misses the links that led to the old primary.
+        for name in SITES {
+            let socket = cluster.site(name).state().join("control.sock");
+            wait_until(&format!("{name} to be well"), PATIENCE, || {
+                let status = nearshare(&["status", "--socket", socket.to_str().unwrap()]);
+                if status.status.success() { Ok(()) } else { Err(said(&status)) }
+            });
+        }
         assert_eq!(promote(&cluster, to, &[]).status.code(), Some(1), "it is there already");
         let map = cluster.map.to_str().unwrap();
         let check = nearshare(&["check", map, "--site", "hq"]);

@@ -25,8 +25,18 @@ impl Awaited {
         awaited.extend(sites.map(|site| (site.clone(), since(site))));
     }
 
+    /// Makes the list of links whole: those that are late are down, and one that nobody has to dial any more, for
+    /// the primary copy has moved or the map has changed, is none once it has ended.
+    pub fn complete(&self, links: &mut Vec<PeerState>, now: i64) {
+        links.extend(self.missing(links, now));
+        let awaited = self.lock();
+        links.retain(|link| {
+            link.up || link.direction == Direction::Dialled || awaited.contains_key(&link.site)
+        });
+    }
+
     /// Those that are not among `known` and are late, as links that are down.
-    pub fn missing(&self, known: &[PeerState], now: i64) -> Vec<PeerState> {
+    fn missing(&self, known: &[PeerState], now: i64) -> Vec<PeerState> {
         let awaited = self.lock();
         let late = awaited.iter().filter(|(site, since)| {
             now.saturating_sub(**since) >= GRACE_MS && !known.iter().any(|link| link.site == **site)
@@ -94,8 +104,17 @@ mod tests {
         awaited.by(&map(&more), &me, 60_000);
         assert_eq!(missing(&[], 60_001), ["lyon", "osaka"]);
         assert_eq!(missing(&[], 60_000 + GRACE_MS), ["lyon", "osaka", "paris"]);
-        // Who does not lead is dialled by nobody.
+        let known = || vec![links[0].clone(), PeerState { up: true, ..links[1].clone() }];
+        let complete = |mut links: Vec<PeerState>, now| -> Vec<String> {
+            awaited.complete(&mut links, now);
+            links.iter().map(|link| format!("{} {}", link.site, link.up)).collect()
+        };
+        assert_eq!(complete(known(), 100_000), ["lyon false", "osaka true", "paris false"]);
+        // Who does not lead is dialled by nobody: what ends is missed by nobody either.
         awaited.by(&map(&more), &"lyon".parse().unwrap(), 60_000);
         assert!(missing(&[], i64::MAX).is_empty());
+        assert_eq!(complete(known(), 100_000), ["osaka true"]);
+        let dialled = PeerState { direction: Direction::Dialled, ..links[0].clone() };
+        assert_eq!(complete(vec![dialled], 100_000), ["lyon false"]);
     }
 }

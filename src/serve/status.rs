@@ -46,7 +46,7 @@ pub(super) fn status(site: &Site) -> Status {
         });
     let at_unix_ms = site.clock.wall().0 / 1_000_000;
     let mut links = site.links.states();
-    links.extend(site.awaited.missing(&links, at_unix_ms));
+    site.awaited.complete(&mut links, at_unix_ms);
     let running = site.shares();
     let shares = map.shares_at(me).map(|(share, at)| match running.get(&share.name) {
         Some(here) => held(site, share, at, here),
