@@ -27,6 +27,8 @@ const FILE_MAX: u64 = 1 << 20;
 pub enum TlsError {
     #[error("read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("{path} is no regular file: name the file that is one")]
+    NotAFile { path: PathBuf },
     #[error("{path} holds no {wanted} in PEM: name the file that does")]
     Pem { path: PathBuf, wanted: &'static str },
     #[error("the key in {path} is of no kind that is known: use ECDSA P-256, Ed25519 or RSA")]
@@ -112,7 +114,12 @@ fn names(leaf: &CertificateDer<'_>) -> Option<Vec<String>> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| TlsError::Read { path: path.into(), source };
+    // Anything else is not opened: that could wait for ever.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(TlsError::NotAFile { path: path.into() });
+    }
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes));
-    read.map(|_| bytes).map_err(|source| TlsError::Read { path: path.into(), source })
+    read.map(|_| bytes).map_err(failed)
 }

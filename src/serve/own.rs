@@ -85,6 +85,9 @@ fn unshown(pair: &CertificateFiles, error: TlsError) -> Unfit {
             let right = open_advice(&source, "name the file that is there");
             (path, source.to_string(), right)
         }
+        TlsError::NotAFile { path } => {
+            (path, "not a regular file".to_owned(), "name the file that is one".to_owned())
+        }
         TlsError::Pem { path, wanted } => {
             (path, format!("holds no {wanted} in PEM"), "name the file that does".to_owned())
         }
@@ -134,6 +137,21 @@ fn state(path: &Path) -> Result<(), Unfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A pipe would be waited for, by `run`, `check` and every reload.
+    #[test]
+    fn certificates_for_clients_are_read_from_files_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let pair = CertificateFiles { certificate: path.clone(), key: path.clone() };
+        let tls = HttpTls { listen: "127.0.0.1:443".parse().unwrap(), certificates: vec![pair] };
+        let (said, saying) = std::sync::mpsc::channel();
+        std::thread::spawn(move || said.send(shown(&tls)));
+        let faults = saying.recv_timeout(std::time::Duration::from_secs(10)).unwrap().unwrap_err();
+        assert_eq!((&faults[0].path, &*faults[0].what), (&path, "not a regular file"));
+    }
 
     #[test]
     fn a_state_directory_is_there_or_can_be_made() {
