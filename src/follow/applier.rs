@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compare::Compare;
-use super::refused::Refused;
+use super::refused::{REFUSED_MAX, Refused};
 use super::release::{Until, Waiting};
 use super::settle::{Settler, Stock};
 use super::{Follow, FollowError, RETRY, RETRY_MAX, Result, lock};
@@ -66,8 +66,10 @@ pub(super) struct Applier<T: Tree> {
     /// Contents whose `Spot::Tmp` is the applier's, and since when.
     holding: HashMap<ObjectId, BootTime>,
     /// In the order in which they came.
-    dirty: VecDeque<Touch>,
+    pub dirty: VecDeque<Touch>,
     pub refused: Refused,
+    /// With more of them the copy stands still.
+    pub refused_most: usize,
     /// Settled, but the disk is not yet synced.
     pub settled: HashSet<Touch>,
     swept: BootTime,
@@ -138,6 +140,7 @@ impl<T: Tree> Applier<T> {
             holding: HashMap::default(),
             dirty: VecDeque::new(),
             refused: Refused::default(),
+            refused_most: REFUSED_MAX,
             settled: HashSet::default(),
             waiting: Vec::new(),
             barriers: Vec::new(),
@@ -168,7 +171,8 @@ impl<T: Tree> Applier<T> {
     }
 
     pub fn step(&mut self, step: &mut Step) -> Result<()> {
-        if !self.settled.is_empty() || matches!(step, Step::Job(_)) {
+        // Also when there is nothing to do: whoever reads here must be told.
+        if !self.settled.is_empty() || !matches!(step, Step::Settle) {
             self.follow.tree.check()?;
         }
         match std::mem::replace(step, Step::Settle) {
@@ -181,9 +185,13 @@ impl<T: Tree> Applier<T> {
             }
             Step::Idle | Step::Settle => {}
         }
+        self.settle()?;
+        // Only now: what an earlier try has left must not grow with each that fails.
         self.look_at_suspects();
         self.try_refused();
-        self.settle()?;
+        if !self.dirty.is_empty() {
+            self.settle()?;
+        }
         self.clear_suspects();
         self.let_go()?;
         self.keep()?;
@@ -388,8 +396,8 @@ impl<T: Tree> Applier<T> {
         Ok(at)
     }
 
-    /// Where a name is taken away of a file whose newest content is awaited, by now or with these records, the
-    /// disk has an older one under it until that is settled.
+    /// Where a name is taken away of a file whose newest content is awaited, by now or with these records, or of a
+    /// directory that it may be below, the disk has an older one under it until that is settled.
     fn note_leaving(&self, records: &[(Record, Vec<Inline>)]) -> Result<()> {
         let changes = || records.iter().flat_map(|(record, _)| &record.changes);
         let put: HashSet<ObjectId> = changes()
@@ -398,14 +406,21 @@ impl<T: Tree> Applier<T> {
                 _ => None,
             })
             .collect();
-        let awaited = |id: &ObjectId| put.contains(id) || lock(&self.follow.owed).contains(*id);
+        let shelf = &self.follow.shelf;
+        let some = !put.is_empty() || !lock(&self.follow.owed).is_empty();
+        let awaited = |id: &ObjectId| -> Result<bool> {
+            let it = put.contains(id) || lock(&self.follow.owed).contains(*id);
+            let directory =
+                || shelf.object(*id).map(|row| row.is_some_and(|row| row.kind == Kind::Directory));
+            Ok(it || some && directory()?)
+        };
         for change in changes() {
             let leaves = match change {
                 // A name that these records have made has nothing under it.
                 Change::Unlink { id, parent, name } | Change::Move { id, from: (parent, name), .. } => {
-                    awaited(id) && self.follow.shelf.child(*parent, name)?.is_some()
+                    awaited(id)? && shelf.child(*parent, name)?.is_some()
                 }
-                Change::Gone { id } => awaited(id),
+                Change::Gone { id } => awaited(id)?,
                 _ => false,
             };
             if leaves {
@@ -570,6 +585,7 @@ impl<T: Tree> Applier<T> {
                 self.dirty.range(..many).filter(|touch| seen.insert(*touch)).cloned().collect();
             let mut settler = Settler::new(&*follow.tree, &follow.shelf, &mut self.stock);
             settler.adopt = self.compare.is_some();
+            settler.may_refuse = self.refused.room(self.refused_most, &touches);
             let done = settler.settle(&touches);
             let mut batch = follow.shelf.batch();
             // What was done before a failure is noted all the same.

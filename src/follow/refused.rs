@@ -14,7 +14,7 @@ use crate::tree::Tree;
 /// Tried again after 1, 2, 4 ... 30 s.
 const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(30);
-/// With more of them the copy stands still: at some 400 bytes each, 26 MB.
+/// With more of them the copy stands still: at some 400 bytes each, these are 26 MB.
 pub(super) const REFUSED_MAX: usize = 65_536;
 
 #[derive(Debug, Default)]
@@ -30,6 +30,12 @@ struct Row {
 }
 
 impl Refused {
+    /// How many of `touches` may be refused, so that there are `most` of them all together.
+    pub fn room(&self, most: usize, touches: &[Touch]) -> usize {
+        let again = touches.iter().filter(|touch| self.0.contains_key(*touch)).count();
+        (most + again).saturating_sub(self.0.len())
+    }
+
     /// What is to be tried now.
     fn due(&self, now: BootTime) -> Vec<Touch> {
         self.0.iter().filter(|(_, row)| row.due <= now).map(|(touch, _)| touch.clone()).collect()

@@ -11,7 +11,6 @@ use std::io;
 use std::sync::Arc;
 
 use super::FollowError;
-use super::refused::REFUSED_MAX;
 use crate::catalog::{Batch, Debt, Shelf, Touch};
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Hash, Name, ObjectId, RelPath, Version};
@@ -61,7 +60,10 @@ pub(super) struct Settler<'a, T: Tree> {
     placing: HashSet<Entry>,
     buffer: Vec<u8>,
     out: Outcome,
-    full: Option<FollowError>,
+    /// The first error of one entry that was not left for later.
+    stuck: Option<FollowError>,
+    /// Entries that may be left for later.
+    pub may_refuse: usize,
     /// A comparison is under way: a file that is there with the right content is taken over, whatever
     /// object it was.
     pub adopt: bool,
@@ -108,7 +110,8 @@ impl<'a, T: Tree> Settler<'a, T> {
             placing: HashSet::default(),
             buffer: Vec::new(),
             out: Outcome::default(),
-            full: None,
+            stuck: None,
+            may_refuse: 0,
             adopt: false,
         }
     }
@@ -130,20 +133,20 @@ impl<'a, T: Tree> Settler<'a, T> {
         }
         self.clear_park()?;
         self.set_dir_times()?;
-        self.full.take().map_or(Ok(()), Err)
+        self.stuck.take().map_or(Ok(()), Err)
     }
 
-    /// An error of one entry only: that one is left for later. A comparison has no later: what it has looked
-    /// at is taken for settled, so it stands still, once all that may make room has been done.
+    /// An error of one entry only: that one is left for later. A comparison has no later (what it has looked
+    /// at is taken for settled), nor has what is too much: there all stands still, once everything that may
+    /// make room has been done.
     fn refuse(&mut self, touch: Touch, error: FollowError) -> Result<()> {
-        if self.adopt && error.no_room() {
-            self.full = Some(error);
-            return Ok(());
+        let later = !self.adopt && self.out.refused.len() < self.may_refuse;
+        match error {
+            error if !error.is_of_an_entry() => return Err(error),
+            error if later => self.out.refused.push((touch, error.to_string())),
+            error if error.no_room() => self.stuck = self.stuck.take().or(Some(error)),
+            error => return Err(error),
         }
-        if self.adopt || !error.is_of_an_entry() || self.out.refused.len() >= REFUSED_MAX {
-            return Err(error);
-        }
-        self.out.refused.push((touch, error.to_string()));
         Ok(())
     }
 

@@ -240,39 +240,46 @@ fn awaited_content_is_behind() {
 /// replaced before what this copy shows by now (R20).
 #[test]
 fn what_is_deleted_while_it_is_awaited_is_not_shown_as_it_was() {
-    not_shown_as_it_was(|share| share.unlink("f"));
-    not_shown_as_it_was(|share| share.rename("f", "g"));
+    not_shown_as_it_was(|share| share.unlink("d/f"));
+    not_shown_as_it_was(|share| share.rename("d/f", "g"));
     // Replaced by another file, as servers do, and that one deleted.
     not_shown_as_it_was(|share| {
-        share.unlink("f");
-        share.file("f", b"three");
-        share.unlink("f");
+        share.unlink("d/f");
+        share.file("d/f", b"three");
+        share.unlink("d/f");
     });
     not_shown_as_it_was(|share| {
-        share.write("f", b"three");
-        share.rename("f", "g");
+        share.write("d/f", b"three");
+        share.rename("d/f", "g");
+    });
+    // With the directory that it is in.
+    not_shown_as_it_was(|share| share.rename("d", "e"));
+    not_shown_as_it_was(|share| {
+        share.unlink("d/f");
+        share.unlink("d");
     });
 }
 
 fn not_shown_as_it_was(change: impl FnOnce(&mut Share)) {
     let mut share = Share::new();
     let mut rig = Rig::new(&mut share);
-    share.file("f", b"one");
+    share.dir("d");
+    share.file("d/f", b"one");
     rig.follow_all(&mut share);
     rig.in_force();
-    share.write("f", b"two");
+    share.write("d/f", b"two");
     rig.feed(&mut share);
-    assert_eq!(object(&rig, "f"), Behind);
+    assert_eq!(object(&rig, "d/f"), Behind);
     change(&mut share);
     share.publish();
     let job = Rig::records(std::mem::take(&mut share.records), Vec::new());
     rig.tree().doom(0, super::faulty::Fate::Crash);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rig.job(job))).unwrap_err();
-    assert!(rig.exists("f"), "spooled, and not settled");
-    assert_eq!((object(&rig, "f"), stands(&rig, "", Depth::Tree)), (Behind, Behind));
+    assert!(rig.exists("d/f"), "spooled, and not settled");
+    assert_eq!((object(&rig, "d/f"), stands(&rig, "", Depth::Tree)), (Behind, Behind));
     rig.tree().spare();
     rig.applier().settle().unwrap();
-    assert!(!rig.exists("f"));
+    assert!(!rig.exists("d/f"));
     rig.pay_all(&share);
-    assert_eq!((object(&rig, "f"), stands(&rig, "", Depth::Tree)), (Current, Current));
+    assert_eq!((object(&rig, "d/f"), stands(&rig, "", Depth::Tree)), (Current, Current));
 }

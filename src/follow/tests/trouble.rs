@@ -24,6 +24,8 @@ fn without_its_marker_the_share_stands_still_and_loses_nothing() {
     let ours = rig.path(".nearshare");
     let away = rig.state.with_file_name("away");
     fs::rename(&ours, &away).unwrap();
+    // It is noticed before anything comes.
+    rig.try_step(&mut Step::Idle).unwrap_err();
     let records = std::mem::take(&mut share.records);
     let mut step = Step::Job(Rig::records(records, Vec::new()));
     for _ in 0..3 {
@@ -105,6 +107,52 @@ fn what_the_disk_refuses_keeps_nothing_else_waiting() {
         share.file("old", b"old");
         rig.follow_all(&mut share);
     }
+}
+
+/// Beyond so many the copy stands still, and takes in no more; nor does what it tries again add up while the
+/// whole disk fails.
+#[test]
+fn what_the_disk_refuses_has_a_limit() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    share.dir("old");
+    rig.follow_all(&mut share);
+    rig.applier().refused_most = 6;
+    *crate::follow::lock(&rig.tree().full) = Some(libc::ENOSPC);
+    for n in 0..3 {
+        share.dir(&format!("d{n}"));
+    }
+    rig.feed(&mut share);
+    *crate::follow::lock(&rig.tree().full) = Some(libc::EROFS);
+    for _ in 0..20 {
+        rig.clock.on(30);
+        rig.try_step(&mut Step::Idle).unwrap_err();
+    }
+    let waiting = rig.applier().dirty.len();
+    assert!(waiting <= 6, "{waiting}");
+
+    *crate::follow::lock(&rig.tree().full) = Some(libc::ENOSPC);
+    for n in 3..6 {
+        share.dir(&format!("d{n}"));
+    }
+    share.unlink("old");
+    share.publish();
+    let records = std::mem::take(&mut share.records);
+    let mut step = Step::Job(Rig::records(records, Vec::new()));
+    for _ in 0..20 {
+        rig.clock.on(30);
+        let error = rig.try_step(&mut step).unwrap_err();
+        assert!(error.to_string().contains("No space"), "{error}");
+    }
+    assert!(!rig.exists("old"), "it may make room");
+    let waiting = rig.applier().dirty.len();
+    assert!(waiting <= 20, "{waiting}");
+    *crate::follow::lock(&rig.tree().full) = None;
+    rig.try_step(&mut step).unwrap();
+    rig.clock.on(30);
+    rig.idle();
+    assert_eq!(rig.follow().progress().stopped, None);
+    rig.assert_settled(&share);
 }
 
 /// A copy's journal does not grow for ever; the newest records are there for those that follow it one day.
