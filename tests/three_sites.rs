@@ -215,14 +215,15 @@ fn with_the_link_cut_reads_go_on_and_writes_are_refused() {
         assert_eq!(answer.status == 503, answer.header("retry-after").is_some());
         answer.status == 200 && answer.text() == "first"
     });
-    // What the copy lacks is known at the primary, in bytes too.
+    // What the copy lacks is known at the primary, in bytes and seconds too.
     wait_for("the lag of osaka at hq", || {
         let status = cluster.site("hq").status().unwrap();
         let copies = status["shares"][0]["copies"].as_array().unwrap().clone();
         let osaka = copies.iter().find(|copy| copy["site"] == "osaka").unwrap();
         // One record or two.
         let bytes = osaka["lag_bytes"].as_u64().unwrap();
-        osaka["lag_records"] != 0 && bytes >= "meanwhilesecond".len() as u64
+        let seconds = osaka["lag_seconds"].as_f64().unwrap();
+        osaka["lag_records"] != 0 && bytes >= "meanwhilesecond".len() as u64 && seconds > 0.0
     });
     assert_eq!(served_by(&mut osaka, "/docs/first.txt"), "osaka");
     cluster.cable("osaka").heal();
@@ -342,12 +343,46 @@ fn no_write_is_acknowledged_into_a_directory_that_is_not_the_share() {
         let answer = cluster.site(name).client().put("/docs/lost.txt", b"lost").unwrap();
         answer.expect(&[503]);
     }
+    // Nor is anything said to be missing.
+    cluster.site("hq").client().get("/docs/first.txt").unwrap().expect(&[503]);
     std::fs::remove_dir(&share).expect("nothing was written there");
     std::fs::rename(&aside, &share).unwrap();
     wait_for("writes to pass again", || {
         cluster.site("osaka").client().put("/docs/back.txt", b"back").unwrap().is_success()
     });
     cluster.settle();
+}
+
+/// Its server says of everything that it is not there; it is not believed.
+#[test]
+fn a_copy_whose_directory_is_away_does_not_say_that_nothing_is_there() {
+    for server in [Server::Nginx, Server::Embedded] {
+        let cluster = settled(server);
+        let share = cluster.site("osaka").share();
+        let aside = share.with_file_name("docs-unmounted");
+        let mut client = cluster.site("osaka").client();
+        wait_for("a lease", || {
+            client.get("/docs/first.txt").unwrap().expect(&[200]);
+            cluster.site("osaka").status().unwrap()["shares"][0]["copy"]["lease"] == "live"
+        });
+        std::fs::rename(&share, &aside).unwrap();
+        std::fs::create_dir(&share).unwrap();
+        let until = Instant::now() + Duration::from_secs(3);
+        let mut refused = 0;
+        while Instant::now() < until {
+            // It is answered from home while the lease is renewed.
+            let read = client.get("/docs/first.txt").unwrap().expect(&[200, 503]);
+            let list = client.propfind("/docs/", "1").unwrap().expect(&[207, 503]);
+            assert!(list.status == 503 || list.text().contains("first.txt"), "{}", list.text());
+            refused += u32::from(read.status == 503);
+        }
+        assert!(refused > 0);
+        wait_for("osaka to say so", || told(&cluster, "osaka").0.contains("mount or restore"));
+        std::fs::remove_dir(&share).unwrap();
+        std::fs::rename(&aside, &share).unwrap();
+        wait_for("osaka to go on", || client.get("/docs/first.txt").unwrap().status == 200);
+        cluster.settle();
+    }
 }
 
 #[test]

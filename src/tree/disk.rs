@@ -1,6 +1,6 @@
 //! [`Disk`]: a share's directory on a real Linux file system (ext4, xfs, btrfs, tmpfs, overlayfs
 //! with `nfs_export=on`). Everything goes through the root's descriptor that was opened and checked
-//! once; the configured path is only ever looked at again by `check`.
+//! once; the configured path is only ever looked at again by `check` and `contains`.
 //!
 //! File systems mounted below the root are not entered: they are in no look, and a warning names
 //! the first one that is met.
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::thread::CapabilitySet;
 use tracing::warn;
 
@@ -94,6 +94,14 @@ impl Disk {
             clock,
             warned: AtomicBool::new(false),
         })
+    }
+
+    /// Whether a server that comes by the path comes here. Where the file system is not mounted it finds an empty
+    /// directory, and would say of everything that it is not there.
+    fn is_in_place(&self) -> bool {
+        let (flags, mask) = (AtFlags::NO_AUTOMOUNT, StatxFlags::INO);
+        let found = rustix::fs::statx(CWD, &self.spec.path, flags, mask);
+        found.is_ok_and(|found| look::identity(&found) == self.root_identity)
     }
 
     /// `None` for `.nearshare`, which is nobody's entry.
@@ -346,6 +354,12 @@ impl Tree for Disk {
     }
 
     fn contains(&self, path: &RelPath, cached: bool) -> Result<Contains> {
+        if !self.is_in_place() {
+            if cached {
+                return Ok(Contains::WouldBlock);
+            }
+            self.check()?;
+        }
         self.holds(path, cached).map_err(|e| self.fail_path("resolve", path, e))
     }
 

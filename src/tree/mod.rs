@@ -178,7 +178,7 @@ pub trait Tree: Send + Sync + 'static {
     fn resolve(&self, path: &RelPath, follow_last: bool) -> Result<Resolved>;
     /// Whether a server that opens `path` now stays inside. With `cached` it never waits for the
     /// disk (2 to 3 us), so an async task may call it; on `WouldBlock` ask again without, where
-    /// blocking is allowed.
+    /// blocking is allowed. `NotTheShare` as for `check`, where a server does not come here at all.
     fn contains(&self, path: &RelPath, cached: bool) -> Result<Contains>;
     /// What this process cannot carry here.
     fn limits(&self) -> Limits {

@@ -167,11 +167,18 @@ fn paths_end_where_a_server_would_end_them() {
             assert_resolves(f, path, true, followed);
             assert_eq!(f.contains(path), *inside, "{path}");
         }
-        // The same with the root moved away from its path.
+        // The same with the root moved away from its path, where servers look for it.
         fs::rename(&f.root, f.base.path().join("away")).unwrap();
-        for (path, _, followed, inside) in CASES.iter().filter(|row| row.0 != "out-and-back") {
-            assert_resolves(f, path, true, followed);
-            assert_eq!(f.contains(path), *inside, "{path}, moved");
+        for there in [false, true] {
+            for (path, _, followed, _) in CASES.iter().filter(|row| row.0 != "out-and-back") {
+                assert_resolves(f, path, true, followed);
+                let gone = f.disk.contains(&rel(path), false);
+                assert!(matches!(gone, Err(TreeError::NotTheShare { .. })), "{path}: {gone:?} {there}");
+                assert_eq!(f.disk.contains(&rel(path), true).unwrap(), Contains::WouldBlock);
+            }
+            if !there {
+                fs::create_dir(&f.root).unwrap();
+            }
         }
     });
 }
