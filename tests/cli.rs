@@ -11,11 +11,12 @@ mod start;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::cluster::{Plan, Server, nearshare};
 use common::daemon::Daemon;
 use common::{NEARSHARE, run, wait_for, wait_until};
+use life::asked;
 
 fn text(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -117,7 +118,7 @@ fn a_stranger_is_refused_with_one_clear_line() {
     let ca = cluster.dir.path().join("ca");
     run(NEARSHARE, &["cert", "issue", "madrid", "--dir", path(&ca), "--out", path(&lyon)]);
 
-    let map = cluster.map.clone();
+    let (map, started) = (cluster.map.clone(), Instant::now());
     for site in &mut cluster.sites {
         site.start(&map, "hq");
     }
@@ -129,8 +130,26 @@ fn a_stranger_is_refused_with_one_clear_line() {
     wait_for("lyon to say whose certificate it has", || {
         cluster.site("lyon").log_text().contains("madrid")
     });
-    std::thread::sleep(Duration::from_secs(1));
+    // They try again and again, each refusing the other: each time is counted, one line in ten seconds says so.
+    for (name, reason) in [("osaka", "stranger"), ("hq", "refused_us")] {
+        let site = cluster.site(name);
+        let line = format!("nearshare_link_refused_total{{reason=\"{reason}\"}} ");
+        let socket = site.state().join("control.sock");
+        wait_for(&format!("{name} to listen"), || socket.exists());
+        wait_for(&format!("{name} to count"), || {
+            let metrics = asked(&socket, "/metrics");
+            let count = metrics.lines().find_map(|said| said.strip_prefix(&line)).unwrap();
+            count.parse::<u64>().unwrap() >= 3
+        });
+        let lines = site.log_text().matches(&format!("reason=\"{reason}\"")).count() as u64;
+        let most = 1 + started.elapsed().as_secs() / 10;
+        assert!((1..=most).contains(&lines), "{}", site.log_text());
+    }
     assert!(!cluster.site("hq").log_text().contains("panicked"));
+    // It never had a copy: it does not claim to serve one.
+    wait_for("osaka to be cut off", || {
+        cluster.site("osaka").log_text().contains("serving nothing, the copy is not complete")
+    });
     for site in &cluster.sites {
         let log = site.log_text();
         let inner = ["UnknownCA", "DecryptError"].into_iter().find(|name| log.contains(name));

@@ -5,9 +5,10 @@
 
 mod common;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::cluster::{Plan, Server};
+use common::cluster::{Plan, Server, nearshare};
 use common::lab::{Lab, Line, inside};
 use common::{Rng, wait_until};
 
@@ -35,6 +36,8 @@ fn a_first_fill_leaves_room_for_requests() {
     cluster.start_all();
 
     let osaka = cluster.site("osaka");
+    let socket = osaka.state().join("control.sock");
+    let mut seen = None;
     let (mut questions, mut writes) = inside(osaka.ns.as_deref(), || {
         let mut client = osaka.client();
         wait_until("the first answer from home", common::PATIENCE, || {
@@ -53,6 +56,9 @@ fn a_first_fill_leaves_room_for_requests() {
                 .unwrap()
                 .expect(&[200]);
             questions.push(asked.elapsed());
+            if seen.is_none() && questions.len().is_multiple_of(20) {
+                seen = progress(&socket);
+            }
             if questions.len().is_multiple_of(5) {
                 let asked = Instant::now();
                 let body = format!("{}", questions.len());
@@ -74,12 +80,32 @@ fn a_first_fill_leaves_room_for_requests() {
         questions.len(),
         writes.len(),
     );
+    says_how_far_it_is(seen, &osaka.log_text());
     assert!(questions.len() >= 100, "{} questions are too few for a p99", questions.len());
     assert!(p99 < limit, "p99 {p99:?} of {} questions, the limit is {limit:?}", questions.len());
     // A write waits for the primary's disk as well, which other work may hold up now and then.
     assert!(median < limit, "median {median:?} of {} writes, the limit is {limit:?}", writes.len());
     cluster.settle_within(Duration::from_secs(120));
     println!("filled after {:?}", start.elapsed());
+}
+
+/// How `status` says that contents arrive.
+fn progress(socket: &Path) -> Option<String> {
+    let output = nearshare(&["status", "--socket", socket.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().find(|line| line.contains("contents arrive at")).map(str::to_owned)
+}
+
+/// Who looks is told how much is left, how fast it comes and how long it takes, and so is the log.
+fn says_how_far_it_is(seen: Option<String>, log: &str) {
+    let seen = seen.expect("status says how fast contents arrive");
+    assert!(seen.contains("files/s") && seen.ends_with(" left"), "{seen}");
+    let filling = log.lines().find(|line| line.contains(" filling ")).expect(log);
+    for field in
+        ["files_left=", "bytes_left=", "files_per_second=", "bytes_per_second=", "seconds_left="]
+    {
+        assert!(filling.contains(field), "{filling}");
+    }
 }
 
 #[test]

@@ -134,7 +134,12 @@ async fn connect<T: Tree>(
         return Ok(peer);
     }
     if follow.clock.boot().since(begun) > CUT_OFF && !follow.open.swap(true, Ordering::AcqRel) {
-        tracing::warn!(share = %follow.config.share, "cut off since the start: serving what is here");
+        let share = &follow.config.share;
+        if follow.confirmed.load(Ordering::Acquire) {
+            tracing::warn!(%share, "cut off since the start: serving what is here");
+        } else {
+            tracing::warn!(%share, "cut off since the start: serving nothing, the copy is not complete");
+        }
     }
     let mut watch = peer.watch();
     let changed = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -172,6 +172,31 @@ fn status_tells_by_its_code_whether_somebody_should_look() {
     }
 }
 
+/// What the unit in the README relies on.
+#[test]
+fn a_service_manager_is_told_of_the_start_of_a_reload_and_of_the_end() {
+    let cluster = alone();
+    let (manager, log) = (cluster.dir.path().join("notify"), cluster.dir.path().join("notify.log"));
+    let heard = UnixDatagram::bind(&manager).unwrap();
+    heard.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut bytes = [0; 4096];
+        let len = heard.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..len]).trim_end().to_owned()
+    };
+    let socket = format!("NOTIFY_SOCKET={}", manager.display());
+    let run = ["env", &socket, NEARSHARE, "run", "--map", path(&cluster.map), "--site", "hq"];
+    let mut hq = Daemon::spawn(&run, None, &log);
+    assert_eq!(told(), "READY=1");
+    cluster.site("hq").client().get("/docs/").unwrap().expect(&[200]);
+    hq.signal(Signal::HUP);
+    let reloading = told();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert_eq!(told(), "READY=1");
+    assert_eq!(hq.terminate(PATIENCE).code(), Some(0));
+    assert_eq!(told(), "STOPPING=1");
+}
+
 #[test]
 fn a_json_log_is_json_to_the_last_line() {
     for verbose in [false, true] {
@@ -210,7 +235,7 @@ fn a_json_log_is_json_to_the_last_line() {
 }
 
 /// The body of a GET over the control socket.
-fn asked(socket: &Path, what: &str) -> String {
+pub fn asked(socket: &Path, what: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     write!(stream, "GET {what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
