@@ -10,11 +10,16 @@ pub mod single;
 
 use std::future::Future;
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+
+/// A wait with an end looks up this often.
+const PART: Duration = Duration::from_millis(5);
 
 /// Whether all work is done on this thread.
 #[cfg(not(test))]
@@ -54,6 +59,35 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         return single::block_on(future);
     }
     Handle::current().block_on(future)
+}
+
+/// As [`block_on`], at most so long. Waits for nothing but the future: also where no runtime goes on.
+pub fn block_on_within<F: Future>(most: Duration, future: F) -> Option<F::Output> {
+    #[cfg(test)]
+    if is_single() {
+        return single::block_on(tokio::time::timeout(most, future)).ok();
+    }
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    // How long a wait takes is no time that anybody else hears of.
+    let mut left = most;
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(done);
+        }
+        if left.is_zero() {
+            return None;
+        }
+        let part = left.min(PART);
+        std::thread::park_timeout(part);
+        left -= part;
+    }
 }
 
 /// Does nothing for a while, where [`block_on`] may be called.

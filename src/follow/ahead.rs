@@ -134,6 +134,25 @@ impl Ahead {
         id
     }
 
+    /// Whether a request of this site awaits the release of the touch through this generation.
+    pub fn awaits(&self, touch: &Touch, generation: Gen) -> bool {
+        let ids = self.awaited.get(touch).into_iter().flatten().filter(|id| Self::is_own(**id));
+        ids.filter_map(|id| self.notes.get(id)).any(|note| match &note.awaits {
+            Awaits::Releases(left) => left.get(touch).is_some_and(|known| *known >= generation),
+            _ => false,
+        })
+    }
+
+    /// This site has asked for a change of the touch and knows no more of it: ahead until it is released.
+    /// [`Self::place`] has to follow.
+    pub fn stays(&mut self, id: u64, touch: Touch, generation: Gen) {
+        let awaits = Awaits::Releases(HashMap::from_iter([(touch.clone(), generation)]));
+        self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
+        self.awaited.entry(touch.clone()).or_default().insert(id);
+        self.extend(id, vec![touch], Lies::default());
+        self.adrift.insert(id);
+    }
+
     /// A lease is asked for: from now on releases may overtake what is in force with it.
     pub fn await_grant(&mut self) {
         if self.grant == Grant::None {

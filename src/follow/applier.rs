@@ -44,8 +44,8 @@ pub(super) enum Job {
     InForce(Vec<(Touch, Gen)>, Gen),
     /// Contents that have come, whole and verified against what the sender said.
     Contents(Vec<Arrived>),
-    /// Notes in doubt, which a barrier at this record ends.
-    Barrier(Vec<u64>, Seq),
+    /// Notes in doubt, which a barrier at this record ends, and what stays open behind it.
+    Barrier(Vec<u64>, Seq, Vec<(Touch, Gen)>),
     /// The primary asks to be told when this is on the disk (R26): the number, and the contents, or all.
     Pledge(u64, Option<Vec<ObjectId>>),
     CompareStart(Box<(Head, Object, u64)>),
@@ -259,9 +259,9 @@ impl<T: Tree> Applier<T> {
                 Ok(()) => Ok(()),
                 Err(error) => Err((error, Box::new(Job::Contents(contents)))),
             },
-            Job::Barrier(ids, seq) => {
-                self.barriers.push((ids, seq));
-                Ok(())
+            Job::Barrier(ids, seq, open) => {
+                let stay = self.stay_ahead(&open, ids.clone(), seq);
+                stay.map_err(|error| (error, Box::new(Job::Barrier(ids, seq, open))))
             }
             Job::Pledge(number, objects) => {
                 let until = match objects {

@@ -16,8 +16,8 @@ use crate::clock::BootTime;
 use crate::id::{Epoch, Gen, Hash, ObjectId, Position, Seq, Version};
 use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{
-    Ack, Barrier, Beat, Feed, Follow as Ask, KEPT_MAX, MESSAGE_MAX, Pledge, Sent, Snap, SnapStart, feed,
-    snap,
+    Ack, BARRIER_MAX, Barrier, Beat, Feed, Follow as Ask, KEPT_MAX, MESSAGE_MAX, Pledge, Sent, Snap,
+    SnapStart, feed, snap,
 };
 use crate::link::{Class, Net, Remote};
 use crate::object::Object;
@@ -204,14 +204,15 @@ async fn barrier<T: Tree>(follow: &Arc<Follow<T>>, peer: &dyn Remote) -> Result<
     }
     let path = format!("/v1/share/{}/barrier", follow.config.share);
     let response = ask(peer, Class::Control, path, Body::Empty).await?;
-    let bytes = collect(response.into_body(), ANSWER_MAX)
+    let bytes = collect(response.into_body(), BARRIER_MAX)
         .await
         .map_err(|error| PullError::Peer { what: "the barrier's answer", why: error.to_string() })?;
     let barrier: Barrier = prost::Message::decode(bytes).map_err(|error: prost::DecodeError| {
         PullError::Peer { what: "the barrier's answer", why: error.to_string() }
     })?;
+    let open = touches(&barrier.open)?;
     lock(&follow.ahead).barred(&doubts);
-    put(follow, Job::Barrier(doubts, Seq(barrier.seq))).await
+    put(follow, Job::Barrier(doubts, Seq(barrier.seq), open)).await
 }
 
 async fn put<T: Tree>(follow: &Follow<T>, job: Job) -> Result<(), PullError> {

@@ -78,6 +78,32 @@ impl<T: Tree> Applier<T> {
         }
     }
 
+    /// A barrier ends these notes. What this site asked for and the primary could not look at yet, or is in
+    /// doubt of, gets notes of its own, so that it may end all of them (R9).
+    pub(super) fn stay_ahead(&mut self, open: &[(Touch, Gen)], ids: Vec<u64>, seq: Seq) -> Result<()> {
+        let follow = self.follow.clone();
+        let mut notes = Vec::new();
+        let mut batch = follow.shelf.batch();
+        for (touch, generation) in open {
+            if !lock(&follow.ahead).awaits(touch, *generation) {
+                let id = follow.next_note.fetch_add(1, Ordering::Relaxed);
+                batch.note_ahead(id, vec![touch.clone()]);
+                notes.push((id, touch.clone(), *generation));
+            }
+        }
+        if !notes.is_empty() {
+            follow.shelf.commit(batch, true).wait()?;
+            follow.with_ahead(|ahead| {
+                for (id, touch, generation) in notes {
+                    ahead.stays(id, touch, generation);
+                }
+            });
+            follow.place_notes();
+        }
+        self.barriers.push((ids, seq));
+        Ok(())
+    }
+
     /// Lets releases and barriers take effect whose changes are here.
     pub(super) fn let_go(&mut self) -> Result<()> {
         let follow = self.follow.clone();

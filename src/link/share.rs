@@ -256,14 +256,20 @@ pub struct ContentEnd {
 }
 
 /// Once everything up to here is applied, all that the asking site sent before and knows no outcome
-/// of is in its copy, or will never be done.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+/// of is in its copy, or will never be done, but for what is `open`.
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct Barrier {
     #[prost(uint32, tag = "1")]
     pub epoch: u32,
     #[prost(uint64, tag = "2")]
     pub seq: u64,
+    /// Touches with their generations that the asking site must not answer for until they are released.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub open: Bytes,
 }
+
+/// Longest [`Barrier`]: 2048 open touches of 300 bytes.
+pub const BARRIER_MAX: usize = 1 << 20;
 
 /// What a copy of a strict share says about leases. Its first message also says that it has dropped
 /// whatever lease it had (R11).

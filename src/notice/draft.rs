@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::catalog::{Batch, CatalogError, Change, Inline, Release, Shelf};
+use crate::catalog::{Batch, CatalogError, Change, Inline, Release, Shelf, Touch};
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Name, ObjectId, RelPath};
 use crate::object::{Local, LocalHandle, Object};
@@ -122,6 +122,22 @@ impl<'a> Draft<'a> {
             Some(known) => Ok(*known),
             None => self.shelf.by_handle(handle),
         }
+    }
+    /// The directories, the entries that they are, and all that are above those.
+    pub fn above(&self, dirs: impl IntoIterator<Item = ObjectId>) -> Result<Vec<Touch>> {
+        let mut next: Vec<ObjectId> = dirs.into_iter().collect();
+        let mut known: HashSet<ObjectId> = next.iter().copied().collect();
+        let mut above = Vec::new();
+        while let Some(dir) = next.pop() {
+            above.push(Touch::Object(dir));
+            for (parent, name) in self.links(dir)? {
+                above.push(Touch::Entry(parent, name));
+                if known.insert(parent) {
+                    next.push(parent);
+                }
+            }
+        }
+        Ok(above)
     }
     pub fn path_of(&self, id: ObjectId) -> Result<Option<RelPath>> {
         let mut names = Vec::new();

@@ -80,8 +80,9 @@ impl<T: Tree> Notice<T> {
             },
             "lease" => self.lease(from.site, request).await,
             "barrier" => match self.barrier(&from).await {
-                Ok(head) => {
-                    let barrier = Barrier { epoch: head.at.epoch.0, seq: head.at.seq.0 };
+                Ok((head, open)) => {
+                    let open = catalog::encode_touch_gens(&open);
+                    let barrier = Barrier { epoch: head.at.epoch.0, seq: head.at.seq.0, open };
                     Response::new(Body::Full(prost::Message::encode_to_vec(&barrier).into()))
                 }
                 Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),

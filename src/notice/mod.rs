@@ -21,6 +21,7 @@ mod pass;
 mod pledge;
 mod resign;
 mod scan;
+mod still;
 mod supply;
 mod table;
 mod tail;
@@ -58,6 +59,8 @@ use crate::work::{self, Bell, Thread};
 
 /// Most marks told at the start of a journal stream; beyond it the copy waits for releases.
 const IN_FORCE_MAX: usize = 10_000;
+/// Most touches that a barrier tells to be open; beyond it there is none now.
+const OPEN_MAX: usize = 2048;
 /// Deepest directory whose whole way up is looked for.
 const DEPTH_MAX: usize = 4096;
 /// Generations of one epoch: a later primary hands out greater ones than any before.
@@ -169,6 +172,7 @@ pub struct Notice<T: Tree> {
     flying: Mutex<HashMap<Origin, u64>>,
     landed: tokio::sync::Notify,
     standing: Mutex<Standing>,
+    restless: Mutex<still::Restless>,
     scan_wanted: AtomicBool,
     /// A copy has shown that the catalog was older than what was told of it before this start.
     outdated: AtomicBool,
@@ -222,6 +226,7 @@ impl<T: Tree> Notice<T> {
             flying: Mutex::default(),
             landed: tokio::sync::Notify::new(),
             standing: Mutex::default(),
+            restless: Mutex::default(),
             scan_wanted: AtomicBool::new(true),
             outdated: AtomicBool::new(false),
             terms: Mutex::new(terms),
@@ -526,8 +531,10 @@ impl<T: Tree> Notice<T> {
         *self.shelf.durable_head().borrow()
     }
 
-    /// All that `origin`'s site sent in older sessions has landed, and has been looked at.
-    async fn barrier(&self, origin: &Origin) -> Result<Head> {
+    /// All that `origin`'s site sent in older sessions has landed, and has been looked at. Says what of it is
+    /// not in the journal all the same, because it could not be read or is in doubt: until that is released
+    /// the site must not answer for it.
+    async fn barrier(&self, origin: &Origin) -> Result<(Head, Vec<(Touch, Gen)>)> {
         loop {
             let landed = self.landed.notified();
             tokio::pin!(landed);
@@ -540,7 +547,11 @@ impl<T: Tree> Notice<T> {
             }
             landed.await;
         }
-        self.flush().await
+        self.flush().await?;
+        // Before the head is asked for: what is closed between the two is in the journal by then.
+        let open = lock(&self.table).open_of(&origin.site, OPEN_MAX);
+        let open = open.ok_or(NoticeError::NotNow("too many changes cannot be looked at now"))?;
+        Ok((self.durable(), open))
     }
 
     fn land(&self, origin: Option<&Origin>) {
@@ -560,6 +571,12 @@ impl<T: Tree> Notice<T> {
 }
 
 impl<T: Tree> Notice<T> {
+    /// The entries that are an object, by the catalog.
+    fn entries_of(&self, id: ObjectId) -> Result<Vec<Touch>> {
+        let links = self.shelf.links(id)?;
+        Ok(links.into_iter().map(|(dir, name)| Touch::Entry(dir, name)).collect())
+    }
+
     fn handle_of(&self, id: ObjectId) -> Result<Option<crate::object::LocalHandle>> {
         Ok(match self.shelf.local(id)? {
             Some(local) => Some(local.handle),

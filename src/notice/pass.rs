@@ -3,14 +3,17 @@
 //! too, so a doubled hint costs time and never correctness.
 
 mod read;
+mod shaky;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use read::{Read, Seen};
+use shaky::Shaky;
 
 use super::draft::{DEPTH_MAX, Draft, Entry};
-use super::{Minter, NoticeError};
+use super::still::Restless;
+use super::{Minter, Notice, NoticeError, lock};
 use crate::catalog::{Inline, Shelf, Touch};
 use crate::clock::{Clock, WallTime};
 use crate::hash::{HashMap, HashSet};
@@ -45,6 +48,7 @@ pub(super) struct Pass<'a, T: Tree> {
     shelf: &'a Shelf,
     minter: &'a Minter,
     clock: &'a dyn Clock,
+    restless: &'a Mutex<Restless>,
     epoch: Epoch,
     pub draft: Draft<'a>,
     /// Objects whose name is gone and whose new one, or end, has not been found yet.
@@ -55,8 +59,10 @@ pub(super) struct Pass<'a, T: Tree> {
     visited: HashMap<Entry, bool>,
     /// Those that the last hint looked at.
     pub fresh: Vec<Entry>,
-    /// Entries that were unsettled, and whether something below them was.
-    shaky: HashMap<Entry, bool>,
+    /// Entries that were unsettled.
+    shaky: HashMap<Entry, Shaky>,
+    /// The last hint looked at something that could not be read: what is there is told later.
+    pub unread: bool,
     /// Entries that the last hint named.
     named: Vec<Entry>,
     /// Entries at the end of a chain that was too long.
@@ -77,18 +83,24 @@ pub(super) struct Pass<'a, T: Tree> {
     /// Stamps as new as this prove nothing: the machine crashed, and what it wrote last may be lost
     /// or torn (R24).
     pub distrust: Option<WallTime>,
+    /// Changes of these wait for as long as they are read.
+    pub still: HashSet<ObjectId>,
+    /// No change begins any more: what rests is read all the same.
+    pub impatient: bool,
     pub tally: Tally,
     buffer: Vec<u8>,
     depth: usize,
 }
 
 impl<'a, T: Tree> Pass<'a, T> {
-    pub fn new(tree: &'a T, shelf: &'a Shelf, minter: &'a Minter, clock: &'a dyn Clock) -> Self {
+    pub fn new(notice: &'a Notice<T>) -> Self {
+        let Notice { tree, shelf, minter, clock, restless, .. } = notice;
         Self {
-            tree,
-            shelf,
+            tree: &**tree,
+            shelf: &**shelf,
             minter,
-            clock,
+            clock: &**clock,
+            restless,
             epoch: shelf.meta().epoch,
             draft: Draft::new(shelf),
             vacated: HashMap::default(),
@@ -96,6 +108,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             visited: HashMap::default(),
             fresh: Vec::new(),
             shaky: HashMap::default(),
+            unread: false,
             named: Vec::new(),
             deferred: Vec::new(),
             dirs: HashMap::default(),
@@ -106,6 +119,8 @@ impl<'a, T: Tree> Pass<'a, T> {
             unscanned: false,
             lost: HashSet::default(),
             distrust: None,
+            still: HashSet::default(),
+            impatient: false,
             tally: Tally::default(),
             buffer: Vec::new(),
             depth: 0,
@@ -123,6 +138,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         self.unsettled.clear();
         self.named.clear();
         self.fresh.clear();
+        self.unread = false;
         match touch {
             Touch::Entry(dir, name) => {
                 self.named.push((*dir, name.clone()));
@@ -157,22 +173,6 @@ impl<'a, T: Tree> Pass<'a, T> {
         Ok(())
     }
 
-    /// After a hint's entries and what is below them were looked at: `None` if all that was read is
-    /// settled, else whether what is not lies below. Hints that name the same entries are told the
-    /// same.
-    pub fn restless(&mut self) -> Option<bool> {
-        if self.unsettled.is_empty() {
-            return None;
-        }
-        let (named, shaky) = (&self.named, &self.shaky);
-        let below = |entry: &Entry| !named.contains(entry) || shaky.get(entry) == Some(&true);
-        let below = self.unsettled.iter().any(below);
-        for entry in &self.named {
-            *self.shaky.entry(entry.clone()).or_default() |= below;
-        }
-        Some(below)
-    }
-
     /// Lists a directory: every name on the disk and every name in the catalog is looked at.
     pub fn list(&mut self, id: ObjectId) -> Result<Vec<Name>> {
         let Some(dir) = self.dir(id)? else { return Ok(Vec::new()) };
@@ -180,7 +180,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         let Some(found) = (if id == ObjectId::ROOT { Some(listed?) } else { self.spare(listed)? })
         else {
             for (parent, name) in self.draft.links(id)? {
-                self.unsettle(parent, &name);
+                self.leave_unread(parent, &name);
             }
             return Ok(Vec::new());
         };
@@ -225,7 +225,8 @@ impl<'a, T: Tree> Pass<'a, T> {
     }
 
     fn visit_once(&mut self, entry: Entry, deep: bool) -> Result<()> {
-        if self.shaky.contains_key(&entry) {
+        if let Some(shaky) = self.shaky.get(&entry) {
+            self.unread |= shaky.unread;
             self.unsettled.push(entry.clone());
         }
         if self.visited.get(&entry).is_some_and(|done| *done || !deep) {
@@ -244,7 +245,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         }
         self.depth -= 1;
         if let Compared::Torn = compared? {
-            self.unsettle(entry.0, &entry.1);
+            self.leave_unread(entry.0, &entry.1);
         }
         Ok(())
     }
@@ -254,13 +255,13 @@ impl<'a, T: Tree> Pass<'a, T> {
             Some(dir) => match self.spare(self.tree.look(Spot::Entry(&dir, name)))? {
                 Some(found) => found,
                 None => {
-                    self.unsettle(parent, name);
+                    self.leave_unread(parent, name);
                     return Ok(Compared::Whole);
                 }
             },
             None => {
                 if self.unscanned && !self.draft.recorded(parent)? {
-                    self.unsettle(parent, name);
+                    self.leave_unread(parent, name);
                 }
                 None
             }
@@ -269,7 +270,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             // Whoever made the directory, it is recorded before what is in it.
             self.record_parents(parent)?;
             if !self.draft.recorded(parent)? {
-                self.unsettle(parent, name);
+                self.leave_unread(parent, name);
                 return Ok(Compared::Whole);
             }
         }
@@ -286,7 +287,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         if let Some(known) = known.filter(|known| *known != id) {
             if self.draft.object(id)?.is_none() {
                 // The old one goes in the record that the new one comes in: nobody sees neither.
-                seen = match self.read(parent, name, &found)? {
+                seen = match self.read(parent, name, id, &found)? {
                     Read::Seen(seen) => Some(*seen),
                     Read::Unread => return Ok(Compared::Whole),
                     Read::Replaced => return Ok(Compared::Torn),
@@ -494,7 +495,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         }
         if self.draft.object(id)?.is_none() {
             // It came to its end while its other names were looked at: something else is here by now.
-            self.unsettle(parent, name);
+            self.leave_unread(parent, name);
             return Ok(Compared::Whole);
         }
         let to = (parent, name.clone());
@@ -534,7 +535,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         if self.way_below(id, parent)?.is_empty() && parent != id {
             return Ok(true);
         }
-        self.unsettle(parent, name);
+        self.leave_unread(parent, name);
         Ok(false)
     }
 
@@ -552,11 +553,6 @@ impl<'a, T: Tree> Pass<'a, T> {
         Ok(way)
     }
 
-    fn unsettle(&mut self, parent: ObjectId, name: &Name) {
-        self.shaky.entry((parent, name.clone())).or_default();
-        self.unsettled.push((parent, name.clone()));
-    }
-
     fn create(
         &mut self,
         parent: ObjectId,
@@ -567,7 +563,7 @@ impl<'a, T: Tree> Pass<'a, T> {
     ) -> Result<Compared> {
         let seen = match seen {
             Some(seen) => seen,
-            None => match self.read(parent, name, found)? {
+            None => match self.read(parent, name, id, found)? {
                 Read::Seen(seen) => *seen,
                 Read::Unread => return Ok(Compared::Whole),
                 Read::Replaced => return Ok(Compared::Torn),
@@ -601,7 +597,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         if proven {
             return Ok(Compared::Whole);
         }
-        match self.read(parent, name, found)? {
+        match self.read(parent, name, id, found)? {
             Read::Seen(seen) => self.record(parent, name, id, *seen, Some(object))?,
             Read::Unread => {}
             Read::Replaced => return Ok(Compared::Torn),

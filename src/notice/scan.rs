@@ -13,6 +13,8 @@ use crate::tree::Tree;
 
 /// Entries looked at, at most, before waiting hints get their turn.
 const SLICE: usize = 2048;
+/// Entries looked at, at most, between two commits: they are looked at again if one was overtaken.
+const UNCOMMITTED: usize = 4096;
 /// As many slices follow each other while no hint waits.
 const SLICES: usize = 16;
 /// Drafted rows that are committed while the scan goes on.
@@ -36,11 +38,24 @@ pub struct Progress {
     pub seconds_left: f64,
 }
 
+/// How a part of a scan ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The whole share has been looked at.
+    Done,
+    More,
+    /// What was found at this entry may show a change that others come before (R20): it is left to a hint, behind
+    /// them, and what was looked at since the last commit is looked at again.
+    Late((ObjectId, Name)),
+}
+
 pub(super) struct Scan {
     /// Directories yet to be listed, and the one that is being looked at.
     stack: Vec<ObjectId>,
     names: std::vec::IntoIter<Name>,
     dir: ObjectId,
+    /// What is looked at again before anything else, the last one first.
+    again: Vec<(ObjectId, Name)>,
     progress: Progress,
     expected: u64,
     began: BootTime,
@@ -64,6 +79,7 @@ impl Scan {
             stack: vec![ObjectId::ROOT],
             names: Vec::new().into_iter(),
             dir: ObjectId::ROOT,
+            again: Vec::new(),
             progress: Progress { first, ..Progress::default() },
             expected,
             began: now,
@@ -77,38 +93,72 @@ impl Scan {
         self.distrust
     }
 
-    /// Looks on until a hint waits. `true`: the whole share has been looked at. What is under way then has
-    /// to be settled, also after an error.
-    pub fn step<T: Tree>(&mut self, pass: &mut Pass<'_, T>, worker: &mut Worker<T>) -> Result<bool> {
+    /// Looks on until a hint waits. What is under way then has to be settled, also after an error.
+    pub fn step<T: Tree>(&mut self, pass: &mut Pass<'_, T>, worker: &mut Worker<T>) -> Result<Step> {
+        let mut uncommitted: Vec<(ObjectId, Name)> = Vec::new();
+        // So much of the stack is of before the last commit.
+        let mut committed = self.stack.len();
         for looks in 1..=SLICE * SLICES {
             if looks % SLICE == 0 {
                 self.count(pass);
                 self.report(worker.notice());
                 if worker.has_jobs() {
-                    return Ok(false);
+                    return Ok(Step::More);
                 }
             }
-            let Some(name) = self.names.next() else {
+            let Some(entry) = self.next() else {
                 let Some(dir) = self.stack.pop() else {
                     self.count(pass);
-                    return Ok(true);
+                    return Ok(Step::Done);
                 };
+                committed = committed.min(self.stack.len());
                 self.dir = dir;
                 self.names = pass.list(dir)?.into_iter();
                 continue;
             };
-            pass.visit(self.dir, &name, true)?;
-            pass.fresh.clear();
-            self.progress.entries += 1;
+            if !uncommitted.is_empty() && worker.is_marked(&entry) {
+                // It may be overtaken: the others need not be looked at again for that.
+                self.commit(pass, worker)?;
+                (uncommitted, committed) = (Vec::new(), self.stack.len());
+            }
+            pass.visit(entry.0, &entry.1, true)?;
+            let late = worker.is_overtaken(pass)?;
+            if late {
+                // Those come again as well.
+                self.stack.truncate(committed);
+            }
             // Children after their parent, depth first: the stack stays as small as the tree is deep.
             self.stack.extend(pass.expand.drain(..).map(|(id, _)| id));
-            if pass.draft.weight() >= DRAFT_MAX {
-                self.settle(pass, worker)?;
-                self.handed = Some(worker.hand_over(pass, &[])?);
+            if late {
+                self.again.extend(uncommitted.into_iter().rev());
+                self.count(pass);
+                return Ok(Step::Late(entry));
+            }
+            uncommitted.push(entry);
+            if pass.draft.weight() >= DRAFT_MAX || uncommitted.len() >= UNCOMMITTED {
+                self.commit(pass, worker)?;
+                (uncommitted, committed) = (Vec::new(), self.stack.len());
             }
         }
         self.count(pass);
-        Ok(false)
+        Ok(Step::More)
+    }
+
+    /// The next entry; `None` when those of a directory are through.
+    fn next(&mut self) -> Option<(ObjectId, Name)> {
+        if let Some(entry) = self.again.pop() {
+            return Some(entry);
+        }
+        let name = self.names.next()?;
+        self.progress.entries += 1;
+        Some((self.dir, name))
+    }
+
+    /// Begins another commit.
+    fn commit<T: Tree>(&mut self, pass: &mut Pass<'_, T>, worker: &mut Worker<T>) -> Result<()> {
+        self.settle(pass, worker)?;
+        self.handed = Some(worker.hand_over(pass, &[])?);
+        Ok(())
     }
 
     /// Waits for the commit that is under way.
@@ -125,8 +175,14 @@ impl Scan {
         self.progress.bytes += tally.bytes;
     }
 
-    /// What moved under the scan is looked at again.
-    pub fn unsettled<T: Tree>(&self, notice: &Notice<T>, entries: Vec<(ObjectId, Name)>) -> Result<()> {
+    /// What moved under the scan is looked at again by itself. `deep`: a directory that could not be listed is
+    /// listed then.
+    pub fn hint<T: Tree>(
+        &self,
+        notice: &Notice<T>,
+        entries: Vec<(ObjectId, Name)>,
+        deep: bool,
+    ) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -134,8 +190,7 @@ impl Scan {
         let generation = notice.shelf.next_gen()?;
         let mut table = lock(&notice.table);
         for (dir, name) in entries {
-            // A directory that could not be listed is listed then.
-            table.reopen(Touch::Entry(dir, name), generation, due, true);
+            table.reopen(Touch::Entry(dir, name), generation, due, deep);
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ use crate::catalog::Touch;
 use crate::clock::BootTime;
 use crate::hash::HashMap;
 use crate::hold::Question;
-use crate::id::{Gen, ObjectId};
+use crate::id::{Gen, ObjectId, SiteId};
 use crate::plant::{self, Bug};
 
 /// A mark in force.
@@ -46,6 +46,11 @@ struct Mark {
     looks: u32,
     /// Looks in a row that found it unsettled.
     unsettled: u32,
+    /// The last look could not read what is there: it is not in the journal.
+    unread: bool,
+    /// The other sites that asked for changes of it; none is known of what an earlier process was asked for.
+    askers: Vec<SiteId>,
+    of_before: bool,
     /// What the peers were asked for it; none while they have not been.
     question: Option<Asked>,
     /// A wider mark that they hold instead.
@@ -114,6 +119,8 @@ pub(super) struct Table {
     queue: VecDeque<(u64, Job)>,
     /// Changes begun.
     begins: u64,
+    /// The number of the latest that may reach anything below what it names.
+    deepest: u64,
     later: BTreeMap<(BootTime, u64), Hint>,
     serial: u64,
     /// The newest generation begun.
@@ -144,6 +151,20 @@ impl Table {
             mark.begun += 1;
             mark.latest = self.begins;
             mark.deep |= deep;
+        }
+        if deep {
+            self.deepest = self.begins;
+        }
+    }
+
+    /// Another site asked for the change of these that has begun.
+    pub fn asked_by(&mut self, site: &SiteId, touches: &[Touch]) {
+        for touch in touches {
+            if let Some(mark) = self.marks.get_mut(touch)
+                && !mark.askers.contains(site)
+            {
+                mark.askers.push(site.clone());
+            }
         }
     }
 
@@ -185,6 +206,7 @@ impl Table {
         mark.generation = mark.generation.max(generation);
         mark.begun += 1;
         mark.deep |= deep;
+        mark.of_before |= mark.askers.is_empty();
         let deep = mark.deep;
         self.put(Job::Look(Hint { touch, deep }));
     }
@@ -226,6 +248,25 @@ impl Table {
         self.again(hint, BootTime(now.0 + wait));
     }
 
+    /// After a look, and after the commit of what it found.
+    pub fn seen(&mut self, touch: &Touch, unread: bool) {
+        if let Some(mark) = self.marks.get_mut(touch) {
+            mark.unread = unread;
+        }
+    }
+
+    /// What a site has asked for and what is not in the journal, or may still be changed by it (R18), although
+    /// everything that was answered has been looked at. `None`: more than `most`.
+    pub fn open_of(&self, site: &SiteId, most: usize) -> Option<Vec<(Touch, Gen)>> {
+        let is_open = |mark: &Mark| {
+            (mark.unread || mark.doubt.is_some()) && (mark.of_before || mark.askers.contains(site))
+        };
+        let open = self.marks.iter().filter(|(_, mark)| is_open(mark));
+        let open: Vec<_> =
+            open.map(|(touch, mark)| (touch.clone(), mark.generation)).take(most + 1).collect();
+        (open.len() <= most).then_some(open)
+    }
+
     /// Looks at `hint` again at `due`.
     fn again(&mut self, hint: Hint, due: BootTime) {
         self.serial += 1;
@@ -254,9 +295,24 @@ impl Table {
         self.queue.front().map_or(self.begins, |(begins, _)| *begins)
     }
 
+    /// As [`Self::horizon`]; `None` if there is nothing to be taken.
+    pub fn queued(&self) -> Option<u64> {
+        self.queue.front().map(|(begins, _)| *begins)
+    }
+
     /// Whether a change of the touch began after that.
     pub fn is_beyond(&self, touch: &Touch, horizon: u64) -> bool {
         self.marks.get(touch).is_some_and(|mark| mark.latest > horizon)
+    }
+
+    /// Whether a change that reaches what is below the touch began after that.
+    pub fn is_beyond_below(&self, touch: &Touch, horizon: u64) -> bool {
+        self.marks.get(touch).is_some_and(|mark| mark.deep && mark.latest > horizon)
+    }
+
+    /// Whether there was any such change at all.
+    pub fn reaches_below(&self, horizon: u64) -> bool {
+        self.deepest > horizon
     }
 
     /// Every other change is looked at a second later. `true`: this is of one.

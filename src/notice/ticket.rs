@@ -70,6 +70,9 @@ impl<T: Tree> Notice<T> {
                 self.open_pledge(generation, &held)?;
             }
             table.begin(&touches, generation, deep);
+            if let Some(origin) = &origin {
+                table.asked_by(&origin.site, &touches);
+            }
             (generation, self.hold(&mut table, &held))
         };
         let mut ticket = Ticket {
@@ -122,6 +125,9 @@ impl<T: Tree> Ticket<T> {
             let questions = {
                 let mut table = lock(&self.notice.table);
                 table.begin(&more, self.generation, deep);
+                if let Some(origin) = &self.origin {
+                    table.asked_by(&origin.site, &more);
+                }
                 self.notice.hold(&mut table, &held)
             };
             if self.pledged {

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::locks::EntryGuard;
 use super::pass::Pass;
-use super::scan::Scan;
+use super::scan::{Scan, Step};
 use super::table::{Closing, Hint, Job};
 use super::tail::Item;
 use super::{Notice, NoticeError, Result, lock};
 use crate::catalog::{self, CommitRecords, Inline, Record, Release, Touch};
 use crate::clock::BootTime;
 use crate::hash::{HashMap, HashSet};
-use crate::id::{Gen, ObjectId, Version};
+use crate::id::{Gen, Name, ObjectId, Version};
 use crate::link::share::{Feed, Sent, Small, feed};
 use crate::plant::{self, Bug};
 use crate::tree::{Tree, TreeError};
+use crate::work;
 
 /// Hints taken at once: what bounds the wait of a change behind them.
 const JOBS_MAX: usize = 1024;
@@ -26,6 +28,12 @@ pub(super) const RECORD_MAX: usize = 512;
 pub(super) const DRAFT_MAX: usize = 1024;
 /// Looks that newer changes overtake, until what was read is journalled as it is (R8).
 const OVERTAKEN_TRIES: usize = 8;
+/// As many, until the next changes wait for the look.
+const OVERTAKEN_FREELY: usize = 3;
+/// Entries of which no change begins for as long as a look takes, and how long changes that have begun are waited
+/// for.
+const STILL_MAX: usize = 64;
+const STILL_WAIT: Duration = Duration::from_millis(100);
 /// What could not be looked at, or has no place, is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 /// Marks are cleared together: one sync of the file system for all of a second.
@@ -127,6 +135,12 @@ impl<T: Tree> Worker<T> {
         &self.notice
     }
 
+    /// Whether a change of the entry has a look to come, or is under way.
+    pub(super) fn is_marked(&self, (dir, name): &(ObjectId, Name)) -> bool {
+        let table = lock(&self.notice.table);
+        table.len() > 0 && table.is_marked(&Touch::Entry(*dir, name.clone()))
+    }
+
     /// Whether somebody waits for what is not a scan.
     pub(super) fn has_jobs(&self) -> bool {
         let notice = &self.notice;
@@ -185,6 +199,7 @@ impl<T: Tree> Worker<T> {
     /// was answered waits until that one is looked at (R20).
     fn look(&mut self, mut jobs: Vec<Job>, mut horizon: u64) -> Result<()> {
         let notice = self.notice.clone();
+        let mut late = HashSet::default();
         for tries in 1.. {
             let hints: Vec<&Hint> = jobs
                 .iter()
@@ -195,8 +210,10 @@ impl<T: Tree> Worker<T> {
                 .collect();
             let before = (tries < OVERTAKEN_TRIES).then_some(horizon);
             let looked = notice.tree.check().map_err(Into::into);
-            let late = match looked.and_then(|()| self.look_at(&hints, before)) {
-                Ok(late) if late.is_empty() => break,
+            let overtaken = (tries > OVERTAKEN_FREELY).then_some(&late);
+            let found = looked.and_then(|()| self.look_at(&hints, before, overtaken));
+            late = match found {
+                Ok(none) if none.is_empty() => break,
                 Ok(late) => late,
                 Err(error) => {
                     lock(&notice.table).give_back(jobs);
@@ -223,14 +240,23 @@ impl<T: Tree> Worker<T> {
         Ok(())
     }
 
-    /// Says which hints show changes that began after `horizon`: nothing was journalled then.
-    fn look_at(&mut self, hints: &[&Hint], horizon: Option<u64>) -> Result<HashSet<Touch>> {
+    /// Says which hints show changes that began after `horizon`: nothing was journalled then. No more changes
+    /// of what was `overtaken` begin meanwhile.
+    fn look_at(
+        &mut self,
+        hints: &[&Hint],
+        horizon: Option<u64>,
+        overtaken: Option<&HashSet<Touch>>,
+    ) -> Result<HashSet<Touch>> {
         let notice = self.notice.clone();
-        let mut pass = Pass::new(&*notice.tree, &notice.shelf, &notice.minter, &*notice.clock);
+        let mut pass = Pass::new(&notice);
         pass.lost = self.lost()?;
         pass.unscanned = self.scan.is_some() || notice.scan_wanted.load(Ordering::SeqCst);
+        pass.impatient = notice.gate.try_read().is_err();
+        let kept_still = self.keep_still(&mut pass, hints, overtaken)?;
         let mut closings = Vec::new();
         let mut again: HashMap<Touch, Hint> = HashMap::default();
+        let mut seen = Vec::with_capacity(hints.len());
         // All before the first read: what one hint has read answers for the others as well.
         let open: Vec<Option<Closing>> = {
             let table = lock(&notice.table);
@@ -243,17 +269,18 @@ impl<T: Tree> Worker<T> {
                 for name in pass.list(dir)? {
                     pass.visit(dir, &name, deep)?;
                     if pass.draft.weight() >= DRAFT_MAX && late.is_empty() {
-                        if self.is_late(&mut pass, hint, horizon)? {
+                        if self.is_late(&mut pass, Some(hint), horizon)? {
                             return Ok(HashSet::from_iter([hint.touch.clone()]));
                         }
                         self.commit(&mut pass, &[])?;
                     }
                 }
             }
-            if self.is_late(&mut pass, hint, horizon)? {
+            if self.is_late(&mut pass, Some(hint), horizon)? {
                 late.insert(hint.touch.clone());
             }
             let restless = pass.restless();
+            seen.push((&hint.touch, pass.unread));
             match (closing, restless) {
                 (None, _) => {}
                 (Some(closing), None) => closings.push(closing),
@@ -264,6 +291,7 @@ impl<T: Tree> Worker<T> {
                 }
             }
         }
+        drop(kept_still);
         if !late.is_empty() {
             return Ok(late);
         }
@@ -273,20 +301,76 @@ impl<T: Tree> Worker<T> {
         for hint in again.into_values() {
             table.unsettled(hint, now);
         }
+        for (touch, unread) in seen {
+            let unplaced = matches!(touch, Touch::Object(id) if self.unplaced.contains_key(id));
+            table.seen(touch, unread || unplaced);
+        }
         Ok(late)
     }
 
-    /// Whether what a hint has looked at may show a change that began after `horizon`.
-    fn is_late(&self, pass: &mut Pass<'_, T>, hint: &Hint, horizon: Option<u64>) -> Result<bool> {
+    /// Lets no change begin of what cannot be read otherwise (R8), or is overtaken again and again (R20), and
+    /// waits a moment for those that have begun. What can still change it then is behind nearshare's back, or
+    /// takes the server long: it is read as before.
+    fn keep_still(
+        &self,
+        pass: &mut Pass<'_, T>,
+        hints: &[&Hint],
+        overtaken: Option<&HashSet<Touch>>,
+    ) -> Result<Option<EntryGuard>> {
+        let notice = &self.notice;
+        let is_hinted = |touch: &Touch| hints.iter().any(|hint| hint.touch == *touch);
+        let mut entries: Vec<Touch> = Vec::new();
+        let restless = lock(&notice.restless).kept_still(notice.clock.boot());
+        for (id, (dir, name)) in restless {
+            let found = Touch::Entry(dir, name);
+            if is_hinted(&found) || is_hinted(&Touch::Object(id)) {
+                pass.still.insert(id);
+                entries.push(found);
+                entries.extend(notice.entries_of(id)?);
+            }
+        }
+        for touch in overtaken.into_iter().flatten() {
+            match touch {
+                Touch::Entry(..) => entries.push(touch.clone()),
+                Touch::Object(id) => entries.extend(notice.entries_of(*id)?),
+            }
+        }
+        if entries.is_empty() || entries.len() > STILL_MAX {
+            return Ok(None);
+        }
+        Ok(work::block_on_within(STILL_WAIT, notice.locks.lock(&entries)))
+    }
+
+    /// Whether what was looked at last, on a hint or without one, may show a change that began after
+    /// `horizon`.
+    fn is_late(
+        &self,
+        pass: &mut Pass<'_, T>,
+        hint: Option<&Hint>,
+        horizon: Option<u64>,
+    ) -> Result<bool> {
         let fresh = std::mem::take(&mut pass.fresh);
         let Some(horizon) = horizon else { return Ok(false) };
-        let mut touches = vec![hint.touch.clone()];
+        let mut above = Vec::new();
+        if lock(&self.notice.table).reaches_below(horizon) {
+            let dirs: HashSet<ObjectId> = fresh.iter().map(|(dir, _)| *dir).collect();
+            above = pass.draft.above(dirs)?;
+        }
+        let mut touches: Vec<Touch> = hint.map(|hint| hint.touch.clone()).into_iter().collect();
         for (dir, name) in fresh {
             touches.extend(pass.draft.child(dir, &name)?.map(Touch::Object));
             touches.push(Touch::Entry(dir, name));
         }
         let table = lock(&self.notice.table);
-        Ok(touches.iter().any(|touch| table.is_beyond(touch, horizon)))
+        Ok(touches.iter().any(|touch| table.is_beyond(touch, horizon))
+            || above.iter().any(|touch| table.is_beyond_below(touch, horizon)))
+    }
+
+    /// After a look of a scan, whose turn is behind that of everything that was answered (R20): whether it
+    /// may show a change that began after something was answered that is still to be looked at.
+    pub(super) fn is_overtaken(&self, pass: &mut Pass<'_, T>) -> Result<bool> {
+        let horizon = lock(&self.notice.table).queued();
+        self.is_late(pass, None, horizon)
     }
 
     /// Objects that still have no name after a scan that would have found them.
@@ -461,16 +545,20 @@ impl<T: Tree> Worker<T> {
             }
             None => return Ok(()),
         };
-        let mut pass = Pass::new(&*notice.tree, &notice.shelf, &notice.minter, &*notice.clock);
+        let mut pass = Pass::new(&notice);
         pass.thorough = true;
         pass.distrust = scan.distrust();
-        let done = scan.step(&mut pass, self);
+        let step = scan.step(&mut pass, self);
         let settled = scan.settle(&mut pass, self);
-        let done = done?;
+        let step = step?;
         settled?;
-        self.commit(&mut pass, &[])?;
-        scan.unsettled(&notice, std::mem::take(&mut pass.unsettled))?;
-        if done {
+        match &step {
+            // All of the pass since its last commit is dropped.
+            Step::Late(entry) => scan.hint(&notice, vec![entry.clone()], false)?,
+            Step::Done | Step::More => self.commit(&mut pass, &[])?,
+        }
+        scan.hint(&notice, std::mem::take(&mut pass.unsettled), true)?;
+        if step == Step::Done {
             self.scanned = self.scans;
             scan.end(&notice)
         } else {

@@ -39,7 +39,12 @@ struct State {
     unsynced: Vec<State>,
     /// How many of them somebody has read.
     seen: usize,
+    /// What happens before a file is read on.
+    on_read: Option<OnRead>,
 }
+
+/// Is told the path, and may fail the read.
+type OnRead = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
 
 /// Time stamps of a kernel come from its tick.
 const TICK_NS: i64 = 4_000_000;
@@ -89,6 +94,7 @@ impl Model {
             full: false,
             unsynced: Vec::new(),
             seen: 0,
+            on_read: None,
         };
         for _ in [ROOT, PARK, TMP, KEPT] {
             state.add(Kind::Directory, 0o755);
@@ -126,6 +132,11 @@ impl Model {
     pub fn show(&self) {
         let mut state = self.lock();
         state.seen = state.unsynced.len();
+    }
+
+    /// Calls `before` whenever a file is read on, with its path.
+    pub fn on_read(&self, before: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) {
+        self.lock().on_read = Some(Arc::new(before));
     }
 
     pub fn set_full(&self, full: bool) {
@@ -662,6 +673,13 @@ impl Tree for Model {
 
 impl Read for ModelFile {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let state = self.model.lock();
+        let before = state.on_read.clone();
+        let path = before.as_ref().and_then(|_| state.path_of(self.inode));
+        drop(state);
+        if let Some((before, path)) = before.zip(path) {
+            before(&path.to_string())?;
+        }
         let state = self.model.lock();
         let data = &state.inodes[&self.inode].data;
         let from = usize::try_from(self.at).unwrap().min(data.len());

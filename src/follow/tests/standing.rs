@@ -7,7 +7,7 @@ use crate::effect::{Change, Depth, Reach, Read, Target};
 use crate::follow::AheadTicket;
 use crate::follow::applier::Job;
 use crate::follow::lock;
-use crate::id::{Gen, RelPath, Seq};
+use crate::id::{Gen, ObjectId, RelPath, Seq};
 use crate::object::Kind;
 use crate::route::Certainty;
 use crate::route::Standing::{self, Ahead, Barrier, Behind, Current, Unconfirmed};
@@ -210,8 +210,8 @@ fn a_restart_leaves_doubt_which_only_a_barrier_ends() {
     let doubts = lock(&rig2.follow().ahead).in_doubt();
     assert_eq!(doubts.len(), 1);
     let head = rig2.shelf().head().at.seq;
-    rig2.job(Job::Barrier(doubts.clone(), Seq(head.0 + 1)));
-    rig2.job(Job::Barrier(doubts, head));
+    rig2.job(Job::Barrier(doubts.clone(), Seq(head.0 + 1), Vec::new()));
+    rig2.job(Job::Barrier(doubts, head, Vec::new()));
     assert_eq!(object(&rig2, "a"), Ahead, "neither the record nor all contents are here");
     rig2.pay_all(&share);
     assert_eq!(object(&rig2, "a"), Current);
@@ -219,6 +219,39 @@ fn a_restart_leaves_doubt_which_only_a_barrier_ends() {
     rig2.follow_all(&mut share);
     assert_eq!(rig2.follow().progress().ahead, 0, "two barriers end a note once");
     assert_eq!(object(&rig2, "a"), Current);
+}
+
+/// R9: the primary could not read something that this site has changed there.
+#[test]
+fn what_stays_open_behind_a_barrier_is_ahead_until_it_is_released_and_nothing_else_is() {
+    let (_share, mut rig) = pair();
+    rig.in_force();
+    let tickets = [begin(&rig, &["a"]), begin(&rig, &["dir/x"])];
+    drop(tickets);
+    let (a, head) = (Touch::Entry(ObjectId::ROOT, super::share::name("a")), rig.shelf().head().at.seq);
+    let doubts = lock(&rig.follow().ahead).in_doubt();
+    assert_eq!(doubts.len(), 2);
+    rig.job(Job::Barrier(doubts, head, vec![(a.clone(), Gen(7))]));
+    assert_eq!((object(&rig, "a"), object(&rig, "dir/x")), (Ahead, Current));
+    assert_eq!(stands(&rig, "dir", Depth::Tree), Current);
+    // Another barrier ends what was in doubt, and opens no second note.
+    drop(begin(&rig, &["dir/x"]));
+    let doubts = lock(&rig.follow().ahead).in_doubt();
+    rig.job(Job::Barrier(doubts, head, vec![(a.clone(), Gen(7))]));
+    assert_eq!((object(&rig, "a"), object(&rig, "dir/x")), (Ahead, Current));
+    assert_eq!(rig.follow().progress().ahead, 1);
+    // It outlives this process: then it is in doubt again.
+    rig.restart();
+    rig.in_force();
+    assert_eq!(object(&rig, "a"), Ahead);
+    let doubts = lock(&rig.follow().ahead).in_doubt();
+    rig.job(Job::Barrier(doubts, head, vec![(a.clone(), Gen(7))]));
+    rig.job(Job::Releases(vec![(a.clone(), Gen(6))]));
+    assert_eq!(object(&rig, "a"), Ahead);
+    rig.job(Job::Releases(vec![(a, Gen(7))]));
+    assert_eq!(object(&rig, "a"), Current);
+    rig.idle();
+    assert_eq!((rig.follow().progress().ahead, rig.shelf().ahead_notes().unwrap().len()), (0, 0));
 }
 
 #[test]

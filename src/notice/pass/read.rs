@@ -42,16 +42,33 @@ pub(super) struct Seen {
 
 impl<T: Tree> Pass<'_, T> {
     /// Reads what was found.
-    pub(super) fn read(&mut self, parent: ObjectId, name: &Name, found: &Found) -> Result<Read> {
+    pub(super) fn read(
+        &mut self,
+        parent: ObjectId,
+        name: &Name,
+        id: ObjectId,
+        found: &Found,
+    ) -> Result<Read> {
+        let began = self.clock.boot();
+        if !self.impatient && lock(self.restless).rests(id, began) {
+            self.leave_unread(parent, name);
+            return Ok(Read::Unread);
+        }
         match self.read_entry(parent, name, found) {
             Ok(Read::Unread) => {}
+            Ok(Read::Seen(seen)) => {
+                let kept_still = self.still.contains(&id);
+                lock(self.restless).read(id, began, self.clock.boot(), kept_still);
+                return Ok(Read::Seen(seen));
+            }
             Err(error @ (NoticeError::Tree(TreeError::Io { .. }) | NoticeError::Read { .. })) => {
                 // One bad block, or a name that changed hands meanwhile, must not stop the share.
                 tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
             }
             other => return other,
         }
-        self.unsettle(parent, name);
+        lock(self.restless).unread(id, (parent, name.clone()), began, self.clock.boot());
+        self.leave_unread(parent, name);
         Ok(Read::Unread)
     }
 

@@ -8,6 +8,7 @@ mod durable;
 mod kept;
 mod model;
 mod names;
+mod restless;
 mod scans;
 mod storm;
 

@@ -1,5 +1,7 @@
 //! Scans, the first one and later ones, alone and while changes go on.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
 
 #[tokio::test]
@@ -113,6 +115,76 @@ async fn a_scan_wanted_during_a_scan_is_made() {
     site.notice.rescan();
     site.quiet().await;
     assert!(site.has("0000", "changed"));
+}
+
+/// R20: a scan that takes its time reads what was written after something else was answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_scan_has_read_is_journalled_behind_what_it_may_depend_on() {
+    let site = Site::with(|root| {
+        fs::write(root.join("g"), "0").unwrap();
+        fs::write(root.join("f"), "0").unwrap();
+    })
+    .await;
+    granule().await;
+    let start = site.head();
+    // Behind nearshare's back: for the scan alone. Holes: some time to read, and no room on the disk.
+    let file = fs::OpenOptions::new().write(true).open(site.at("f")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    fs::create_dir(site.at("new")).unwrap();
+    site.write("new/x", "x");
+    site.notice.rescan();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    site.relay(&["g"], |site| site.write("g", "1")).await;
+    site.relay(&["f"], |_| file.write_all_at(b"2", 0).unwrap()).await;
+    site.quiet().await;
+    let puts: Vec<(ObjectId, Hash)> = site
+        .news(start)
+        .into_iter()
+        .filter_map(|row| match row {
+            Row::Put(object) => Some((object.id, object.root)),
+            _ => None,
+        })
+        .collect();
+    let first = |path: &str| {
+        let object = site.object(path);
+        puts.iter().position(|put| *put == (object.id, object.root)).unwrap()
+    };
+    assert!(first("g") < first("f"), "{puts:?}");
+    // And nothing else that the scan had found is forgotten.
+    site.agrees();
+}
+
+/// R20: a tree is being deleted, and a scan finds what is below it gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_scan_finds_below_a_change_is_journalled_behind_what_it_may_depend_on() {
+    let site = Site::with(|root| {
+        fs::create_dir(root.join("d")).unwrap();
+        for name in ["d/a", "d/b", "g"] {
+            fs::write(root.join(name), "0").unwrap();
+        }
+    })
+    .await;
+    granule().await;
+    let (start, b) = (site.head(), site.id("d/b").unwrap());
+    let file = fs::OpenOptions::new().write(true).open(site.at("d/a")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    site.notice.rescan();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    site.relay(&["g"], |site| site.write("g", "1")).await;
+    let mut change = site.change(&["d"]);
+    change.targets[0].reach = Reach::Below;
+    let ticket = site.notice.begin(&change, None).await.unwrap();
+    fs::remove_file(site.at("d/b")).unwrap();
+    site.until("the scan is through", || !site.scanning()).await;
+    drop(ticket.refused());
+    site.quiet().await;
+    let g = site.object("g");
+    let news = site.news(start);
+    let put = |row: &Row| matches!(row, Row::Put(object) if object.id == g.id && object.root == g.root);
+    let gone = |row: &Row| *row == Row::Gone { id: b };
+    let first = |is: &dyn Fn(&Row) -> bool| news.iter().position(is).unwrap();
+    assert!(first(&put) < first(&gone), "{news:?}");
+    site.agrees();
 }
 
 /// One file that cannot be read is tried again; the share goes on.
