@@ -4,16 +4,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+pub use crate::effect::Touch;
 use crate::id::{Epoch, Gen, Hash, Name, ObjectId, Position, Seq, SiteId, Version};
 use crate::object::Object;
-
-/// What a mark, hold or release is about: an object, or one entry of a directory. Never a path (R15).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Touch {
-    Object(ObjectId),
-    /// The entry, the object at it, and everything below.
-    Entry(ObjectId, Name),
-}
 
 /// One step of a share's history. Steps state what is so afterwards, so that applying one twice
 /// changes nothing.

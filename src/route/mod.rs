@@ -101,7 +101,7 @@ pub enum Why {
 }
 
 /// Decides.
-pub fn route(effect: &Effect, facts: &Facts) -> Route {
+pub fn route<P>(effect: &Effect<P>, facts: &Facts) -> Route {
     let forward_or = |route| if facts.link_up { Route::Forward } else { route };
     match (effect, facts.role) {
         (Effect::Outside, _) => Route::Pass,

@@ -47,7 +47,7 @@ fn one(facts: &Facts) -> usize {
     use Route::{Divert, DivertPlain, Forward, Home, Pass, Refuse};
     let Facts { role, standing, certainty, link_up, full_answer_will_do } = *facts;
     let case = format!("{facts:?}");
-    assert_eq!(route(&Effect::Outside, facts), Pass, "{case}");
+    assert_eq!(route(&Effect::<RelPath>::Outside, facts), Pass, "{case}");
 
     let want = match (role, link_up) {
         (Local, _) => Home,
