@@ -2,3 +2,9 @@
 //! PURE: no socket, no file, no clock. Not here: what is then done about it (see `route`, `relay`).
 
 pub mod http;
+pub mod mount;
+pub mod nfs3;
+pub mod portmap;
+pub mod program;
+pub mod rpc;
+pub mod xdr;

@@ -1,0 +1,5 @@
+mod effects;
+mod handles;
+mod listings;
+mod messages;
+mod oracle;

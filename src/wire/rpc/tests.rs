@@ -1,0 +1,2 @@
+mod heads;
+mod records;
