@@ -10,6 +10,7 @@ pub mod compare;
 pub mod curl;
 pub mod daemon;
 pub mod disk;
+pub mod ganesha;
 pub mod history;
 pub mod http;
 pub mod lab;
