@@ -1,6 +1,8 @@
 //! What is known of an object, as plain data that `catalog` stores, `tree` reads and sets, and
 //! `notice` and `follow` compare.
 
+use std::collections::BTreeMap;
+
 use crate::id::{Hash, ObjectId, Seq, Version};
 
 /// Seconds and nanoseconds since 1970-01-01 UTC, as `statx` gives them.
@@ -30,7 +32,7 @@ pub enum Kind {
     Char,
 }
 
-/// The attributes that are copied to every site. Holes, xattrs and ACLs have their place here too.
+/// The attributes that every object has, and that are copied to every site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attrs {
     /// Permission bits with set-uid, set-gid and sticky: 0 to 0o7777.
@@ -40,12 +42,119 @@ pub struct Attrs {
     pub mtime: Timespec,
 }
 
+/// The extended attributes of one object that travel: see [`is_carried`](Self::is_carried).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Xattrs(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Xattrs {
+    /// Names and values of one object together, in bytes. Linux lists at most 64 KiB of names, and a value is
+    /// at most 64 KiB; ext4 keeps 4 KiB of both unless told otherwise.
+    pub const MAX: usize = 1 << 20;
+    /// Attributes of one object: 64 KiB of names that are no shorter than `user.` and a byte.
+    pub const COUNT_MAX: usize = 9_362;
+    pub const NAME_MAX: usize = 255;
+    pub const VALUE_MAX: usize = 64 << 10;
+
+    /// Whether an attribute is the share's and not a site's own: `user.`, `security.` (capabilities, Samba's
+    /// `security.NTACL`) and `trusted.`, and POSIX ACLs. Not the labels, hashes and signatures that the
+    /// policy and the keys of one machine put there, not overlayfs's notes of its layers, not ours (R30).
+    pub fn is_carried(name: &[u8]) -> bool {
+        const OWN: [&[u8]; 7] = [
+            b"security.selinux",
+            b"security.SMACK64",
+            b"security.apparmor",
+            b"security.ima",
+            b"security.evm",
+            b"trusted.overlay.",
+            b"trusted.nearshare.",
+        ];
+        const CARRIED: [&[u8]; 3] = [b"user.", b"security.", b"trusted."];
+        let is = |prefix: &&[u8]| name.starts_with(prefix);
+        CARRIED.iter().any(is) && !OWN.iter().any(is) || Self::is_acl(name)
+    }
+
+    /// Who may do what, as the server reads it from the disk.
+    pub fn is_acl(name: &[u8]) -> bool {
+        matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
+    }
+
+    pub fn insert(&mut self, name: Vec<u8>, value: Vec<u8>) {
+        self.0.insert(name, value);
+    }
+    pub fn remove(&mut self, name: &[u8]) {
+        self.0.remove(name);
+    }
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.0.get(name).map(Vec::as_slice)
+    }
+    /// In the order of their names' bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
+    }
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    pub fn bytes(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// The same at every site and in every release. Zero of none.
+    pub fn hash(&self) -> Hash {
+        if self.is_empty() {
+            return Hash::default();
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("nearshare extended attributes v1");
+        for part in self.iter().flat_map(|(name, value)| [name, value]) {
+            hasher.update(&(part.len() as u32).to_le_bytes());
+            hasher.update(part);
+        }
+        Hash(*hasher.finalize().as_bytes())
+    }
+}
+
+/// What an object's row says of its extended attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extra {
+    /// These: most objects have none.
+    Here(Xattrs),
+    /// Too many bytes for a row: those with this hash. They are on the disk, and travel as a debt does.
+    Apart(Hash),
+}
+
+impl Extra {
+    /// What a row holds, in bytes: an ACL with 20 names is 164, what Samba keeps of a file about 500.
+    pub const ROW_MAX: usize = 1024;
+
+    pub fn hash(&self) -> Hash {
+        match self {
+            Self::Here(xattrs) => xattrs.hash(),
+            Self::Apart(hash) => *hash,
+        }
+    }
+    pub fn is_apart(&self) -> bool {
+        matches!(self, Self::Apart(_))
+    }
+}
+
+impl From<Xattrs> for Extra {
+    fn from(xattrs: Xattrs) -> Self {
+        if xattrs.bytes() <= Self::ROW_MAX { Self::Here(xattrs) } else { Self::Apart(xattrs.hash()) }
+    }
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        Self::Here(Xattrs::default())
+    }
+}
+
 /// One object as the share's history has it: the same row at every site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     pub id: ObjectId,
     pub kind: Kind,
     pub attrs: Attrs,
+    pub xattrs: Extra,
     /// Bytes of content; 0 unless a file. (A directory's size is each file system's own affair.)
     pub size: u64,
     /// Device number of a `Block` or `Char`, as `makedev` packs it; else 0.
@@ -113,4 +222,50 @@ pub struct Found {
     pub rdev: u64,
     pub nlink: u64,
     pub stamp: Stamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_sites_own_does_not_travel() {
+        let carried = [
+            "user.a",
+            "user.DOSATTRIB",
+            "security.NTACL",
+            "security.capability",
+            "trusted.x",
+            "system.posix_acl_access",
+            "system.posix_acl_default",
+        ];
+        let own = [
+            "security.selinux",
+            "security.SMACK64EXEC",
+            "security.ima",
+            "trusted.overlay.origin",
+            "trusted.nearshare.id",
+            "system.nfs4_acl",
+            "btrfs.compression",
+            "user",
+        ];
+        carried.iter().for_each(|name| assert!(Xattrs::is_carried(name.as_bytes()), "{name}"));
+        own.iter().for_each(|name| assert!(!Xattrs::is_carried(name.as_bytes()), "{name}"));
+    }
+
+    #[test]
+    fn hashes_never_change_and_tell_sets_apart() {
+        let set = |pairs: &[(&str, &str)]| {
+            let mut set = Xattrs::default();
+            pairs
+                .iter()
+                .for_each(|(name, value)| set.insert(name.as_bytes().into(), value.as_bytes().into()));
+            set.hash().to_string()[..8].to_owned()
+        };
+        // Sites of different releases compare these.
+        assert_eq!(set(&[]), "00000000");
+        assert_eq!(set(&[("user.b", "2"), ("user.a", "1")]), "711da954");
+        assert_ne!(set(&[("user.a", "1b")]), set(&[("user.a1", "b")]));
+        assert_ne!(set(&[("user.a", "")]), set(&[]));
+    }
 }

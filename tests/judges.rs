@@ -120,7 +120,7 @@ fn the_comparer_sees_every_difference() {
     };
     let (left, right) = (make("left"), make("right"));
     compare::same(&left, &right).unwrap();
-    let changes: [&dyn Fn(); 7] = [
+    let changes: [&dyn Fn(); 8] = [
         &|| std::fs::write(right.join("d/f"), b"Same").unwrap(),
         &|| std::fs::set_permissions(right.join("d/f"), PermissionsExt::from_mode(0o600)).unwrap(),
         &|| std::fs::remove_file(right.join("d/g")).unwrap(),
@@ -135,6 +135,10 @@ fn the_comparer_sees_every_difference() {
             std::fs::hard_link(right.join("d/f"), right.join("d/g")).unwrap();
         },
         &|| {
+            let none = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(right.join("d/f"), "user.x", b"", none).unwrap();
+        },
+        &|| {
             let file = std::fs::File::options().write(true).open(right.join("d/f")).unwrap();
             file.set_modified(std::time::UNIX_EPOCH + Duration::new(1, 1)).unwrap();
         },
@@ -142,7 +146,7 @@ fn the_comparer_sees_every_difference() {
     for (number, change) in changes.iter().enumerate() {
         change();
         // All but the last are to be seen with equal times as well.
-        if number < 6 {
+        if number < 7 {
             level(&right);
         }
         assert!(compare::same(&left, &right).is_err(), "change {number}");

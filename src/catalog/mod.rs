@@ -35,8 +35,9 @@ use committer::{Shared, Sweep};
 pub use error::{CatalogError, Result};
 pub use model::{Change, Debt, Head, Inline, Lead, Meta, PeerRow, Record, Release, Totals, Touch};
 pub use proto::{
-    CHANGES_MAX, DecodeError, RECORD_MAX, TOUCHES_MAX, decode_change, decode_record, decode_touch,
-    decode_touch_gens, encode_change, encode_record, encode_touch, encode_touch_gens,
+    CHANGES_MAX, DecodeError, RECORD_MAX, TOUCHES_MAX, XATTRS_MAX, decode_change, decode_record,
+    decode_touch, decode_touch_gens, decode_xattrs, encode_change, encode_record, encode_touch,
+    encode_touch_gens, encode_xattrs,
 };
 use rows::{DatabaseRow, State};
 use shelf::Core;

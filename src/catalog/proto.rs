@@ -15,7 +15,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 
 use super::model::{Change, Record, Release, Touch};
 use crate::id::{Epoch, Gen, Hash, IdError, Name, ObjectId, Position, Seq, Version};
-use crate::object::{Attrs, Kind, Object, Timespec};
+use crate::object::{Attrs, Extra, Kind, Object, Timespec, Xattrs};
 
 /// Changes of one record, and releases of one record.
 pub const CHANGES_MAX: usize = 65_536;
@@ -37,6 +37,8 @@ pub enum DecodeError {
     Missing { field: &'static str },
     #[error("{field} {found} is not known here; a newer nearshare wrote it")]
     Unknown { field: &'static str, found: u32 },
+    #[error("the extended attribute {name} is none that travels; a newer nearshare wrote it")]
+    Xattr { name: String },
     #[error("{what} is not a message: {source}")]
     Message { what: &'static str, source: prost::DecodeError },
     #[error("the key of the row is not one of its table")]
@@ -186,6 +188,33 @@ pub fn decode_object(id: ObjectId, bytes: &[u8]) -> Result<Object, DecodeError> 
     row.try_into()
 }
 
+/// A set of extended attributes: what a row holds, and what travels apart from one.
+pub fn encode_xattrs(xattrs: &Xattrs) -> Vec<u8> {
+    let xattrs =
+        xattrs.iter().map(|(name, value)| XattrMessage { name: name.into(), value: value.into() });
+    XattrsMessage { xattrs: xattrs.collect() }.encode_to_vec()
+}
+
+/// What [`encode_xattrs`] writes of a set of [`Xattrs::MAX`] is no longer.
+pub const XATTRS_MAX: usize = Xattrs::MAX + 16 * Xattrs::COUNT_MAX;
+
+pub fn decode_xattrs(bytes: &[u8]) -> Result<Xattrs, DecodeError> {
+    limit("length of xattrs", bytes.len() as u64, XATTRS_MAX as u64)?;
+    count_to(bytes, &[1], Xattrs::COUNT_MAX)?;
+    let message = XattrsMessage::decode(bytes).map_err(|source| message("xattrs", source))?;
+    let mut xattrs = Xattrs::default();
+    for XattrMessage { name, value } in message.xattrs {
+        limit("length of an xattr's name", name.len() as u64, Xattrs::NAME_MAX as u64)?;
+        limit("length of an xattr", value.len() as u64, Xattrs::VALUE_MAX as u64)?;
+        if !Xattrs::is_carried(&name) || name.contains(&0) {
+            let name = name.escape_ascii().to_string();
+            return Err(DecodeError::Xattr { name });
+        }
+        xattrs.insert(name, value);
+    }
+    Ok(xattrs)
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct RecordMessage {
     #[prost(uint32, tag = "1")]
@@ -269,6 +298,26 @@ struct ObjectMessage {
     ctime_nsec: u32,
     #[prost(uint64, tag = "15")]
     seq: u64,
+    /// As [`encode_xattrs`] writes them; at most one of the two is there.
+    #[prost(bytes = "vec", tag = "16")]
+    xattrs: Vec<u8>,
+    #[prost(bytes = "vec", tag = "17")]
+    xattrs_hash: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct XattrsMessage {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    xattrs: Vec<XattrMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct XattrMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -327,6 +376,10 @@ struct TouchesMessage {
 impl ObjectMessage {
     fn new(object: &Object, seq: Seq) -> Self {
         let root = if object.root == Hash::default() { Vec::new() } else { object.root.0.to_vec() };
+        let (xattrs, xattrs_hash) = match &object.xattrs {
+            Extra::Here(xattrs) => (encode_xattrs(xattrs), Vec::new()),
+            Extra::Apart(hash) => (Vec::new(), hash.0.to_vec()),
+        };
         Self {
             id: object.id.as_bytes().to_vec(),
             kind: kind_number(object.kind),
@@ -343,6 +396,8 @@ impl ObjectMessage {
             ctime_sec: object.ctime.sec,
             ctime_nsec: object.ctime.nsec,
             seq: seq.0,
+            xattrs,
+            xattrs_hash,
         }
     }
 }
@@ -360,6 +415,10 @@ impl TryFrom<ObjectMessage> for Object {
                 uid: row.uid,
                 gid: row.gid,
                 mtime: timespec("object.mtime_nsec", row.mtime_sec, row.mtime_nsec)?,
+            },
+            xattrs: match &row.xattrs_hash[..] {
+                [] => Extra::Here(decode_xattrs(&row.xattrs)?),
+                apart => Extra::Apart(hash("object.xattrs_hash", apart)?),
             },
             size: row.size,
             rdev: row.rdev,
@@ -496,6 +555,10 @@ fn kind(number: u32) -> Result<Kind, DecodeError> {
 /// Counts the repeated fields before anything is allocated for them: an element of two bytes
 /// becomes a struct of two hundred.
 fn count_repeated(bytes: &[u8], tags: &[u32]) -> Result<(), DecodeError> {
+    count_to(bytes, tags, CHANGES_MAX + TOUCHES_MAX)
+}
+
+fn count_to(bytes: &[u8], tags: &[u32], most: usize) -> Result<(), DecodeError> {
     let mut rest = bytes;
     let mut count = 0u64;
     let mut walk = || {
@@ -507,7 +570,7 @@ fn count_repeated(bytes: &[u8], tags: &[u32]) -> Result<(), DecodeError> {
         Ok(())
     };
     walk().map_err(|source| message("message", source))?;
-    limit("number of elements", count, (CHANGES_MAX + TOUCHES_MAX) as u64)
+    limit("number of elements", count, most as u64)
 }
 
 pub(super) fn message(what: &'static str, source: prost::DecodeError) -> DecodeError {

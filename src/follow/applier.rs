@@ -17,7 +17,7 @@ use crate::clock::BootTime;
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Gen, Hash, ObjectId, Position, Seq, Version};
 use crate::link::share::SnapEntry;
-use crate::object::{Kind, Object};
+use crate::object::{Kind, Object, Xattrs};
 use crate::tree::content::hash_bytes;
 use crate::tree::{Spot, Tree};
 use crate::work;
@@ -53,11 +53,15 @@ pub(super) enum Job {
     CompareEnd(oneshot::Sender<()>),
 }
 
-/// One content, at its `Spot::Tmp`.
+/// What came of one object.
 pub(super) struct Arrived {
     pub id: ObjectId,
     pub version: Version,
-    pub root: Hash,
+    /// Its content is at its `Spot::Tmp`. `None`: it is here already, or it has none, and only attributes
+    /// were asked for.
+    pub root: Option<Hash>,
+    /// Those that are apart from its row.
+    pub xattrs: Option<Xattrs>,
 }
 
 pub(super) struct Applier<T: Tree> {
@@ -377,8 +381,10 @@ impl<T: Tree> Applier<T> {
             self.drop_ready(id)?;
         }
         for debt in debts.values() {
-            // It came early, but not for long enough.
-            if self.stock.ready.get(&debt.id).is_some_and(|(version, _)| *version < debt.version) {
+            let Some((version, _)) = self.stock.ready.get(&debt.id).copied() else { continue };
+            // It came early, but not for long enough, or before anybody knew of its attributes.
+            let object = follow.shelf.object(debt.id)?;
+            if version < debt.version || object.is_some_and(|object| !self.stock.is_dressed(&object)) {
                 self.drop_ready(debt.id)?;
             }
         }
@@ -442,12 +448,13 @@ impl<T: Tree> Applier<T> {
         match change {
             Change::Put(object) => {
                 touches.push(Touch::Object(object.id));
-                let here = self.follow.shelf.local(object.id)?.map(|local| local.version);
-                if object.kind == Kind::File && here != Some(object.version) {
-                    let (epoch, seq) = (at.epoch, at.seq);
-                    let debt =
-                        Debt { id: object.id, version: object.version, size: object.size, seq, epoch };
-                    debts.insert(object.id, debt);
+                match self.awaits(object)? {
+                    Some(size) => {
+                        let (id, version, Position { epoch, seq }) = (object.id, object.version, at);
+                        debts.insert(id, Debt { id, version, size, seq, epoch });
+                    }
+                    // As it was before these records.
+                    None => _ = debts.remove(&object.id),
                 }
             }
             Change::Link { parent, name, .. } | Change::Unlink { parent, name, .. } => {
@@ -466,11 +473,29 @@ impl<T: Tree> Applier<T> {
         Ok(())
     }
 
-    /// They count only with the root hash that the journal names.
+    /// What is to be fetched of an object that is as `now` says, in bytes of content.
+    fn awaits(&self, now: &Object) -> Result<Option<u64>> {
+        let shelf = &self.follow.shelf;
+        let here = shelf.local(now.id)?;
+        if now.kind == Kind::File && here.as_ref().map(|local| local.version) != Some(now.version) {
+            return Ok(Some(now.size));
+        }
+        let known = shelf.object(now.id)?;
+        let dressed = here.is_some() && known.is_some_and(|known| known.xattrs == now.xattrs);
+        Ok((now.xattrs.is_apart() && !dressed).then_some(0))
+    }
+
+    /// They count only with the hashes that the journal names.
     fn arrived(&mut self, contents: &[Arrived]) -> Result<()> {
-        for arrived in contents {
-            self.holding.insert(arrived.id, self.follow.clock.boot());
-            self.note_ready(arrived.id, arrived.version, arrived.root)?;
+        for Arrived { id, version, root, xattrs } in contents {
+            self.holding.insert(*id, self.follow.clock.boot());
+            if let Some(xattrs) = xattrs {
+                self.stock.xattrs.insert(*id, (xattrs.hash(), xattrs.clone()));
+            }
+            match root {
+                Some(root) => self.note_ready(*id, *version, *root)?,
+                None => self.note_dressed(*id, *version)?,
+            }
         }
         if self.follow.may_fetch() {
             *lock(&self.follow.full) = None;
@@ -508,23 +533,37 @@ impl<T: Tree> Applier<T> {
             // The record that names it is on the way (R25).
             return Ok(());
         }
-        if object.version == version && object.root == root && lock(&self.follow.owed).contains(id) {
+        let right = object.version == version && object.root == root && self.stock.is_dressed(&object);
+        if right && lock(&self.follow.owed).contains(id) {
             self.dirty.push_back(Touch::Object(id));
             return Ok(());
         }
         self.drop_ready(id)?;
-        if !lock(&self.follow.owed).contains(id) {
-            // It was here already.
-            return Ok(());
-        }
-        if object.version == version {
-            tracing::warn!(
-                share = %self.follow.config.share, %id,
-                "content came with another hash than the journal names; it is asked for again"
-            );
-            lock(&self.follow.owed).rest(id, self.follow.clock.boot());
+        self.note_wrong(&object, version);
+        Ok(())
+    }
+
+    /// Attributes came without content.
+    fn note_dressed(&mut self, id: ObjectId, version: Version) -> Result<()> {
+        let Some(object) = self.follow.shelf.object(id)? else { return Ok(()) };
+        if self.stock.is_dressed(&object) {
+            self.dirty.push_back(Touch::Object(id));
+        } else {
+            self.note_wrong(&object, version);
         }
         Ok(())
+    }
+
+    /// What came is not what the journal names. Its record may be on the way, or it was here already.
+    fn note_wrong(&self, object: &Object, version: Version) {
+        let mut owed = lock(&self.follow.owed);
+        if object.version == version && owed.contains(object.id) {
+            tracing::warn!(
+                share = %self.follow.config.share, id = %object.id,
+                "content came with another hash than the journal names; it is asked for again"
+            );
+            owed.rest(object.id, self.follow.clock.boot());
+        }
     }
 
     /// Gives back what was taken of contents that are in place by now, or thrown away. What came early, and
@@ -552,7 +591,9 @@ impl<T: Tree> Applier<T> {
             }
             self.holding.insert(id, now);
         }
-        let ready = &self.stock.ready;
+        let Stock { ready, xattrs, .. } = &mut self.stock;
+        // What was refused asks for them anew.
+        xattrs.retain(|id, _| ready.contains_key(id));
         let over = self.holding.extract_if(|id, _| !ready.contains_key(id));
         let over: Vec<ObjectId> = over.map(|(id, _)| id).collect();
         if !over.is_empty() {
@@ -564,6 +605,7 @@ impl<T: Tree> Applier<T> {
     }
 
     fn drop_ready(&mut self, id: ObjectId) -> Result<()> {
+        self.stock.xattrs.remove(&id);
         if self.stock.ready.remove(&id).is_some() {
             self.follow.tree.remove(Spot::Tmp(id))?;
         }

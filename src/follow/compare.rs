@@ -10,7 +10,7 @@ use super::applier::Applier;
 use super::settle::Entry;
 use super::{FollowError, Result, lock};
 use crate::catalog::{Batch, Change, Debt, Head, Touch, decode_change};
-use crate::id::{Gen, Name, ObjectId, RelPath, Version};
+use crate::id::{Gen, Name, ObjectId, Position, RelPath, Version};
 use crate::link::share::SnapEntry;
 use crate::object::{Kind, Object};
 use crate::tree::{Place, Spot, Tree};
@@ -140,6 +140,11 @@ impl Compare {
             batch.apply(Change::Unlink { parent: limbo(), name: limbo_name(id), id });
         }
         let local = shelf.local(object.id)?;
+        let dressed = known.as_ref().filter(|_| local.is_some());
+        let dressed = dressed.is_some_and(|known| known.xattrs == object.xattrs);
+        // The same may have been awaited before.
+        let undressed = object.xattrs.is_apart() && !(dressed && shelf.debt(object.id)?.is_none());
+        let mut awaited = undressed.then_some(0);
         if object.kind == Kind::File {
             // Two histories may have given one number to two contents, and two to one (R34).
             let here = known.as_ref().zip(local.as_ref()).is_some_and(|(known, local)| {
@@ -153,15 +158,12 @@ impl Compare {
                 }
             }
             if !here {
-                let (epoch, seq) = (self.head.at.epoch, self.head.at.seq);
-                debts.push(Debt {
-                    id: object.id,
-                    version: object.version,
-                    size: object.size,
-                    seq,
-                    epoch,
-                });
+                awaited = Some(object.size);
             }
+        }
+        if let Some(size) = awaited {
+            let Position { epoch, seq } = self.head.at;
+            debts.push(Debt { id: object.id, version: object.version, size, seq, epoch });
         }
         let id = object.id;
         if known.as_ref() != Some(&object) {

@@ -13,10 +13,12 @@ use tokio::sync::mpsc;
 use super::applier::{Arrived, Job};
 use super::owed::{Lane, SMALL};
 use super::{Follow, FollowError, lock};
+use crate::catalog::{XATTRS_MAX, decode_xattrs};
 use crate::id::{Hash, ObjectId, Version};
 use crate::link::frames::{FrameReader, sender};
-use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
+use crate::link::share::{Content, ContentEnd, Extent, Supply, Want, Wants};
 use crate::link::{Class, Net};
+use crate::object::{Kind, Xattrs};
 use crate::tree::content::Hasher;
 use crate::tree::{Spot, Tree};
 use crate::work;
@@ -112,12 +114,10 @@ async fn fetch<T: Tree>(
 ) -> Result<(), FetchError> {
     let source = lock(&follow.source).clone();
     let peer = links.peer(&source).filter(|peer| peer.up()).ok_or(FetchError::Down)?;
-    let message = Wants {
-        wants: wants
-            .iter()
-            .map(|(id, version)| Want { id: Bytes::copy_from_slice(id.as_bytes()), version: version.0 })
-            .collect(),
-    };
+    let asked = wants.iter().map(|(id, version)| want(follow, *id, *version));
+    let asked: Vec<Want> = asked.collect::<Result<_, _>>()?;
+    let asked_for: Vec<_> = wants.iter().zip(&asked).map(|((id, _), want)| (*id, want.only)).collect();
+    let message = Wants { wants: asked };
     let (asks, body) = sender(WANTS_MAX);
     asks.send(&message).await.map_err(|_| FetchError::Down)?;
     asks.finish().await.map_err(|_| FetchError::Down)?;
@@ -132,36 +132,39 @@ async fn fetch<T: Tree>(
     let mut answers = FrameReader::new(response.into_body());
     let mut small = Vec::new();
     let mut held = 0;
-    for (asked, _) in wants {
+    for (asked, only) in asked_for {
         let head: Content = next(&mut answers).await?;
         let id =
             ObjectId::try_from(&head.id[..]).map_err(|error| FetchError::Peer(error.to_string()))?;
-        if id != *asked {
+        if id != asked {
             return Err(FetchError::Peer("contents in another order than they were asked for".into()));
         }
         match Supply::try_from(head.supply) {
             // The record that says it is gone comes by itself; until then nothing is lost by asking.
             Ok(Supply::Later | Supply::Gone) | Err(_) => rest(follow, id),
-            Ok(Supply::Whole) if head.size <= SMALL => {
-                if let Some(data) = take_small(&mut answers, &head).await? {
-                    held += data.len();
-                    follow.did(|done| done.bytes += head.size);
-                    small.push(Small { id, version: Version(head.version), data });
-                } else {
-                    rest(follow, id);
-                }
-            }
             Ok(Supply::Whole) => {
-                if let Some(root) = take_large(follow, &mut answers, id, &head).await? {
+                let version = Version(head.version);
+                let xattrs = take_xattrs(&mut answers, &head).await?;
+                held += u64::from(head.xattrs);
+                if head.size <= SMALL && !head.sparse {
+                    if let Some(data) = take_small(&mut answers, &head).await? {
+                        held += head.size;
+                        follow.did(|done| done.bytes += head.size);
+                        let data = (!only).then_some(data);
+                        small.push(Small { id, version, xattrs, data });
+                    } else {
+                        rest(follow, id);
+                    }
+                } else if let Some(root) = take_large(follow, &mut answers, id, &head).await? {
                     // Who takes it sees to its file, whatever becomes of the contents that follow.
-                    let version = Version(head.version);
-                    hand_over(follow, vec![Arrived { id, version, root }], ours).await?;
+                    let root = Some(root);
+                    hand_over(follow, vec![Arrived { id, version, root, xattrs }], ours).await?;
                 } else {
                     rest(follow, id);
                 }
             }
         }
-        if held as u64 > TOGETHER / 4 {
+        if held > TOGETHER / 4 {
             held = 0;
             write_small(follow, std::mem::take(&mut small), ours).await?;
         }
@@ -169,16 +172,32 @@ async fn fetch<T: Tree>(
     write_small(follow, small, ours).await
 }
 
+/// What of an object is not here.
+pub(super) fn want<T: Tree>(
+    follow: &Follow<T>,
+    id: ObjectId,
+    version: Version,
+) -> Result<Want, FollowError> {
+    let object = follow.shelf.object(id)?;
+    let here = follow.shelf.local(id)?.is_some_and(|local| local.version == version);
+    let xattrs = object.as_ref().is_some_and(|object| object.xattrs.is_apart());
+    let bare =
+        object.is_some_and(|object| object.kind != Kind::File || object.version == version && here);
+    let id = Bytes::copy_from_slice(id.as_bytes());
+    Ok(Want { id, version: version.0, xattrs, only: xattrs && bare, holes: true })
+}
+
 /// It was not to be had: others first.
 fn rest<T: Tree>(follow: &Follow<T>, id: ObjectId) {
     lock(&follow.owed).rest(id, follow.clock.boot());
 }
 
-/// A content that has come.
+/// A content that has come, or attributes alone.
 pub(super) struct Small {
     pub id: ObjectId,
     pub version: Version,
-    pub data: Bytes,
+    pub xattrs: Option<Xattrs>,
+    pub data: Option<Bytes>,
 }
 
 /// Writes aside what has come and hands it over: while it is written, the applier places what came before.
@@ -191,7 +210,7 @@ async fn write_small<T: Tree>(
         return Ok(());
     }
     let writing = follow.clone().write().ok_or(FetchError::Stopped)?;
-    let written = work::blocking(move || put_aside(&writing, &small));
+    let written = work::blocking(move || put_aside(&writing, small));
     let (arrived, done) = written.await.map_err(|_| FetchError::Stopped)?;
     hand_over(follow, arrived, ours).await?;
     Ok(done?)
@@ -200,12 +219,12 @@ async fn write_small<T: Tree>(
 /// Those that are there, and what stopped the others.
 pub(super) fn put_aside<T: Tree>(
     follow: &Follow<T>,
-    small: &[Small],
+    small: Vec<Small>,
 ) -> (Vec<Arrived>, Result<(), FollowError>) {
     let mut arrived = Vec::with_capacity(small.len());
-    for Small { id, version, data } in small {
-        match follow.put_aside(*id, data) {
-            Ok(root) => arrived.push(Arrived { id: *id, version: *version, root }),
+    for Small { id, version, xattrs, data } in small {
+        match data.map(|data| follow.put_aside(id, &data)).transpose() {
+            Ok(root) => arrived.push(Arrived { id, version, root, xattrs }),
             // The others are asked for again when there may be room.
             Err(error) if error.no_room() => {
                 follow.no_room(&error);
@@ -247,16 +266,32 @@ async fn piece(answers: &mut FrameReader, left: u64) -> Result<Bytes, FetchError
     }
 }
 
+async fn take_xattrs(answers: &mut FrameReader, head: &Content) -> Result<Option<Xattrs>, FetchError> {
+    if head.xattrs == 0 {
+        return Ok(None);
+    }
+    if head.xattrs as usize > XATTRS_MAX {
+        let why = format!("extended attributes of {} bytes, the limit is {XATTRS_MAX}", head.xattrs);
+        return Err(FetchError::Peer(why));
+    }
+    let bytes = take(answers, head.xattrs.into()).await?;
+    decode_xattrs(&bytes).map(Some).map_err(|error| FetchError::Peer(error.to_string()))
+}
+
 async fn take_small(answers: &mut FrameReader, head: &Content) -> Result<Option<Bytes>, FetchError> {
+    let data = take(answers, head.size).await?;
+    let end: ContentEnd = next(answers).await?;
+    Ok(end.whole.then_some(data))
+}
+
+async fn take(answers: &mut FrameReader, mut left: u64) -> Result<Bytes, FetchError> {
     let mut data = BytesMut::new();
-    let mut left = head.size;
     while left > 0 {
         let bytes = piece(answers, left).await?;
         left -= bytes.len() as u64;
         data.extend_from_slice(&bytes);
     }
-    let end: ContentEnd = next(answers).await?;
-    Ok(end.whole.then(|| data.freeze()))
+    Ok(data.freeze())
 }
 
 /// Writes a large content aside as it comes. `None`: it changed on the way. Unless it gives the hash, no
@@ -295,6 +330,7 @@ pub(super) async fn take_large<T: Tree>(
 /// A part of a large content.
 enum Piece {
     Bytes(Bytes),
+    Hole(u64),
     /// That was all, and it did not change on the way.
     End,
 }
@@ -309,13 +345,30 @@ async fn receive<T: Tree>(
     let mut left = head.size;
     let mut writing = true;
     while left > 0 {
-        let bytes = piece(answers, left).await?;
-        left -= bytes.len() as u64;
-        follow.did(|done| done.bytes += bytes.len() as u64);
-        follow.part.store(head.size - left, Ordering::Relaxed);
-        if writing {
-            // A writer that failed says so itself; the stream is read on to stay in step.
-            writing = pieces.send(Piece::Bytes(bytes)).await.is_ok();
+        let (hole, mut data) = if head.sparse {
+            let Extent { hole, data } = next(answers).await?;
+            if hole.checked_add(data).is_none_or(|both| both == 0 || both > left) {
+                let why = format!("a hole of {hole} and data of {data} bytes where {left} are left");
+                return Err(FetchError::Peer(why));
+            }
+            (hole, data)
+        } else {
+            (0, left)
+        };
+        if hole > 0 && writing {
+            writing = pieces.send(Piece::Hole(hole)).await.is_ok();
+        }
+        left -= hole;
+        while data > 0 {
+            let bytes = piece(answers, data).await?;
+            let len = bytes.len() as u64;
+            (data, left) = (data - len, left - len);
+            follow.did(|done| done.bytes += len);
+            follow.part.store(head.size - left, Ordering::Relaxed);
+            if writing {
+                // A writer that failed says so itself; the stream is read on to stay in step.
+                writing = pieces.send(Piece::Bytes(bytes)).await.is_ok();
+            }
         }
     }
     let end: ContentEnd = next(answers).await?;
@@ -348,6 +401,10 @@ fn write_large<T: Tree>(
             Some(Piece::Bytes(bytes)) => {
                 stage.write_all(&bytes).map_err(failed)?;
                 hasher.update(&bytes);
+            }
+            Some(Piece::Hole(bytes)) => {
+                tree.skip(&mut stage, bytes).map_err(failed)?;
+                hasher.zeros(bytes);
             }
             Some(Piece::End) => break,
             None => return Ok(None),

@@ -512,9 +512,13 @@ impl<T: Tree> Follow<T> {
         if walk.steps.iter().any(|(dir, name)| is_ahead(&ahead, *dir, name)) {
             return Ok(Standing::Ahead);
         }
-        // What stands where it was deleted, or was replaced, is not told by the catalog.
-        if lock(&self.owed).is_leaving() {
-            return Ok(Standing::Behind);
+        {
+            let owed = lock(&self.owed);
+            // What stands where it was deleted, or was replaced, is not told by the catalog; and who may
+            // enter a directory is not on the disk before all of its attributes are.
+            if owed.is_leaving() || walk.steps.iter().any(|(dir, _)| owed.contains(*dir)) {
+                return Ok(Standing::Behind);
+            }
         }
         let Some(id) = walk.found else {
             return Ok(if walk.lost { Standing::Ahead } else { Standing::Current });

@@ -4,19 +4,19 @@
 //! Nothing that nearshare did not put there is ever destroyed: it is moved to `.nearshare/kept`.
 //! Objects that are between two names, or have none (R16), wait in `.nearshare/park`.
 
+mod attrs;
 mod park;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 
 use super::FollowError;
 use crate::catalog::{Batch, Debt, Shelf, Touch};
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Hash, Name, ObjectId, RelPath, Version};
-use crate::object::{Found, Kind, Local, LocalHandle, Object, Stamp};
-use crate::tree::content::hash_reader;
-use crate::tree::{Alive, Place, Resolved, Spot, Tree, TreeError};
+use crate::object::{Extra, Found, Kind, Local, LocalHandle, Object, Stamp, Xattrs};
+use crate::tree::content::hash_sparse;
+use crate::tree::{Alive, Place, Resolved, Spot, Tree};
 
 pub(super) type Entry = (ObjectId, Name);
 type Result<T> = std::result::Result<T, FollowError>;
@@ -37,6 +37,8 @@ const SCRATCH: [u8; 16] = [0; 16];
 pub(super) struct Stock {
     /// Verified content that waits at its `Spot::Tmp`.
     pub ready: HashMap<ObjectId, (Version, Hash)>,
+    /// Extended attributes that came apart from a row, with their hash.
+    pub xattrs: HashMap<ObjectId, (Hash, Xattrs)>,
     /// What is at its `Spot::Park`.
     pub park: BTreeSet<ObjectId>,
     /// Objects seen at an entry that is no longer theirs, for the next settlings.
@@ -48,6 +50,18 @@ pub(super) struct Stock {
     parked: BTreeSet<ObjectId>,
     /// and parked ones that the catalog has no more.
     discard: BTreeSet<ObjectId>,
+}
+
+impl Stock {
+    /// Those of the object, if they are here and apart from its row.
+    pub fn xattrs_of(&self, object: &Object) -> Option<&Xattrs> {
+        let (hash, xattrs) = self.xattrs.get(&object.id)?;
+        (object.xattrs == Extra::Apart(*hash)).then_some(xattrs)
+    }
+    /// Whether all that comes with the object's content is here.
+    pub fn is_dressed(&self, object: &Object) -> bool {
+        !object.xattrs.is_apart() || self.xattrs_of(object).is_some()
+    }
 }
 
 pub(super) struct Settler<'a, T: Tree> {
@@ -307,13 +321,9 @@ impl<'a, T: Tree> Settler<'a, T> {
             self.stock.stirred.insert(parent);
             return self.lose(object);
         }
-        let found = if found.attrs == object.attrs {
-            found.clone()
-        } else {
-            self.tree.set_attrs(Spot::Entry(dir, name), &object.attrs)?
-        };
+        let (found, whole) = self.carry(Spot::Entry(dir, name), object, found.clone())?;
         self.agree(object, &found);
-        Ok(())
+        if whole { self.pay_if_owed(object) } else { Ok(()) }
     }
 
     /// New content of an object that is in place, under every name it has (R30).
@@ -327,18 +337,6 @@ impl<'a, T: Tree> Settler<'a, T> {
         let Some(new) = self.dress(object)? else { return Ok(()) };
         let kept = self.guard(Spot::Entry(dir, name), parent, name, object.id)?;
         self.bring_content(dir, parent, name, object, new, kept)
-    }
-
-    /// Gives verified content its attributes. `None`: somebody removed it, it is asked for again.
-    fn dress(&mut self, object: &Object) -> Result<Option<Found>> {
-        match self.tree.set_attrs(Spot::Tmp(object.id), &object.attrs) {
-            Ok(found) => Ok(Some(found)),
-            Err(TreeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.stock.ready.remove(&object.id);
-                Ok(None)
-            }
-            Err(other) => Err(other.into()),
-        }
     }
 
     /// Renames dressed content in, under this name last: until then the old content is known as ours
@@ -539,8 +537,12 @@ impl<'a, T: Tree> Settler<'a, T> {
         if object.kind == Kind::Directory {
             self.stock.stirred.insert(object.id);
             self.dirs.remove(&object.id);
-        } else if found.attrs != object.attrs {
-            found = self.tree.set_attrs(Spot::Entry(dir, name), &object.attrs)?;
+        } else {
+            let whole;
+            (found, whole) = self.carry(Spot::Entry(dir, name), object, found)?;
+            if whole && self.has_content(object)? {
+                self.pay_if_owed(object)?;
+            }
         }
         let known = self.local(object.id)?.filter(|_| object.kind == Kind::File);
         let version = known.map_or(object.version, |local| local.version);
@@ -599,23 +601,11 @@ impl<'a, T: Tree> Settler<'a, T> {
         Ok(if object.kind == Kind::File { Source::Awaited } else { Source::Make })
     }
 
-    /// Its content is in place. If it was missed a moment ago, it was found.
-    fn pay(&mut self, object: &Object) {
-        self.out.lost.retain(|debt| debt.id != object.id);
-        self.out.paid.push((object.id, object.version));
-    }
-
     /// What was here is not: it is made or fetched again, and so is all that was in it.
     fn lose(&mut self, object: &Object) -> Result<()> {
         self.set_local(object.id, None)?;
         if object.kind == Kind::File {
-            self.out.lost.push(Debt {
-                id: object.id,
-                version: object.version,
-                size: object.size,
-                seq: object.seq,
-                epoch: self.shelf.head().at.epoch,
-            });
+            self.out.lost.push(self.debt(object, object.size));
         }
         if object.kind != Kind::Directory {
             return Ok(());
@@ -663,22 +653,24 @@ impl<'a, T: Tree> Settler<'a, T> {
             self.set_local(id, None)?;
         }
         self.stock.stirred.insert(parent);
-        let found = if object.kind == Kind::Directory {
+        // Its content is here, however much of it was missed a moment ago.
+        self.out.lost.retain(|debt| debt.id != object.id);
+        let (found, whole) = if object.kind == Kind::Directory {
             self.stock.stirred.insert(object.id);
-            found.clone()
-        } else if found.attrs == object.attrs {
-            found.clone()
+            (found.clone(), false)
         } else {
-            self.tree.set_attrs(spot, &object.attrs)?
+            self.carry(spot, object, found.clone())?
         };
         self.set_local(object.id, None)?;
         self.handles.insert(found.handle.clone(), Some(object.id));
         self.agree(object, &found);
-        if object.kind == Kind::File {
-            self.pay(object);
-            if self.stock.ready.remove(&object.id).is_some() {
-                self.tree.remove(Spot::Tmp(object.id))?;
-            }
+        match object.kind {
+            _ if !whole => {}
+            Kind::File => self.pay(object),
+            _ => self.pay_if_owed(object)?,
+        }
+        if self.stock.ready.remove(&object.id).is_some() {
+            self.tree.remove(Spot::Tmp(object.id))?;
         }
         Ok(true)
     }
@@ -692,7 +684,7 @@ impl<'a, T: Tree> Settler<'a, T> {
     fn hash(&mut self, spot: Spot<'_, T::Dir>, before: &Found) -> Result<Option<Hash>> {
         let Some(mut file) = self.tree.open_file(spot)? else { return Ok(None) };
         self.buffer.resize(READ_LEN, 0);
-        let content = hash_reader(&mut file, &mut self.buffer)
+        let content = hash_sparse(&mut file, before.size, &mut self.buffer)
             .map_err(|source| FollowError::Read { what: "a file that is there".into(), source })?;
         let after = self.tree.file_stamp(&file)?;
         let same = after.mtime == before.stamp.mtime && after.size == before.size;
@@ -713,19 +705,19 @@ impl<'a, T: Tree> Settler<'a, T> {
             && let Some(dir) = self.dir(id)?
         {
             let found = self.tree.dir_found(&dir)?;
-            let found = if found.attrs == object.attrs {
-                found
-            } else {
-                self.tree.set_attrs(Spot::Itself(&dir), &object.attrs)?
-            };
+            let (found, whole) = self.carry(Spot::Itself(&dir), &object, found)?;
             self.handles.insert(found.handle.clone(), Some(id));
             self.agree(&object, &found);
+            if whole {
+                self.pay_if_owed(&object)?;
+            }
         }
         Ok(())
     }
 
     fn is_ready(&self, object: &Object) -> bool {
         self.stock.ready.get(&object.id) == Some(&(object.version, object.root))
+            && self.stock.is_dressed(object)
     }
 
     fn local(&self, id: ObjectId) -> Result<Option<Local>> {

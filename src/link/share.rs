@@ -22,7 +22,7 @@
 use bytes::Bytes;
 
 /// Longest message of a journal or snapshot stream, in bytes: a record of 512 changes with names of
-/// 255 bytes and link targets of 4 KiB stays below 3 MiB.
+/// 255 bytes, link targets of 4 KiB and 1 KiB of extended attributes stays below 3 MiB.
 pub const MESSAGE_MAX: usize = 4 << 20;
 
 /// Where the asking copy's journal ends.
@@ -221,9 +221,19 @@ pub struct Want {
     pub id: Bytes,
     #[prost(uint64, tag = "2")]
     pub version: u64,
+    /// Also the extended attributes, if they are apart from the object's row.
+    #[prost(bool, tag = "3")]
+    pub xattrs: bool,
+    /// Those and no content.
+    #[prost(bool, tag = "4")]
+    pub only: bool,
+    /// The copy understands `sparse`.
+    #[prost(bool, tag = "5")]
+    pub holes: bool,
 }
 
-/// Announces the content that follows: `size` raw bytes, then one `ContentEnd`.
+/// Announces what follows: `xattrs` raw bytes, `size` raw bytes of content, then one `ContentEnd`. Of a
+/// sparse content not the raw bytes follow, but an [`Extent`] with its data, and again, to the end.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Content {
     #[prost(bytes = "bytes", tag = "1")]
@@ -235,6 +245,20 @@ pub struct Content {
     pub size: u64,
     #[prost(enumeration = "Supply", tag = "4")]
     pub supply: i32,
+    /// Length of the extended attributes, as `catalog::encode_xattrs` writes them.
+    #[prost(uint32, tag = "5")]
+    pub xattrs: u32,
+    #[prost(bool, tag = "6")]
+    pub sparse: bool,
+}
+
+/// A hole of a sparse content, and the length of the data behind it, which follows. Together at least 1.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Extent {
+    #[prost(uint64, tag = "1")]
+    pub hole: u64,
+    #[prost(uint64, tag = "2")]
+    pub data: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]

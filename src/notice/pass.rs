@@ -18,7 +18,7 @@ use crate::catalog::{Inline, Shelf, Touch};
 use crate::clock::{Clock, WallTime};
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Epoch, Hash, Name, ObjectId, RelPath, Seq, Version};
-use crate::object::{Found, Kind, Local, Object, Stamp};
+use crate::object::{Extra, Found, Kind, Local, Object, Stamp, Xattrs};
 use crate::plant::{self, Bug};
 use crate::tree::{Alive, Place, Spot, Tree, TreeError};
 
@@ -628,6 +628,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             id,
             kind: found.kind,
             attrs: found.attrs,
+            xattrs: seen.xattrs,
             size: if found.kind == Kind::File { found.size } else { 0 },
             rdev: found.rdev,
             target: seen.target,
@@ -640,14 +641,16 @@ impl<'a, T: Tree> Pass<'a, T> {
         if self.draft.local(id)?.as_ref() != Some(&local) {
             self.draft.set_local(id, local)?;
         }
+        let new = known.as_ref().is_none_or(|old| old.version != version);
         let same = known.is_some_and(|old| {
-            old.version == version
-                && old.attrs == object.attrs
+            !new && old.attrs == object.attrs
+                && old.xattrs == object.xattrs
                 && old.size == object.size
                 && old.rdev == object.rdev
         });
         if !same {
-            if let Some(data) = seen.inline {
+            // What comes apart comes with its content.
+            if let Some(data) = seen.inline.filter(|_| new && !object.xattrs.is_apart()) {
                 self.draft.inline.push(Inline { id, version, data });
             }
             self.draft.put(object);
@@ -680,7 +683,12 @@ impl<'a, T: Tree> Pass<'a, T> {
 
     fn refresh_dir(&mut self, id: ObjectId) -> Result<()> {
         let Some(dir) = self.dir(id)? else { return Ok(()) };
-        let Some(found) = self.spare(self.tree.dir_found(&dir))? else { return Ok(()) };
+        let looked = self
+            .tree
+            .xattrs(Spot::Itself(&dir))
+            .and_then(|xattrs| Ok((xattrs, self.tree.dir_found(&dir)?)));
+        let Some((xattrs, found)) = self.spare(looked)? else { return Ok(()) };
+        let xattrs = Extra::from(xattrs);
         let known = self.draft.object(id)?;
         if known.is_none() && id != ObjectId::ROOT {
             return Ok(());
@@ -692,11 +700,12 @@ impl<'a, T: Tree> Pass<'a, T> {
         if self.draft.local(id)?.as_ref() != Some(&local) {
             self.draft.set_local(id, local)?;
         }
-        if known.is_none_or(|known| known.attrs != found.attrs) {
+        if known.is_none_or(|known| known.attrs != found.attrs || known.xattrs != xattrs) {
             self.draft.put(Object {
                 id,
                 kind: Kind::Directory,
                 attrs: found.attrs,
+                xattrs,
                 size: 0,
                 rdev: 0,
                 target: Vec::new(),

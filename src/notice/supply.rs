@@ -1,7 +1,7 @@
 //! Content for copies: whole files, each read between two looks, the first of which agrees with the catalog
 //! and the second with the first, so that a file that changes while it is sent never arrives torn.
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +10,12 @@ use http::{Request, Response};
 
 use super::{InLine, Result};
 use crate::body::Body;
-use crate::catalog::Shelf;
+use crate::catalog::{Shelf, encode_xattrs};
 use crate::id::{ObjectId, Version};
 use crate::link::frames::{FrameReader, FrameSender, put_frame, sender};
-use crate::link::share::{Content, ContentEnd, Supply, Want, Wants};
-use crate::object::Stamp;
+use crate::link::share::{self, Content, ContentEnd, Supply, Want, Wants};
+use crate::object::{Object, Stamp, Xattrs};
+use crate::tree::content::{Extent, Extents};
 use crate::tree::{Place, Spot, Tree};
 use crate::work;
 
@@ -117,12 +118,12 @@ impl<T: Tree> Answer<'_, T> {
         let none = |supply: Supply| Content {
             id: want.id.clone(),
             version: want.version,
-            size: 0,
             supply: supply as i32,
+            ..Content::default()
         };
         let Ok(id) = ObjectId::try_from(&want.id[..]) else { return self.say(&none(Supply::Gone)) };
-        let (version, stamp, mut file) = match self.open_recorded(id) {
-            Ok(Opened::File(version, stamp, file)) => (version, stamp, file),
+        let opened = match self.open_recorded(id, want) {
+            Ok(Opened::Object(opened)) => *opened,
             Ok(Opened::Gone) => return self.say(&none(Supply::Gone)),
             Ok(Opened::Later) => return self.say(&none(Supply::Later)),
             Err(error) => {
@@ -130,29 +131,74 @@ impl<T: Tree> Answer<'_, T> {
                 return self.say(&none(Supply::Later));
             }
         };
-        self.say(&Content { version: version.0, size: stamp.size, ..none(Supply::Whole) })?;
-        let mut left = stamp.size;
+        let Found { version, xattrs, file } = opened;
+        let head = Content { version: version.0, xattrs: xattrs.len() as u32, ..none(Supply::Whole) };
+        let Some((stamp, mut file)) = file else {
+            self.say(&head)?;
+            self.pass(xattrs)?;
+            return self.say(&ContentEnd { whole: true });
+        };
+        let mut extents = Extents::new(stamp.size);
+        let mut next = extents.next(&mut file);
+        let dense = matches!(next, Ok(Some(Extent { hole: 0, data })) if data == stamp.size);
+        let sparse = want.holes && !dense && stamp.size > 0;
+        self.say(&Content { size: stamp.size, sparse, ..head })?;
+        self.pass(xattrs)?;
         let mut broken = false;
+        if !sparse {
+            broken |= file.seek(SeekFrom::Start(0)).is_err();
+            self.data(&mut file, stamp.size, &mut broken)?;
+            next = Ok(None);
+        }
+        let mut left = stamp.size;
+        while sparse && left > 0 {
+            // What was promised is sent in full, so that the stream stays in step; `whole` tells.
+            let rest = Extent { hole: left, data: 0 };
+            let Extent { hole, data } = match next {
+                Ok(Some(extent)) => extent,
+                Ok(None) | Err(_) => {
+                    broken = true;
+                    rest
+                }
+            };
+            left -= hole + data;
+            self.say(&share::Extent { hole, data })?;
+            self.data(&mut file, data, &mut broken)?;
+            next = extents.next(&mut file);
+        }
+        let whole = !broken && self.unchanged(&stamp, &file);
+        self.say(&ContentEnd { whole })
+    }
+
+    /// So many bytes from where the file stands; zeros once it is `broken`, for they were promised.
+    fn data(&mut self, file: &mut T::File, mut left: u64, broken: &mut bool) -> Result<(), Stopped> {
         while left > 0 {
             let len = left.min(PIECE as u64) as usize;
             left -= len as u64;
-            // What was promised is sent in full, so that the stream stays in step; `whole` tells.
             if len <= PACKED {
                 let from = self.packed.len();
                 if from < HEADS {
                     self.packed.reserve(PACKED + len + HEADS);
                 }
                 self.packed.resize(from + len, 0);
-                broken = broken || file.read_exact(&mut self.packed[from..]).is_err();
+                *broken = *broken || file.read_exact(&mut self.packed[from..]).is_err();
             } else {
                 let mut piece = vec![0; len];
-                broken = broken || file.read_exact(&mut piece).is_err();
+                *broken = *broken || file.read_exact(&mut piece).is_err();
                 self.flush()?;
                 self.send(Bytes::from(piece))?;
             }
         }
-        let whole = !broken && self.unchanged(&stamp, &file);
-        self.say(&ContentEnd { whole })
+        Ok(())
+    }
+
+    /// Bytes that are at hand.
+    fn pass(&mut self, bytes: Bytes) -> Result<(), Stopped> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.flush()?;
+        self.send(bytes)
     }
 
     fn say<M: prost::Message>(&mut self, message: &M) -> Result<(), Stopped> {
@@ -173,12 +219,17 @@ impl<T: Tree> Answer<'_, T> {
         }
     }
 
-    /// Opens an object's file where the catalog has it, if the disk still agrees.
-    fn open_recorded(&mut self, id: ObjectId) -> Result<Opened<T::File>> {
+    /// Opens an object where the catalog has it, if the disk still agrees.
+    fn open_recorded(&mut self, id: ObjectId, want: &Want) -> Result<Opened<T::File>> {
         let Supplier { shelf, tree, .. } = self.of;
         let (Some(object), Some(local)) = (shelf.object(id)?, shelf.local(id)?) else {
             return Ok(Opened::Gone);
         };
+        if id == ObjectId::ROOT {
+            let root = tree.root()?;
+            let xattrs = tree.xattrs(Spot::Itself(&root))?;
+            return Ok(Found::of(&object, want, None, xattrs));
+        }
         let Some((parent, name)) = shelf.links(id)?.into_iter().next() else {
             return Ok(Opened::Later);
         };
@@ -186,18 +237,23 @@ impl<T: Tree> Answer<'_, T> {
             self.dir = self.open_dir(parent)?.map(|dir| (parent, dir));
         }
         let Some((_, dir)) = &self.dir else { return Ok(Opened::Later) };
-        let Some(file) = tree.open_file(Spot::Entry(dir, &name))? else {
-            self.dir = None;
-            return Ok(Opened::Later);
-        };
-        let found = tree.file_found(&file)?;
-        let agrees = found.handle == local.handle
-            && found.stamp.size == object.size
-            && found.stamp.mtime == local.stamp.mtime
-            && local.version == object.version
-            && object.version >= Version(1);
-        if agrees {
-            return Ok(Opened::File(object.version, found.stamp, file));
+        let spot = Spot::Entry(dir, &name);
+        if want.only {
+            let xattrs = tree.xattrs(spot)?;
+            if tree.look(spot)?.is_some_and(|found| found.handle == local.handle) {
+                return Ok(Found::of(&object, want, None, xattrs));
+            }
+        } else if let Some(file) = tree.open_file(spot)? {
+            let xattrs = if want.xattrs { tree.file_xattrs(&file)? } else { Xattrs::default() };
+            let found = tree.file_found(&file)?;
+            let agrees = found.handle == local.handle
+                && found.stamp.size == object.size
+                && found.stamp.mtime == local.stamp.mtime
+                && local.version == object.version
+                && object.version >= Version(1);
+            if agrees {
+                return Ok(Found::of(&object, want, Some((found.stamp, file)), xattrs));
+            }
         }
         // Another directory may have its place by now.
         self.dir = None;
@@ -221,10 +277,29 @@ impl<T: Tree> Answer<'_, T> {
 }
 
 enum Opened<F> {
-    /// Its version, and what tells whether it changed since.
-    File(Version, Stamp, F),
+    Object(Box<Found<F>>),
     Gone,
     Later,
+}
+
+/// An object as the catalog has it.
+struct Found<F> {
+    version: Version,
+    /// As they travel; empty if they were not asked for, or are in the object's row.
+    xattrs: Bytes,
+    /// What tells whether it changed since, and its content, if that was asked for.
+    file: Option<(Stamp, F)>,
+}
+
+impl<F> Found<F> {
+    fn of(object: &Object, want: &Want, file: Option<(Stamp, F)>, xattrs: Xattrs) -> Opened<F> {
+        let apart = want.xattrs && object.xattrs.is_apart();
+        if apart && object.xattrs.hash() != xattrs.hash() {
+            return Opened::Later;
+        }
+        let xattrs = if apart { encode_xattrs(&xattrs).into() } else { Bytes::new() };
+        Opened::Object(Box::new(Self { version: object.version, xattrs, file }))
+    }
 }
 
 /// The copy is no longer listening, or takes nothing.

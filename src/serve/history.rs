@@ -183,6 +183,7 @@ mod tests {
                 id: id(n),
                 kind: Kind::File,
                 attrs: crate::object::Attrs { mode: 0o644, uid: 0, gid: 0, mtime: Default::default() },
+                xattrs: Default::default(),
                 size: 1,
                 rdev: 0,
                 target: Vec::new(),

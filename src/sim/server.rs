@@ -235,6 +235,7 @@ fn directory() -> Object {
         id: crate::id::ObjectId::ROOT,
         kind: Kind::Directory,
         attrs: Attrs { mode: 0o755, uid: 0, gid: 0, mtime: Timespec { sec: 1, nsec: 0 } },
+        xattrs: Default::default(),
         size: 0,
         rdev: 0,
         target: Vec::new(),

@@ -17,9 +17,9 @@ use rustix::io::Errno;
 
 use super::disk::{At, Dir, Disk, invalid, proc_path};
 use super::look::{self, STEP, absent, retry};
-use super::{Spot, marker};
+use super::{Spot, marker, xattr};
 use crate::id::{Name, ObjectId};
-use crate::object::{Attrs, Found, Kind, Object};
+use crate::object::{Attrs, Extra, Found, Kind, Object, Xattrs};
 
 /// Tries for a free name in `kept`: so many things of one label in one second.
 const KEPT_MAX: u32 = 100_000;
@@ -74,11 +74,19 @@ impl Disk {
             Kind::Block => special(FileType::BlockDevice, object.rdev)?,
             Kind::Char => special(FileType::CharacterDevice, object.rdev)?,
         }
-        self.carry(spot, &object.attrs)
+        match &object.xattrs {
+            Extra::Here(xattrs) => self.carry(spot, &object.attrs, xattrs),
+            Extra::Apart(_) => self.carry(spot, &object.attrs, &Xattrs::default()),
+        }
     }
 
     /// Sets what differs, by descriptor: the entry may be replaced meanwhile, by a link to anywhere.
-    pub(super) fn carry(&self, spot: Spot<'_, Dir>, attrs: &Attrs) -> io::Result<Found> {
+    pub(super) fn carry(
+        &self,
+        spot: Spot<'_, Dir>,
+        attrs: &Attrs,
+        xattrs: &Xattrs,
+    ) -> io::Result<Found> {
         let at = self.target(spot)?;
         let fd = look::open(at.dir, at.leaf.as_c_str(), OFlags::PATH)?;
         let fd = fd.as_fd();
@@ -87,6 +95,8 @@ impl Disk {
         if (found.attrs.uid, found.attrs.gid) != (attrs.uid, attrs.gid) {
             touched = self.chown(fd, attrs)?;
         }
+        // chown takes a file's capabilities away, and an ACL is part of the mode.
+        touched |= xattr::set(fd, xattrs)?;
         // chown clears set-uid and set-gid, so the mode comes after it.
         if found.kind != Kind::Symlink && (touched || found.attrs.mode != attrs.mode) {
             rustix::fs::chmod(proc_path(fd), Mode::from_raw_mode(attrs.mode & 0o7777))?;

@@ -7,7 +7,8 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -15,18 +16,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use tracing::warn;
 
+use super::content::Sparse;
 use super::handle::Handle;
 use super::look::{self, Leaf, Seen, absent};
 use super::marker::{self, io_error, not};
 use super::{
     Alive, Contains, Leftovers, Limits, Place, Resolved, Result, RootSpec, Spot, Tree, TreeError, Used,
+    xattr,
 };
 use crate::clock::Clock;
 use crate::id::{Name, ObjectId, RelPath};
-use crate::object::{Attrs, Found, LocalHandle, Object, Stamp};
+use crate::object::{Attrs, Found, LocalHandle, Object, Stamp, Xattrs};
 
 /// A share's directory on this machine.
 pub struct Disk {
@@ -68,6 +72,7 @@ impl Disk {
         let limits = Limits {
             no_owners: !capable.contains(CapabilitySet::CHOWN),
             no_devices: !capable.contains(CapabilitySet::MKNOD),
+            no_trusted: !capable.contains(CapabilitySet::SYS_ADMIN),
             no_handles: false,
         };
         Self::open_with(spec, clock, limits)
@@ -156,7 +161,7 @@ impl Disk {
             }
             let parent = match rustix::fs::openat(&fd, c"..", flags, Mode::empty()) {
                 // It has been deleted, or lies outside what a bind mount shows.
-                Err(rustix::io::Errno::NOENT) => return Ok(false),
+                Err(Errno::NOENT) => return Ok(false),
                 other => other?,
             };
             let identity = look::identity(&look::stat(parent.as_fd(), c"")?);
@@ -321,6 +326,16 @@ impl Tree for Disk {
         read(at).map_err(|e| self.fail("read the link", spot, e))
     }
 
+    fn xattrs(&self, spot: Spot<'_, Dir>) -> Result<Xattrs> {
+        let read = |at: At<'_>| xattr::of_entry(&xattr::Path::of(&at)?);
+        let at = self.at(spot).ok_or_else(|| self.fail("read the attributes of", spot, missing()))?;
+        read(at).map_err(|e| self.fail("read the attributes of", spot, e))
+    }
+
+    fn file_xattrs(&self, file: &File) -> Result<Xattrs> {
+        xattr::of_file(file).map_err(|e| self.fail_dir("read the attributes of", file.as_fd(), e))
+    }
+
     fn alive(&self, handle: &LocalHandle) -> Result<Alive> {
         let raw = self.handle(handle)?;
         if self.limits.no_handles {
@@ -379,6 +394,12 @@ impl Tree for Disk {
         self.begin(id).map_err(|e| self.fail("stage", Spot::Tmp(id), e))
     }
 
+    fn skip(&self, stage: &mut File, bytes: u64) -> io::Result<()> {
+        let at = stage.stream_position()?.checked_add(bytes).ok_or_else(invalid)?;
+        stage.set_len(at)?;
+        stage.seek(SeekFrom::Start(at)).map(|_| ())
+    }
+
     fn staged(&self, stage: File) -> Result<()> {
         drop(stage);
         Ok(())
@@ -388,8 +409,8 @@ impl Tree for Disk {
         self.create(spot, object).map_err(|e| self.fail("make", spot, e))
     }
 
-    fn set_attrs(&self, spot: Spot<'_, Dir>, attrs: &Attrs) -> Result<Found> {
-        self.carry(spot, attrs).map_err(|e| self.fail("set the attributes of", spot, e))
+    fn set_attrs(&self, spot: Spot<'_, Dir>, attrs: &Attrs, xattrs: &Xattrs) -> Result<Found> {
+        self.carry(spot, attrs, xattrs).map_err(|e| self.fail("set the attributes of", spot, e))
     }
 
     fn rename(&self, from: Spot<'_, Dir>, to: Spot<'_, Dir>, replace: bool) -> Result<()> {
@@ -436,11 +457,28 @@ impl Tree for Disk {
     }
 }
 
+impl Sparse for File {
+    fn data_from(&mut self, at: u64) -> io::Result<Option<Range<u64>>> {
+        let seek = |to| rustix::fs::seek(&*self, to);
+        match seek(rustix::fs::SeekFrom::Data(at)) {
+            Ok(start) => match seek(rustix::fs::SeekFrom::Hole(start)) {
+                // It has become shorter.
+                Err(Errno::NXIO) => Ok(None),
+                end => Ok(Some(start..end?)),
+            },
+            Err(Errno::NXIO) => Ok(None),
+            // A file system that knows of no holes.
+            Err(Errno::INVAL) => Ok(Some(at..u64::MAX)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 fn open_root(spec: &RootSpec, mode: OFlags) -> Result<OwnedFd> {
     let flags = mode | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(&spec.path, flags, Mode::empty()).map_err(|error| match error {
-        rustix::io::Errno::NOENT => not(spec, "it does not exist".into()),
-        rustix::io::Errno::NOTDIR => not(spec, "it is not a directory".into()),
+        Errno::NOENT => not(spec, "it does not exist".into()),
+        Errno::NOTDIR => not(spec, "it is not a directory".into()),
         other => io_error("open", &spec.path, other.into()),
     })
 }

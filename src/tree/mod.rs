@@ -6,7 +6,7 @@
 //! Not here: what a share's history says (see `catalog`), and whether disk or history is right
 //! (`notice` at the primary, `follow` at a copy).
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 pub use self::disk::{Dir, Disk};
@@ -23,9 +23,10 @@ pub mod model;
 mod tests;
 mod walk;
 pub mod write;
+mod xattr;
 
 use crate::id::{Hash, Name, ObjectId, RelPath, ShareId, SiteId};
-use crate::object::{Attrs, Found, LocalHandle, Object, Stamp};
+use crate::object::{Attrs, Found, LocalHandle, Object, Stamp, Xattrs};
 
 /// What went wrong on the disk, with what it was about.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +124,8 @@ pub struct Limits {
     pub no_devices: bool,
     /// No CAP_DAC_READ_SEARCH: `alive` is `Unknown`, and directories are found by path only.
     pub no_handles: bool,
+    /// No CAP_SYS_ADMIN: `trusted.` attributes are not seen, and those of `security.` not set.
+    pub no_trusted: bool,
 }
 
 impl Limits {
@@ -131,6 +134,11 @@ impl Limits {
         [
             (self.no_owners, "owners are not copied: that takes root or CAP_CHOWN"),
             (self.no_devices, "device files are not copied: that takes root or CAP_MKNOD"),
+            (
+                self.no_trusted,
+                "extended attributes of trusted and security are not copied: that takes root or \
+                 CAP_SYS_ADMIN",
+            ),
             (
                 self.no_handles,
                 "objects moved behind nearshare's back are found by a scan only: opening by handle \
@@ -147,7 +155,7 @@ pub trait Tree: Send + Sync + 'static {
     /// An open directory.
     type Dir: Send + Sync;
     /// A regular file open for reading.
-    type File: Read + io::Seek + Send;
+    type File: content::Sparse + Send;
     /// A regular file being written at its `Spot::Tmp`.
     type Stage: Write + Send;
 
@@ -173,6 +181,11 @@ pub trait Tree: Send + Sync + 'static {
     /// For the second of two looks around a read (R17).
     fn file_stamp(&self, file: &Self::File) -> Result<Stamp>;
     fn read_link(&self, at: Spot<'_, Self::Dir>) -> Result<Vec<u8>>;
+    /// The extended attributes that travel, of what is there, its symlink not followed. More than
+    /// [`Xattrs::MAX`] bytes of them are an error.
+    fn xattrs(&self, at: Spot<'_, Self::Dir>) -> Result<Xattrs>;
+    /// Of an open file, by descriptor.
+    fn file_xattrs(&self, file: &Self::File) -> Result<Xattrs>;
     fn alive(&self, handle: &LocalHandle) -> Result<Alive>;
     /// For paths that clients name: see [`Resolved`]. `follow_last` also follows a final symlink.
     fn resolve(&self, path: &RelPath, follow_last: bool) -> Result<Resolved>;
@@ -193,12 +206,16 @@ pub trait Tree: Send + Sync + 'static {
 
     /// Makes `Spot::Tmp(id)`, replacing a left-over one. Mode 0600 until `set_attrs`.
     fn stage(&self, id: ObjectId) -> Result<Self::Stage>;
+    /// So many bytes more, as a hole.
+    fn skip(&self, stage: &mut Self::Stage, bytes: u64) -> io::Result<()>;
     /// Closes a stage; its content stays at `Spot::Tmp(id)`.
     fn staged(&self, stage: Self::Stage) -> Result<()>;
-    /// Makes a directory, symlink or special file with `object`'s attributes. Fails if one is there.
+    /// Makes a directory, symlink or special file with `object`'s attributes, those apart from its row left
+    /// out. Fails if one is there.
     fn make(&self, at: Spot<'_, Self::Dir>, object: &Object) -> Result<Found>;
-    /// Owner, then mode, then mtime, of the entry itself (symlinks not followed; their mode left).
-    fn set_attrs(&self, at: Spot<'_, Self::Dir>, attrs: &Attrs) -> Result<Found>;
+    /// Owner, extended attributes, mode, mtime, in this order, of the entry itself (symlinks not followed;
+    /// their mode left). Extended attributes that travel and are not in `xattrs` go.
+    fn set_attrs(&self, at: Spot<'_, Self::Dir>, attrs: &Attrs, xattrs: &Xattrs) -> Result<Found>;
     /// rename(2): replaces a file by a file, an empty directory by a directory. `replace = false`
     /// fails with EEXIST instead (RENAME_NOREPLACE).
     fn rename(&self, from: Spot<'_, Self::Dir>, to: Spot<'_, Self::Dir>, replace: bool) -> Result<()>;

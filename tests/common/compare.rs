@@ -1,12 +1,16 @@
 //! Compares whole directory trees: names, kinds, modes, owners, times to the nanosecond, contents,
-//! symlink targets, and which names share an inode. `.nearshare` at the root is left out.
+//! symlink targets, extended attributes, and which names share an inode. `.nearshare` at the root is left
+//! out.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::SeekFrom;
 
 /// Differences that are printed.
 const SHOWN: usize = 12;
@@ -23,6 +27,8 @@ pub struct Entry {
     rdev: u64,
     /// BLAKE3 of a file's content, a symlink's target.
     content: String,
+    /// With their values, all but those of a site's security policy.
+    xattrs: BTreeMap<String, String>,
     /// The first name, in order, of the same inode.
     same_as: Option<PathBuf>,
 }
@@ -70,6 +76,49 @@ pub fn same(left: &Path, right: &Path) -> Result<(), String> {
     Err(format!("{} and {}:\n{}", left.display(), right.display(), found.join("\n")))
 }
 
+/// Of all that is not zero and where it is: a hole is as good as zeros, and is not read.
+fn content(path: &Path) -> io::Result<String> {
+    const BLOCK: u64 = 64 << 10;
+    let file = fs::File::open(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut block = vec![0; BLOCK as usize];
+    let mut at = 0;
+    loop {
+        at = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+            Err(rustix::io::Errno::NXIO) => return Ok(hasher.finalize().to_hex().to_string()),
+            data => data? / BLOCK * BLOCK,
+        };
+        let mut filled = 0;
+        while filled < block.len() {
+            match file.read_at(&mut block[filled..], at + filled as u64)? {
+                0 => break,
+                len => filled += len,
+            }
+        }
+        if block[..filled].iter().any(|byte| *byte != 0) {
+            hasher.update(&at.to_le_bytes());
+            hasher.update(&block[..filled]);
+        }
+        at += BLOCK;
+    }
+}
+
+fn xattrs(path: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut names = vec![0; 64 << 10];
+    let len = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        len => len?,
+    };
+    let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let mut found = BTreeMap::new();
+    for name in names.filter(|name| *name != b"security.selinux") {
+        let mut value = vec![0; 64 << 10];
+        let len = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value[..])?;
+        found.insert(name.escape_ascii().to_string(), value[..len].escape_ascii().to_string());
+    }
+    Ok(found)
+}
+
 fn walk(
     root: &Path,
     below: &Path,
@@ -80,7 +129,7 @@ fn walk(
     let meta = fs::symlink_metadata(&path)?;
     let kind = meta.file_type();
     let (letter, content) = if kind.is_file() {
-        ('f', blake3::hash(&fs::read(&path)?).to_hex().to_string())
+        ('f', content(&path)?)
     } else if kind.is_dir() {
         ('d', String::new())
     } else if kind.is_symlink() {
@@ -106,6 +155,7 @@ fn walk(
             size: if letter == 'f' { meta.size() } else { 0 },
             rdev: if matches!(letter, 'b' | 'c') { meta.rdev() } else { 0 },
             content,
+            xattrs: xattrs(&path)?,
             same_as: (first != below).then(|| first.clone()),
         },
     );

@@ -53,6 +53,7 @@ pub fn file(id: ObjectId, size: u64) -> Object {
             gid: 100,
             mtime: Timespec { sec: 1_700_000_000, nsec: 5 },
         },
+        xattrs: Default::default(),
         size,
         rdev: 0,
         target: Vec::new(),

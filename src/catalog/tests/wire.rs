@@ -5,6 +5,7 @@ use prost::Message;
 
 use super::*;
 use crate::id::Position;
+use crate::object::{Extra, Xattrs};
 
 fn any_id() -> impl Strategy<Value = ObjectId> {
     any::<[u8; 16]>().prop_map(ObjectId::from_bytes)
@@ -19,6 +20,17 @@ fn any_touch() -> impl Strategy<Value = Touch> {
     let entry = (any_id(), any_name()).prop_map(|(dir, name)| Touch::Entry(dir, name));
     prop_oneof![any_id().prop_map(Touch::Object), entry]
 }
+fn any_xattrs() -> impl Strategy<Value = Extra> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
+    let name =
+        proptest::collection::vec(1..=255u8, 1..40).prop_map(|end| [&b"user."[..], &end[..]].concat());
+    let here = proptest::collection::btree_map(name, bytes(), 0..4).prop_map(|pairs| {
+        let mut xattrs = Xattrs::default();
+        pairs.into_iter().for_each(|(name, value)| xattrs.insert(name, value));
+        Extra::Here(xattrs)
+    });
+    prop_oneof![3 => here, 1 => any::<[u8; 32]>().prop_map(|hash| Extra::Apart(Hash(hash)))]
+}
 fn any_object() -> impl Strategy<Value = Object> {
     let kind = prop_oneof![
         Just(Kind::File),
@@ -31,13 +43,22 @@ fn any_object() -> impl Strategy<Value = Object> {
     ];
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
     let owner = (0..=0o7777u32, any::<u32>(), any::<u32>());
-    let rest = (proptest::collection::vec(any::<u8>(), 0..50), any::<[u8; 32]>());
+    let rest = (proptest::collection::vec(any::<u8>(), 0..50), any::<[u8; 32]>(), any_xattrs());
     (any_id(), kind, owner, any_time(), any_time(), numbers, rest).prop_map(
-        |(id, kind, (mode, uid, gid), mtime, ctime, (size, rdev, version, seq), (target, root))| {
+        |(
+            id,
+            kind,
+            (mode, uid, gid),
+            mtime,
+            ctime,
+            (size, rdev, version, seq),
+            (target, root, xattrs),
+        )| {
             Object {
                 id,
                 kind,
                 attrs: Attrs { mode, uid, gid, mtime },
+                xattrs,
                 size,
                 rdev,
                 target,
@@ -164,6 +185,40 @@ fn limits_and_unknown_kinds_are_refused_by_name() {
     let many = decode_record(&[0x2a, 0].repeat(1_000_000)).unwrap_err().to_string();
     assert_eq!(many, "number of elements is 1000000, the limit is 131072");
     assert!(decode_touch_gens(&[0x0a, 0].repeat(1_000_000)).is_err());
+}
+
+#[test]
+fn attributes_are_refused_that_do_not_travel_or_are_too_many() {
+    let refused = |name: &str, value: usize, many: usize| {
+        let mut xattrs = Xattrs::default();
+        for n in 0..many {
+            let name = if n == 0 { name.to_owned() } else { format!("{name}{n}") };
+            xattrs.insert(name.into_bytes(), vec![1; value]);
+        }
+        decode_xattrs(&encode_xattrs(&xattrs))
+            .map(|read| assert_eq!(read, xattrs))
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(refused("user.a", Xattrs::VALUE_MAX, 15), Ok(()));
+    let wrong = |name: &str, value, many| refused(name, value, many).unwrap_err();
+    let own =
+        "the extended attribute trusted.overlay.opaque is none that travels; a newer nearshare wrote it";
+    assert_eq!(wrong("trusted.overlay.opaque", 1, 1), own);
+    assert!(wrong("user.\0", 1, 1).contains("user.\\x00"));
+    assert_eq!(
+        wrong("user.a", Xattrs::VALUE_MAX + 1, 1),
+        "length of an xattr is 65537, the limit is 65536"
+    );
+    assert_eq!(wrong("user.a", 0, 9_363), "number of elements is 9363, the limit is 9362");
+    assert!(wrong("user.a", Xattrs::VALUE_MAX, 20).starts_with("length of xattrs is 1311"));
+    let mut object = file(id(1), 1);
+    let mut few = Xattrs::default();
+    few.insert(b"user.a".to_vec(), vec![0; 600]);
+    object.xattrs = few.into();
+    let with = encode_change(&Change::Put(object.clone())).len();
+    object.xattrs = Extra::default();
+    let without = encode_change(&Change::Put(object)).len();
+    assert!(with - without < 630, "{with} and {without}");
 }
 
 #[derive(Clone, PartialEq, Message)]

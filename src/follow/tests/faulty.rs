@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use crate::follow::lock;
 use crate::id::{Name, ObjectId, RelPath};
-use crate::object::{Attrs, Found, LocalHandle, Object, Stamp};
+use crate::object::{Attrs, Found, LocalHandle, Object, Stamp, Xattrs};
 use crate::tree::{
     Alive, Contains, Disk, Leftovers, Place, Resolved, Result, Spot, Tree, TreeError, Used,
 };
@@ -110,6 +110,12 @@ impl Tree for Faulty {
     fn read_link(&self, at: Spot<'_, Dir>) -> Result<Vec<u8>> {
         self.disk.read_link(at)
     }
+    fn xattrs(&self, at: Spot<'_, Dir>) -> Result<Xattrs> {
+        self.disk.xattrs(at)
+    }
+    fn file_xattrs(&self, file: &File) -> Result<Xattrs> {
+        self.disk.file_xattrs(file)
+    }
     fn alive(&self, handle: &LocalHandle) -> Result<Alive> {
         self.disk.alive(handle)
     }
@@ -131,6 +137,9 @@ impl Tree for Faulty {
         self.room("stage")?;
         self.disk.stage(id)
     }
+    fn skip(&self, stage: &mut File, bytes: u64) -> io::Result<()> {
+        self.disk.skip(stage, bytes)
+    }
     fn staged(&self, stage: File) -> Result<()> {
         self.tick("staged")?;
         self.disk.staged(stage)
@@ -140,9 +149,9 @@ impl Tree for Faulty {
         self.room("make")?;
         self.disk.make(at, object)
     }
-    fn set_attrs(&self, at: Spot<'_, Dir>, attrs: &Attrs) -> Result<Found> {
+    fn set_attrs(&self, at: Spot<'_, Dir>, attrs: &Attrs, xattrs: &Xattrs) -> Result<Found> {
         self.tick("set_attrs")?;
-        self.disk.set_attrs(at, attrs)
+        self.disk.set_attrs(at, attrs, xattrs)
     }
     fn rename(&self, from: Spot<'_, Dir>, to: Spot<'_, Dir>, replace: bool) -> Result<()> {
         self.tick("rename")?;

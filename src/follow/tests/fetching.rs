@@ -1,5 +1,6 @@
 //! Large contents on their way to the disk, and what is left of those that do not arrive.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +10,8 @@ use crate::body::Body;
 use crate::follow::fetch::take_large;
 use crate::id::ObjectId;
 use crate::link::frames::{FrameReader, FrameSender, sender};
-use crate::link::share::{Content, ContentEnd};
-use crate::tree::content::hash_bytes;
+use crate::link::share::{Content, ContentEnd, Extent};
+use crate::tree::content::{Hasher, hash_bytes};
 
 fn id() -> ObjectId {
     ObjectId::from_bytes([7; 16])
@@ -116,4 +117,44 @@ async fn a_writer_that_fails_late_is_waited_for() {
     let error = taken.err().unwrap().to_string();
     assert!(error.contains("the test"), "{error}");
     assert_eq!(parts(&rig), 0);
+}
+
+#[tokio::test]
+async fn a_sparse_content_is_staged_with_its_holes() {
+    let rig = Rig::bare();
+    let gib = 1u64 << 30;
+    let (line, mut answers) = lines();
+    let head = Content { size: 100 * gib + PIECE as u64, sparse: true, ..Content::default() };
+    let sending = async {
+        line.send(&Extent { hole: 40 * gib, data: PIECE as u64 }).await.unwrap();
+        piece(&line).await;
+        line.send(&Extent { hole: 60 * gib, data: 0 }).await.unwrap();
+        line.send(&ContentEnd { whole: true }).await.unwrap();
+    };
+    let (root, ()) = tokio::join!(take_large(rig.follow(), &mut answers, id(), &head), sending);
+    let mut hasher = Hasher::new();
+    hasher.zeros(40 * gib);
+    hasher.update(&[b'x'; PIECE]);
+    hasher.zeros(60 * gib);
+    assert_eq!(root.unwrap(), Some(hasher.finish().root));
+    let staged = rig.path(".nearshare/tmp").join(&list(&rig.path(".nearshare/tmp"))[0]);
+    let meta = staged.metadata().unwrap();
+    assert!(meta.len() == head.size && meta.blocks() * 512 < 2 * PIECE as u64, "{meta:?}");
+}
+
+#[tokio::test]
+async fn holes_that_do_not_fit_are_refused() {
+    let rig = Rig::bare();
+    let wrong = [(0, 0), (u64::MAX, 1), (1, 2 * PIECE as u64), (2 * PIECE as u64 + 1, 0)];
+    for (hole, data) in wrong {
+        let (line, mut answers) = lines();
+        let head = Content { sparse: true, ..head() };
+        let extent = Extent { hole, data };
+        let sending = line.send(&extent);
+        let (taken, sent) = tokio::join!(take_large(rig.follow(), &mut answers, id(), &head), sending);
+        sent.unwrap();
+        let error = taken.err().unwrap().to_string();
+        assert!(error.contains("where 200000 are left"), "{error}");
+        assert_eq!(parts(&rig), 0);
+    }
 }

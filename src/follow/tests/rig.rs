@@ -16,11 +16,11 @@ use super::share::Share;
 use crate::catalog::{Catalog, Inline, Options, Record, Shelf, Touch};
 use crate::clock::{BootTime, Clock, WallTime};
 use crate::follow::applier::{Applier, Arrived, Job, Step};
-use crate::follow::fetch::{Small, put_aside};
+use crate::follow::fetch::{Small, put_aside, want};
 use crate::follow::owed::Lane;
 use crate::follow::{Config, Follow, Result, lock};
 use crate::id::{Gen, ObjectId, Version};
-use crate::object::Kind;
+use crate::object::{Kind, Xattrs};
 use crate::tree::{Disk, RootSpec};
 
 #[derive(Default)]
@@ -156,20 +156,27 @@ impl Rig {
         wants.extend(lock(&self.follow().owed).ask(Lane::Large, most, u64::MAX));
         let mut arrived = Vec::new();
         for (id, version) in wants {
-            match share.data.get(&id) {
-                Some(data) => {
-                    let newest = share.objects[&id].version;
-                    assert!(newest >= version);
-                    arrived.extend(self.whole(id, newest, data));
-                }
-                None => lock(&self.follow().owed).give_back(id),
-            }
+            let want = want(self.follow(), id, version).unwrap();
+            let Some(object) =
+                share.objects.get(&id).filter(|_| want.only || share.data.contains_key(&id))
+            else {
+                lock(&self.follow().owed).give_back(id);
+                continue;
+            };
+            assert!(object.version >= version);
+            let set = share.xattrs.get(&id).filter(|_| want.xattrs && object.xattrs.is_apart());
+            let data = (!want.only).then(|| share.data[&id].clone());
+            arrived.extend(self.come(Small { id, version: object.version, xattrs: set.cloned(), data }));
         }
         arrived
     }
-    /// As the fetcher puts it aside; `None` if there is no room.
     pub fn whole(&self, id: ObjectId, version: Version, data: &bytes::Bytes) -> Option<Arrived> {
-        let (mut arrived, done) = put_aside(self.follow(), &[Small { id, version, data: data.clone() }]);
+        self.come(Small { id, version, xattrs: None, data: Some(data.clone()) })
+    }
+    /// As the fetcher puts it aside; `None` if there is no room.
+    fn come(&self, small: Small) -> Option<Arrived> {
+        let id = small.id;
+        let (mut arrived, done) = put_aside(self.follow(), vec![small]);
         done.unwrap();
         let arrived = arrived.pop();
         if arrived.is_none() {
@@ -261,7 +268,10 @@ impl Rig {
         assert!(lock(&self.follow().owed).is_empty());
         let stock = &self.applier().stock;
         assert!(
-            stock.ready.is_empty() && stock.park.is_empty() && stock.seen_at.is_empty(),
+            stock.ready.is_empty()
+                && stock.xattrs.is_empty()
+                && stock.park.is_empty()
+                && stock.seen_at.is_empty(),
             "{stock:?}"
         );
     }
@@ -333,9 +343,27 @@ impl Rig {
         assert_eq!(attrs, (want.attrs.mode, want.attrs.uid, want.attrs.gid), "{path:?}");
         let mtime = (found.mtime(), found.mtime_nsec());
         assert_eq!(mtime, (want.attrs.mtime.sec, i64::from(want.attrs.mtime.nsec)), "mtime of {path:?}");
+        let none = Xattrs::default();
+        let xattrs = share.xattrs.get(&id).unwrap_or(&none);
+        assert!(xattrs_of(path) == *xattrs, "attributes of {path:?}");
         let inode = *inodes.entry(id).or_insert(found.ino());
         assert_eq!(inode, found.ino(), "{path:?} is another inode than its other names");
     }
+}
+
+/// Those that travel, read without any of our own code.
+pub fn xattrs_of(path: &Path) -> Xattrs {
+    let mut names = vec![0; 1 << 16];
+    let len = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
+    let mut found = Xattrs::default();
+    for name in names[..len].split(|byte| *byte == 0).filter(|name| Xattrs::is_carried(name)) {
+        let mut value = vec![0; 1 << 16];
+        let len =
+            rustix::fs::lgetxattr(path, std::ffi::OsStr::from_bytes(name), &mut value[..]).unwrap();
+        value.truncate(len);
+        found.insert(name.to_vec(), value);
+    }
+    found
 }
 
 /// The names in a directory but ours.

@@ -244,7 +244,8 @@ fn a_hard_link_made_while_its_large_content_is_being_written_leaves_that_alone()
     rig.feed(&mut share);
     assert_eq!(rig.read("a2"), "a");
     let (root, version) = (share.objects[&a].root, share.objects[&a].version);
-    rig.job(Job::Contents(vec![crate::follow::applier::Arrived { id: a, version, root }]));
+    let arrived = crate::follow::applier::Arrived { id: a, version, root: Some(root), xattrs: None };
+    rig.job(Job::Contents(vec![arrived]));
     rig.assert_settled(&share);
 }
 
@@ -418,4 +419,82 @@ fn content_that_came_is_marked_until_it_is_synced() {
     assert_eq!(rig.shelf().marks().unwrap().len(), 1);
     sweep(&mut rig);
     rig.assert_settled(&share);
+}
+
+#[test]
+fn attributes_of_every_kind_come_with_the_row_or_apart_from_it() {
+    let (mut share, mut rig) = both();
+    share.make("link", Kind::Symlink, |object| object.target = b"a".to_vec());
+    share.make("fifo", Kind::Fifo, |_| {});
+    settled(&mut share, &mut rig);
+    let inodes = |rig: &Rig| ["a", "dir", "dir/x"].map(|path| rig.path(path).metadata().unwrap().ino());
+    let before = inodes(&rig);
+    for lengths in [&[3][..], &[2000], &[2000, 0], &[], &[1500], &[1]] {
+        for path in ["a", "dir", "dir/x", "link", "fifo"] {
+            share.dress(share.at(path), lengths);
+        }
+        share.dress(ObjectId::ROOT, lengths);
+        rig.feed(&mut share);
+        // Of those in the row nothing is awaited; of the others everything, and no content.
+        let apart = lengths.iter().sum::<usize>() > 1024;
+        assert_eq!(rig.shelf().debt_totals(), (if apart { 6 } else { 0 }, 0), "{lengths:?}");
+        if apart {
+            // The process does not live to see them come.
+            rig.restart();
+        }
+        settled(&mut share, &mut rig);
+        assert_eq!(inodes(&rig), before, "no content came");
+    }
+    // With a content, and on a new object.
+    share.write("a", b"new content");
+    share.dress(share.at("a"), &[3000]);
+    let new = share.file("dir/new", b"new");
+    share.dress(new, &[3001]);
+    rig.feed(&mut share);
+    assert!(!rig.exists("dir/new"), "not before its attributes are here");
+    settled(&mut share, &mut rig);
+    // Awaited, and then there is nothing to wait for.
+    share.dress(new, &[2002]);
+    rig.feed(&mut share);
+    share.dress(new, &[4]);
+    rig.feed(&mut share);
+    rig.assert_settled(&share);
+    // A copy that is compared has all of it already.
+    rig.compare(&mut share);
+    assert_eq!(rig.shelf().debt_totals(), (0, 0));
+    rig.assert_settled(&share);
+}
+
+#[test]
+fn a_seeded_file_gets_the_attributes_that_it_lacks() {
+    let mut share = Share::new();
+    let mut rig = Rig::bare();
+    for (path, lengths) in [("row", &[5][..]), ("apart", &[2000]), ("right", &[2001])] {
+        let id = share.file(path, path.as_bytes());
+        share.dress(id, lengths);
+        std::fs::write(rig.path(path), path).unwrap();
+    }
+    rustix::fs::setxattr(rig.path("row"), "user.wrong", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+    let right = vec![b'x'; 2001];
+    rustix::fs::setxattr(rig.path("right"), "user.0", &right, rustix::fs::XattrFlags::empty()).unwrap();
+    let before = ["row", "apart", "right"].map(|path| rig.path(path).metadata().unwrap().ino());
+    rig.compare(&mut share);
+    assert_eq!(rig.shelf().debt_totals().0, 1, "what is missing of one");
+    rig.pay_all(&share);
+    rig.assert_settled(&share);
+    assert_eq!(["row", "apart", "right"].map(|path| rig.path(path).metadata().unwrap().ino()), before);
+}
+
+/// Its record is on the way, and says that there is more to it.
+#[test]
+fn a_content_that_came_before_anybody_knew_of_its_attributes_is_asked_for_again() {
+    let (mut share, mut rig) = both();
+    let a = share.at("a");
+    share.write("a", b"newer");
+    share.dress(a, &[2000]);
+    let early = rig.whole(a, share.objects[&a].version, &share.data[&a]).into_iter().collect();
+    rig.job(Job::Contents(early));
+    rig.feed(&mut share);
+    assert_eq!(rig.read("a"), "a", "not without them");
+    settled(&mut share, &mut rig);
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::catalog::{Batch, Catalog, Change, Options, Record, Release, Shelf, encode_change};
 use crate::id::{Epoch, Gen, Hash, Name, ObjectId, RelPath, Seq, Version};
 use crate::link::share::SnapEntry;
-use crate::object::{Attrs, Kind, Object, Timespec};
+use crate::object::{Attrs, Kind, Object, Timespec, Xattrs};
 use crate::tree::content::hash_bytes;
 
 pub type Entry = (ObjectId, Name);
@@ -18,6 +18,8 @@ pub struct Share {
     pub names: BTreeMap<Entry, ObjectId>,
     pub objects: HashMap<ObjectId, Object>,
     pub data: HashMap<ObjectId, Bytes>,
+    /// Extended attributes of those that have or had any.
+    pub xattrs: HashMap<ObjectId, Xattrs>,
     pub changes: Vec<Change>,
     /// Records that the copy has not got yet.
     pub records: Vec<Record>,
@@ -41,6 +43,7 @@ impl Share {
             names: BTreeMap::new(),
             objects: HashMap::new(),
             data: HashMap::new(),
+            xattrs: HashMap::new(),
             changes: Vec::new(),
             records: Vec::new(),
             next: 2,
@@ -147,6 +150,7 @@ impl Share {
             id,
             kind,
             attrs: Attrs { mode, uid: owner, gid: owner + 1, mtime },
+            xattrs: Default::default(),
             size: 0,
             rdev: 0,
             target: Vec::new(),
@@ -176,6 +180,19 @@ impl Share {
     pub fn set(&mut self, path: &str, change: impl FnOnce(&mut Object)) {
         let mut object = self.objects[&self.at(path)].clone();
         change(&mut object);
+        self.put(object);
+    }
+
+    /// `user.n` of so many bytes for each; of what may have none of users, `trusted.n`.
+    pub fn dress(&mut self, id: ObjectId, lengths: &[usize]) {
+        let mut object = self.objects[&id].clone();
+        let space = if matches!(object.kind, Kind::File | Kind::Directory) { "user" } else { "trusted" };
+        let mut xattrs = Xattrs::default();
+        for (n, length) in lengths.iter().enumerate() {
+            xattrs.insert(format!("{space}.{n}").into_bytes(), vec![b'x'; *length]);
+        }
+        object.xattrs = xattrs.clone().into();
+        self.xattrs.insert(id, xattrs);
         self.put(object);
     }
 

@@ -74,7 +74,7 @@ impl Storm {
         let to = self.place();
         let there = self.share.names.get(&to).copied();
         let there_dir = there.is_some_and(|id| self.share.objects[&id].kind == Kind::Directory);
-        match self.rng.random_range(0..100) {
+        match self.rng.random_range(0..106) {
             0..18 if !there_dir => {
                 let data = self.data();
                 self.share.file_at(to, &data);
@@ -113,6 +113,14 @@ impl Storm {
                 self.hidden.push(id);
             }
             95..98 => self.show(),
+            // In the row, and apart from it.
+            98..106 => {
+                if let Some(entry) = self.any(|_| true) {
+                    let lengths: [&[usize]; 5] = [&[], &[0], &[3, 5], &[2000], &[2000, 1]];
+                    let id = self.share.names[&entry];
+                    self.share.dress(id, lengths.choose(&mut self.rng).unwrap());
+                }
+            }
             _ => {}
         }
         let (share, hidden) = (&self.share, &mut self.hidden);

@@ -1,11 +1,13 @@
 //! Reads what was found at an entry, so that what is recorded was there at one time (R17).
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 
 use bytes::Bytes;
 
 use super::*;
-use crate::tree::content::Hasher;
+use crate::object::Extra;
+use crate::tree::Content;
+use crate::tree::content::{Extent, Extents, Hasher};
 
 /// Content up to this size travels inside the journal's stream: one round trip less.
 const INLINE_MAX: u64 = 4096;
@@ -34,6 +36,7 @@ pub(super) struct Seen {
     /// Before the read.
     pub began: WallTime,
     pub found: Found,
+    pub xattrs: Extra,
     pub root: Hash,
     pub target: Vec<u8>,
     /// The whole content of a small file.
@@ -75,69 +78,82 @@ impl<T: Tree> Pass<'_, T> {
     /// Reads an entry's content between two looks that agree (R17).
     fn read_entry(&mut self, parent: ObjectId, name: &Name, found: &Found) -> Result<Read> {
         let began = self.clock.wall();
-        let plain = |found: &Found| Seen {
+        let plain = |found: &Found, xattrs: Xattrs| Seen {
             began,
             found: found.clone(),
+            xattrs: xattrs.into(),
             root: Hash::default(),
             target: Vec::new(),
             inline: None,
         };
         let Some(dir) = self.dir(parent)? else { return Ok(Read::Replaced) };
-        match found.kind {
-            Kind::File => {}
-            Kind::Symlink => {
-                let target = self.tree.read_link(Spot::Entry(&dir, name))?;
-                let again = self.tree.look(Spot::Entry(&dir, name))?;
-                let same = again.is_some_and(|again| again.handle == found.handle);
-                return Ok(match same {
-                    true => Read::seen(Seen { target, ..plain(found) }),
-                    false => Read::Replaced,
-                });
-            }
-            _ => return Ok(Read::seen(plain(found))),
+        let spot = Spot::Entry(&*dir, name);
+        if found.kind != Kind::File {
+            let target = match found.kind {
+                Kind::Symlink => self.tree.read_link(spot)?,
+                _ => Vec::new(),
+            };
+            let xattrs = self.tree.xattrs(spot)?;
+            let again = self.tree.look(spot)?.filter(|again| again.handle == found.handle);
+            return Ok(match again {
+                // Entries come and go in a directory; its own row is taken once more at the end of the pass.
+                Some(again) if again.stamp == found.stamp || found.kind == Kind::Directory => {
+                    Read::seen(Seen { target, ..plain(found, xattrs) })
+                }
+                _ => Read::Replaced,
+            });
         }
         for _ in 0..TRIES {
-            let Some(mut file) = self.tree.open_file(Spot::Entry(&dir, name))? else {
+            let Some(mut file) = self.tree.open_file(spot)? else {
                 return Ok(Read::Replaced);
             };
             let before = self.tree.file_found(&file)?;
             if before.handle != found.handle {
                 return Ok(Read::Replaced);
             }
-            let mut hasher = Hasher::new();
-            let mut inline = (before.size <= INLINE_MAX).then(Vec::new);
-            let mut size = 0;
-            // A byte more than it has tells that it grew.
-            let len = usize::try_from(before.size + 1).unwrap_or(READ_LEN).min(READ_LEN);
-            if self.buffer.len() < len {
-                self.buffer.resize(len, 0);
+            let (content, inline) = self
+                .read_file(&mut file, before.size)
+                .map_err(|source| NoticeError::Read { what: name.to_string(), source })?;
+            let xattrs = self.tree.file_xattrs(&file)?;
+            let after = self.tree.file_stamp(&file)?;
+            if after == before.stamp && content.size == after.size {
+                self.tally.files += 1;
+                let inline = inline.map(Bytes::from);
+                return Ok(Read::seen(Seen { root: content.root, inline, ..plain(&before, xattrs) }));
             }
-            loop {
-                let len = file
-                    .read(&mut self.buffer)
-                    .map_err(|source| NoticeError::Read { what: name.to_string(), source })?;
-                if len == 0 {
-                    break;
-                }
+        }
+        Ok(Read::Unread)
+    }
+
+    /// Reads so many bytes, and no holes; less if there is less. That it has grown the stamps tell.
+    fn read_file(&mut self, file: &mut T::File, size: u64) -> io::Result<(Content, Option<Vec<u8>>)> {
+        let mut hasher = Hasher::new();
+        let mut inline = (size <= INLINE_MAX).then(Vec::new);
+        let room = usize::try_from(size).unwrap_or(READ_LEN).min(READ_LEN);
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
+        let mut extents = Extents::new(size);
+        while let Some(Extent { hole, data }) = extents.next(file)? {
+            hasher.zeros(hole);
+            // What has a hole comes with it.
+            inline.take_if(|_| hole > 0);
+            let mut left = data;
+            while left > 0 {
+                let room = room.min(usize::try_from(left).unwrap_or(READ_LEN));
+                let len = match file.read(&mut self.buffer[..room]) {
+                    Ok(0) => return Ok((hasher.finish(), None)),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    read => read?,
+                };
                 hasher.update(&self.buffer[..len]);
                 if let Some(inline) = &mut inline {
                     inline.extend_from_slice(&self.buffer[..len]);
                 }
                 self.tally.bytes += len as u64;
-                size += len as u64;
-                // It grows, and whoever writes may be as fast as we are; or this was the last of it.
-                if size > before.size || (size == before.size && len < self.buffer.len()) {
-                    break;
-                }
-            }
-            let content = hasher.finish();
-            let after = self.tree.file_stamp(&file)?;
-            if after == before.stamp && content.size == after.size {
-                self.tally.files += 1;
-                let inline = inline.map(Bytes::from);
-                return Ok(Read::seen(Seen { root: content.root, inline, ..plain(&before) }));
+                left -= len as u64;
             }
         }
-        Ok(Read::Unread)
+        Ok((hasher.finish(), inline))
     }
 }

@@ -17,12 +17,12 @@ fn data(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 + at / 251 + length) as u8).collect()
 }
 
-fn want(id: ObjectId) -> Want {
-    Want { id: Bytes::copy_from_slice(id.as_bytes()), version: 1 }
+pub fn want(id: ObjectId) -> Want {
+    Want { id: Bytes::copy_from_slice(id.as_bytes()), version: 1, ..Want::default() }
 }
 
 /// What is answered to `wants`, in one request.
-async fn ask(site: &Site, wants: Vec<Want>) -> FrameReader {
+pub(super) async fn ask(site: &Site, wants: Vec<Want>) -> FrameReader {
     let (asks, body) = sender(64 << 10);
     asks.send(&Wants { wants }).await.unwrap();
     asks.finish().await.unwrap();

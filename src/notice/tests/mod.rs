@@ -5,6 +5,7 @@ mod changes;
 mod contents;
 mod crashes;
 mod durable;
+mod extra;
 mod kept;
 mod model;
 mod names;

@@ -94,6 +94,7 @@ pub fn agrees<T: Tree>(shelf: &Shelf, tree: &T) {
         let own = tree.dir_found(&dir).unwrap();
         let row = shelf.object(id).unwrap().unwrap_or_else(|| panic!("{path}/ has no row"));
         assert_eq!((row.kind, row.attrs), (Kind::Directory, own.attrs), "{path}/");
+        assert_eq!(row.xattrs, tree.xattrs(Spot::Itself(&dir)).unwrap().into(), "{path}/");
         for name in tree.list(&dir).unwrap() {
             let path = format!("{path}/{name}");
             let spot = Spot::Entry(&dir, &name);
@@ -103,6 +104,7 @@ pub fn agrees<T: Tree>(shelf: &Shelf, tree: &T) {
             let row = shelf.object(child).unwrap().unwrap();
             let local = shelf.local(child).unwrap().unwrap();
             assert_eq!((row.kind, row.attrs), (found.kind, found.attrs), "{path}");
+            assert_eq!(row.xattrs, tree.xattrs(spot).unwrap().into(), "{path}");
             assert_eq!(local.handle, found.handle, "{path}");
             assert_eq!(shelf.by_handle(&found.handle).unwrap(), Some(child), "{path}");
             assert!(shelf.links(child).unwrap().contains(&(id, name.clone())), "{path}");

@@ -1,6 +1,6 @@
 //! Making, replacing, moving, keeping aside.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn a_file_is_staged_placed_and_replaced_whole() {
         let found = f.disk.look(Spot::Tmp(id(1))).unwrap().unwrap();
         assert_eq!((found.attrs.mode, found.size), (0o600, 5));
         assert_eq!(f.disk.leftovers().unwrap(), Leftovers { park: vec![], tmp: vec![id(1)] });
-        let set = f.disk.set_attrs(Spot::Tmp(id(1)), &attrs(0o4711)).unwrap();
+        let set = f.disk.set_attrs(Spot::Tmp(id(1)), &attrs(0o4711), &plain()).unwrap();
         assert_eq!(set.attrs, attrs(0o4711));
         f.disk.rename(Spot::Tmp(id(1)), Spot::Entry(&root, &file), false).unwrap();
         assert_eq!(fs::read_to_string(f.path("file")).unwrap(), "first");
@@ -184,12 +184,12 @@ fn attributes_of_a_link_are_its_own() {
         let before = fs::metadata(&secret).unwrap();
         let root = f.root_dir();
         let want = Attrs { mtime: Timespec { sec: -1, nsec: 999_999_999 }, ..attrs(0o600) };
-        let set = f.disk.set_attrs(Spot::Entry(&root, &name("escape")), &want).unwrap();
+        let set = f.disk.set_attrs(Spot::Entry(&root, &name("escape")), &want, &plain()).unwrap();
         assert_eq!(set.attrs, Attrs { mode: 0o777, ..want });
         let after = fs::metadata(&secret).unwrap();
         assert_eq!((after.mode(), after.mtime_nsec()), (before.mode(), before.mtime_nsec()));
         assert_eq!(after.ctime_nsec(), before.ctime_nsec());
-        let missing = f.disk.set_attrs(Spot::Entry(&root, &name("missing")), &want);
+        let missing = f.disk.set_attrs(Spot::Entry(&root, &name("missing")), &want, &plain());
         assert_eq!(errno(missing), libc::ENOENT);
     });
 }
@@ -206,11 +206,11 @@ fn set_uid_survives_a_new_owner_and_no_change_is_no_change() {
         let spot = Spot::Entry(&root, &file);
         for (uid, mode) in [(1, 0o4755), (2, 0o6755), (3, 0o1644), (3, 0o6755), (4, 0o6755)] {
             let want = Attrs { uid, gid: uid + 7, ..attrs(mode) };
-            let set = f.disk.set_attrs(spot, &want).unwrap();
+            let set = f.disk.set_attrs(spot, &want, &plain()).unwrap();
             assert_eq!(set.attrs, want);
             assert_eq!(f.disk.look(spot).unwrap().unwrap(), set);
             let atime = fs::metadata(f.path("file")).unwrap().atime_nsec();
-            assert_eq!(f.disk.set_attrs(spot, &want).unwrap().stamp, set.stamp);
+            assert_eq!(f.disk.set_attrs(spot, &want, &plain()).unwrap().stamp, set.stamp);
             assert_eq!(fs::metadata(f.path("file")).unwrap().atime_nsec(), atime);
         }
     });

@@ -1,6 +1,7 @@
 //! The tree on real file systems: the one below /tmp, tmpfs, and small loop-mounted ones.
 
 mod changing;
+mod extra;
 mod looking;
 mod mounts;
 mod paths;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::{BootTime, Clock, WallTime};
 use crate::id::Version;
-use crate::object::{Kind, Timespec};
+use crate::object::{Kind, Timespec, Xattrs};
 
 struct Noon;
 impl Clock for Noon {
@@ -36,11 +37,14 @@ pub(super) fn clock() -> Arc<dyn Clock> {
 }
 
 /// As a process without any capability.
-const BARE: Limits = Limits { no_owners: true, no_devices: true, no_handles: true };
+const BARE: Limits = Limits { no_owners: true, no_devices: true, no_handles: true, no_trusted: true };
 
 /// Whether this process may do all that root may; in many containers root may not.
 fn is_root() -> bool {
-    let needed = CapabilitySet::CHOWN | CapabilitySet::MKNOD | CapabilitySet::DAC_READ_SEARCH;
+    let needed = CapabilitySet::CHOWN
+        | CapabilitySet::MKNOD
+        | CapabilitySet::DAC_READ_SEARCH
+        | CapabilitySet::SYS_ADMIN;
     rustix::process::geteuid().is_root()
         && rustix::thread::capabilities(None).unwrap().effective.contains(needed)
 }
@@ -165,11 +169,17 @@ fn attrs(mode: u32) -> Attrs {
     Attrs { mode, uid, gid, mtime: Timespec { sec: 1_000_000_000, nsec: 123_456_789 } }
 }
 
+/// No extended attributes.
+fn plain() -> Xattrs {
+    Xattrs::default()
+}
+
 fn object(kind: Kind, attrs: Attrs) -> Object {
     Object {
         id: id(9),
         kind,
         attrs,
+        xattrs: Default::default(),
         size: 0,
         rdev: 0,
         target: Vec::new(),

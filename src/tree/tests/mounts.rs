@@ -91,7 +91,7 @@ fn mounts_inside_the_share_are_not_entered() {
             assert_eq!(f.disk.look(spot).unwrap(), None, "{n}");
             assert!(f.disk.open_at(spot).unwrap().is_none(), "{n}");
             assert!(f.disk.open_file(spot).unwrap().is_none(), "{n}");
-            assert!(f.disk.set_attrs(spot, &attrs(0o777)).is_err(), "{n}");
+            assert!(f.disk.set_attrs(spot, &attrs(0o777), &plain()).is_err(), "{n}");
             assert_eq!(errno(f.disk.remove(spot)), libc::EBUSY, "{n}");
             assert_eq!(errno(f.disk.rename(spot, Spot::Park(id(1)), true)), libc::EBUSY, "{n}");
             assert_eq!(errno(f.disk.keep(spot, "x", "y")), libc::EBUSY, "{n}");
@@ -194,7 +194,7 @@ fn a_full_disk_refuses_and_keeps_what_was_there() {
         assert_eq!(fs::read_dir(small.join(".nearshare/kept")).unwrap().count(), 0);
         assert_eq!(fs::read_to_string(small.join("old")).unwrap(), "old");
         // Removing, looking and setting attributes still pass, and then there is room again.
-        disk.set_attrs(Spot::Entry(&root, &old), &attrs(0o600)).unwrap();
+        disk.set_attrs(Spot::Entry(&root, &old), &attrs(0o600), &plain()).unwrap();
         disk.remove(Spot::Tmp(id(1))).unwrap();
         disk.keep(Spot::Entry(&root, &old), "old", "x").unwrap();
         disk.sync().unwrap();

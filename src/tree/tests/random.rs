@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use proptest::prelude::*;
 
 use super::*;
+use crate::tree::content::Sparse as _;
 use crate::tree::model::Model;
 
 /// Where an operation goes: a path of few names, or a spot of our own.
@@ -19,14 +20,57 @@ enum Where {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Stage(u8, Vec<u8>),
-    Make(Where, Kind, u32, Vec<u8>),
-    Attrs(Where, u32, u32),
+    Stage(u8, Vec<Part>),
+    Make(Where, Kind, u32, Vec<u8>, u8),
+    Attrs(Where, u32, u32, u8),
     Rename(Where, Where, bool),
     Link(Where, Where),
     Remove(Where),
     Keep(Where),
     Resolve(Vec<u8>, bool),
+}
+
+/// Of a file's content.
+#[derive(Debug, Clone)]
+enum Part {
+    Data(Vec<u8>),
+    /// Blocks, from a block's beginning on, so that every file system can keep it.
+    Hole(u8),
+}
+
+const BLOCK: usize = 4096;
+
+fn part() -> impl Strategy<Value = Part> {
+    prop_oneof![
+        3 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Part::Data),
+        1 => any::<u8>().prop_map(|byte| Part::Data(vec![byte; BLOCK])),
+        1 => (1u8..4).prop_map(Part::Hole),
+    ]
+}
+
+/// One of few sets, those of users where the file system has them.
+fn set(n: u8, users: bool) -> Xattrs {
+    let mut set = Xattrs::default();
+    let mut put = |name: &str, value: &[u8]| {
+        let trusted = name.starts_with("trusted.") || name.starts_with("security.");
+        if if trusted { is_root() } else { users } {
+            set.insert(name.into(), value.into());
+        }
+    };
+    match n {
+        1 => put("user.a", b""),
+        2 => {
+            put("user.a", b"a");
+            put("user.b", &[7; 2000]);
+        }
+        3 => put("trusted.a", b"a"),
+        4 => {
+            put("user.a", b"b");
+            put("security.NTACL", &[1; 300]);
+        }
+        _ => {}
+    }
+    set
 }
 
 fn place() -> impl Strategy<Value = Where> {
@@ -67,9 +111,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Kind::File),
     ];
     prop_oneof![
-        3 => (0u8..2, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(n, data)| Op::Stage(n, data)),
-        6 => (place(), kind, 0u32..0o7777, target()).prop_map(|(at, k, m, t)| Op::Make(at, k, m, t)),
-        2 => (place(), 0u32..0o7777, 0u32..3).prop_map(|(at, mode, uid)| Op::Attrs(at, mode, uid)),
+        3 => (0u8..2, proptest::collection::vec(part(), 0..4)).prop_map(|(n, parts)| Op::Stage(n, parts)),
+        6 => (place(), kind, 0u32..0o7777, target(), 0u8..9).prop_map(|(at, k, m, t, x)| Op::Make(at, k, m, t, x)),
+        4 => (place(), 0u32..0o7777, 0u32..3, 0u8..6).prop_map(|(at, m, uid, x)| Op::Attrs(at, m, uid, x)),
         6 => (place(), place(), proptest::bool::weighted(0.8)).prop_map(|(a, b, replace)| Op::Rename(a, b, replace)),
         4 => (place(), place()).prop_map(|(a, b)| Op::Link(a, b)),
         2 => place().prop_map(Op::Remove),
@@ -131,26 +175,43 @@ fn with_spot<T: Tree, R>(
     }
 }
 
-fn run<T: Tree>(tree: &T, op: &Op) -> Option<Said> {
+fn run<T: Tree>(tree: &T, op: &Op, users: bool) -> Option<Said> {
     let done = |result: Result<Option<Found>>| match result {
         Ok(found) => Said::Done(found.as_ref().map(shape)),
         Err(TreeError::Io { source, .. }) => Said::Refused(source.raw_os_error().unwrap()),
         Err(other) => panic!("{other}"),
     };
     match op {
-        Op::Stage(n, data) => Some(done(tree.stage(id(*n)).map(|mut stage| {
-            stage.write_all(data).unwrap();
+        Op::Stage(n, parts) => Some(done(tree.stage(id(*n)).map(|mut stage| {
+            let mut size = 0;
+            for part in parts {
+                match part {
+                    Part::Data(data) => {
+                        stage.write_all(data).unwrap();
+                        size += data.len();
+                    }
+                    Part::Hole(blocks) => {
+                        let edge = vec![b'e'; size.next_multiple_of(BLOCK) - size];
+                        stage.write_all(&edge).unwrap();
+                        let hole = usize::from(*blocks) * BLOCK;
+                        tree.skip(&mut stage, hole as u64).unwrap();
+                        size += edge.len() + hole;
+                    }
+                }
+            }
             tree.staged(stage).unwrap();
             None
         }))),
-        Op::Make(at, kind, mode, target) => {
-            let object = Object { target: target.clone(), ..object(*kind, attrs(usable(*mode))) };
+        Op::Make(at, kind, mode, target, n) => {
+            let (target, xattrs) = (target.clone(), set(*n, users).into());
+            let object = Object { target, xattrs, ..object(*kind, attrs(usable(*mode))) };
             with_spot(tree, at, |spot| tree.make(spot, &object)).map(|r| done(r.map(Some)))
         }
-        Op::Attrs(at, mode, uid) => {
+        Op::Attrs(at, mode, uid, n) => {
             let uid = if is_root() { *uid } else { attrs(0).uid };
             let wanted = Attrs { uid, ..attrs(usable(*mode)) };
-            with_spot(tree, at, |spot| tree.set_attrs(spot, &wanted)).map(|r| done(r.map(Some)))
+            with_spot(tree, at, |spot| tree.set_attrs(spot, &wanted, &set(*n, users)))
+                .map(|r| done(r.map(Some)))
         }
         Op::Rename(from, to, replace) => with_spot(tree, from, |from| {
             with_spot(tree, to, |to| tree.rename(from, to, *replace)).transpose()
@@ -191,8 +252,9 @@ fn run<T: Tree>(tree: &T, op: &Op) -> Option<Said> {
     }
 }
 
-/// One row of a tree: path, shape, content or target, and which earlier row has the same handle.
-type Row = (String, Shape, Vec<u8>, usize);
+/// One row of a tree: path, shape, content or target, attributes, data between holes, and which earlier row
+/// has the same handle.
+type Row = (String, Shape, Vec<u8>, Xattrs, Vec<std::ops::Range<u64>>, usize);
 
 fn rows<T: Tree>(tree: &T) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -229,10 +291,21 @@ fn row<T: Tree>(
 ) {
     let Some(found) = tree.look(spot).unwrap() else { return };
     let mut data = Vec::new();
+    let mut ranges = Vec::new();
+    let xattrs = tree.xattrs(spot).unwrap();
     match found.kind {
         Kind::File => {
             let mut file = tree.open_file(spot).unwrap().unwrap();
             file.read_to_end(&mut data).unwrap();
+            while let Some(range) =
+                file.data_from(ranges.last().map_or(0, |last: &std::ops::Range<u64>| last.end)).unwrap()
+            {
+                ranges.push(range);
+            }
+            assert_eq!(tree.file_xattrs(&file).unwrap(), xattrs);
+            let size = found.size;
+            let content = content::hash_sparse(&mut file, size, &mut [0; 1000]).unwrap();
+            assert_eq!(content, content::hash_bytes(&data), "{path}");
             assert_eq!(tree.file_found(&file).unwrap(), found);
         }
         Kind::Symlink => data = tree.read_link(spot).unwrap(),
@@ -240,7 +313,7 @@ fn row<T: Tree>(
     }
     let next = rows.len();
     let first = *seen.entry(found.handle.clone()).or_insert(next);
-    rows.push((path.clone(), shape(&found), data, first));
+    rows.push((path.clone(), shape(&found), data, xattrs, ranges, first));
     match tree.alive(&found.handle).unwrap() {
         Alive::Yes(alive, _) => assert_eq!(alive, found),
         Alive::Unknown => {}
@@ -256,6 +329,14 @@ fn row<T: Tree>(
     }
 }
 
+/// tmpfs has them since Linux 6.6.
+fn has_users_attributes(f: &Fixture) -> bool {
+    let flags = rustix::fs::XattrFlags::empty();
+    let probe = f.outside();
+    let set = rustix::fs::setxattr(&probe, "user.probe", b"x", flags);
+    set.is_ok()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 400, ..ProptestConfig::default() })]
     #[test]
@@ -263,8 +344,9 @@ proptest! {
         let homes: Vec<_> = homes().collect();
         let f = Fixture::below(homes[usize::from(tmpfs) % homes.len()]);
         let model = Model::new(f.disk.marker());
+        let users = has_users_attributes(&f);
         for op in &ops {
-            prop_assert_eq!(run(&f.disk, op), run(&model, op), "{:?}", op);
+            prop_assert_eq!(run(&f.disk, op, users), run(&model, op, users), "{:?}", op);
             prop_assert_eq!(rows(&f.disk), rows(&model), "after {:?}", op);
         }
         let mut left = [f.disk.leftovers().unwrap(), model.leftovers().unwrap()];

@@ -207,3 +207,25 @@ fn rules_of_an_upload() {
     assert_eq!(std::fs::read(dir.path().join("late")).unwrap(), b"first");
     assert!(tmp_is_empty(dir.path()));
 }
+
+#[test]
+fn a_copy_of_a_sparse_file_is_sparse_and_the_same() {
+    use std::io::{Seek, SeekFrom, Write};
+    let (dir, files) = share();
+    let mut file = File::create(dir.path().join("sparse")).unwrap();
+    let data = vec![b'x'; 100_000];
+    for at in [0, 1 << 30] {
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(&data).unwrap();
+    }
+    file.set_len(50 << 30).unwrap();
+    files.copy(&rel("sparse"), &rel("copy"), false).unwrap();
+    let copy = File::open(dir.path().join("copy")).unwrap();
+    let meta = copy.metadata().unwrap();
+    assert!(meta.len() == 50 << 30 && meta.blocks() * 512 < 1 << 20, "{meta:?}");
+    for at in [0, 1 << 30] {
+        let mut there = vec![0; data.len() + 1];
+        copy.read_exact_at(&mut there, at).unwrap();
+        assert!(there[..data.len()] == data && there[data.len()] == 0);
+    }
+}

@@ -2,7 +2,10 @@
 //! copy is made aside and renamed in, and what goes or is replaced is renamed away and then taken
 //! apart there.
 
+use std::io::{Read, Seek, SeekFrom};
+
 use super::*;
+use crate::tree::content::{Extent, Extents};
 
 /// Bytes asked of one `copy_file_range`.
 const COPY_STEP: usize = 16 << 20;
@@ -254,21 +257,40 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &Name) -> Sys<bool
     }
 }
 
-/// A new file `name` in `dir` with the content of `source`; blocks are shared where the file system
-/// can.
+/// A new file `name` in `dir` with the content of `source`, holes included; blocks are shared where the file
+/// system can.
 fn copy_file<P: rustix::path::Arg>(source: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: P) -> Sys<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let new = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
-    loop {
-        match fs::copy_file_range(source, None, &new, None, COPY_STEP) {
-            Ok(0) => return Ok(File::from(new)),
+    let mut to = File::from(fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
+    let mut from = File::from(source.try_clone_to_owned().map_err(errno)?);
+    let size = from.metadata().map_err(errno)?.len();
+    let mut extents = Extents::new(size);
+    let mut at = 0;
+    while let Some(Extent { hole, data }) = extents.next(&mut from).map_err(errno)? {
+        at += hole;
+        copy_range(&mut from, &mut to, at, at + data)?;
+        at += data;
+    }
+    to.set_len(size).map_err(errno)?;
+    Ok(to)
+}
+
+/// Copies what is in a range, where `from` stands at its beginning; less if it has become shorter.
+fn copy_range(from: &mut File, to: &mut File, begin: u64, end: u64) -> Sys<()> {
+    let (mut read, mut wrote) = (begin, begin);
+    while read < end {
+        let step = usize::try_from(end - read).unwrap_or(COPY_STEP).min(COPY_STEP);
+        match fs::copy_file_range(&*from, Some(&mut read), &*to, Some(&mut wrote), step) {
+            Ok(0) => break,
             Ok(_) => {}
-            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::XDEV | Errno::NOSYS) => break,
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::XDEV | Errno::NOSYS) => {
+                from.seek(SeekFrom::Start(read)).map_err(errno)?;
+                to.seek(SeekFrom::Start(wrote)).map_err(errno)?;
+                io::copy(&mut from.take(end - read), to).map_err(errno)?;
+                break;
+            }
             Err(error) => return Err(error),
         }
     }
-    let mut from = File::from(source.try_clone_to_owned().map_err(errno)?);
-    let mut to = File::from(new);
-    io::copy(&mut from, &mut to).map_err(errno)?;
-    Ok(to)
+    Ok(())
 }
