@@ -30,8 +30,8 @@ pub struct Read<P = RelPath> {
     pub share: ShareId,
     pub path: P,
     pub depth: Depth,
-    /// The answer depends on something a copy cannot know yet (`If*` fields, lock discovery): only
-    /// the primary's site may answer.
+    /// The answer depends on something a copy cannot know (`If`, entity tags of what is no object) or not
+    /// yet (which version it has): only the primary's site may answer.
     pub home_only: bool,
 }
 

@@ -499,13 +499,14 @@ fn a_file_has_one_entity_tag_at_all_sites() {
         assert!(version.parse::<u64>().is_ok(), "{tag}");
         assert_ne!(tag, last);
         // With the cable cut only the copy can answer.
-        for (copy, seen) in [("lyon", Some(&*tag)), ("osaka", None)] {
+        for copy in ["lyon", "osaka"] {
             let mut client = cluster.site(copy).client();
             cluster.cable(copy).cut();
             wait_for(&format!("an answer of {copy} itself"), || {
                 let answer = client.get("/docs/f").unwrap().expect(&[200, 503]);
                 if answer.status == 200 && answer.header("cache-status").is_some() {
-                    assert_eq!((answer.header("etag"), answer.text() == text), (seen, true), "{copy}");
+                    let seen = (answer.header("etag"), answer.text() == text);
+                    assert_eq!(seen, (Some(&*tag), true), "{copy}");
                     return true;
                 }
                 false

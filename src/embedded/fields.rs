@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{self, HeaderMap, HeaderName};
 
 use crate::object::Timespec;
+use crate::wire::http::etag::{Written, list};
 
 /// Most ranges that are answered one by one; a request for more gets the whole file, as
 /// RFC 9110 section 14.2 allows. Nobody honest asks for so many, and each costs a part header.
@@ -66,25 +67,10 @@ fn names_tag(headers: &HeaderMap, field: HeaderName, etag: Option<&str>, weakly:
     headers.get_all(field).iter().any(|value| {
         let value = value.as_bytes().trim_ascii();
         value == b"*"
-            || etag.is_some_and(|etag| {
-                entity_tags(value).any(|(weak, tag)| tag == etag.as_bytes() && (weakly || !weak))
+            || etag.and_then(|etag| Written::parse(etag.as_bytes())).is_some_and(|etag| {
+                let same = |tag: Written<'_>| tag.opaque == etag.opaque && (weakly || !tag.weak);
+                list(value).flatten().any(same)
             })
-    })
-}
-
-/// The entity tags of a list, each with whether it is weak; ends at what is none.
-fn entity_tags(list: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
-    let mut rest = list;
-    std::iter::from_fn(move || {
-        let skipped = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b',')).count();
-        rest = rest.get(skipped..)?;
-        let weak = rest.starts_with(b"W/");
-        let quoted = if weak { rest.get(2..)? } else { rest };
-        let inner = quoted.strip_prefix(b"\"")?;
-        let end = inner.iter().position(|byte| *byte == b'"')?;
-        let (tag, after) = quoted.split_at_checked(end + 2)?;
-        rest = after;
-        Some((weak, tag))
     })
 }
 

@@ -215,6 +215,11 @@ impl Table {
         self.queue.push_back((self.begins, job));
     }
 
+    /// What is marked is looked at, whatever else becomes of it.
+    pub fn look(&mut self, touches: &[Touch]) {
+        touches.iter().for_each(|touch| self.put(Job::Look(Hint { touch: touch.clone(), deep: false })));
+    }
+
     /// After a start: of these changes somebody was told that nobody knows (R18). After a crash the server
     /// may still be at any of the others, but its connection is closed: it can only be tidying up.
     pub fn doubt_found(&mut self, doubts: Vec<Touch>, was_clean: bool) {

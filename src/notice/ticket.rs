@@ -110,6 +110,13 @@ impl<T: Tree> Notice<T> {
 }
 
 impl<T: Tree> Ticket<T> {
+    /// While the server has not been asked: what the change touches is looked at, so that the catalog has
+    /// what was there before it. Nobody else changes that meanwhile, but behind the proxy.
+    pub async fn reconcile(&mut self) -> Result<()> {
+        lock(&self.notice.table).look(&self.touches);
+        self.notice.flush().await.map(drop)
+    }
+
     /// The server said it is done. Synced where the share asks for it; then the disk is looked at. Says what
     /// the asking site must not answer from its own copy until these generations are released there.
     pub async fn answered(mut self, sync: bool) -> Result<Vec<(Touch, Gen)>> {

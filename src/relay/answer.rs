@@ -18,7 +18,8 @@ use crate::body::{Body, BoxError};
 use crate::id::{ShareId, SiteId};
 use crate::route::Why;
 use crate::server::ServerError;
-use crate::wire::http::multistatus::Multistatus;
+use crate::wire::http::etag::Written;
+use crate::wire::http::multistatus::{Multistatus, Tagger};
 use crate::wire::http::{Move, Refusal, strip_hop_by_hop};
 
 /// Seconds after which a client may try again: a link is dialled again within about that.
@@ -227,22 +228,26 @@ pub struct Mend<'a> {
     pub moved: &'a Move,
     /// The URLs differ, so a multistatus has to be rewritten.
     pub rewrite: bool,
-    /// Tags of servers whose tags mean nothing at another site are left out.
+    /// Tags that are not ours mean nothing here, and are left out.
     pub drop_etags: bool,
+    /// For those in a multistatus.
+    pub tagger: Option<Tagger>,
     /// Names under which this site and its server are known: an absolute URL with one of them is ours.
     pub hosts: &'a [&'a str],
 }
 
 impl Mend<'_> {
-    pub fn mend(&self, response: Response<Body>) -> Response<Body> {
+    pub fn mend(self, response: Response<Body>) -> Response<Body> {
         let (mut parts, body) = response.into_parts();
         strip_hop_by_hop(&mut parts.headers);
         parts.version = Version::HTTP_11;
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             self.location(&mut parts, name);
         }
-        if self.drop_etags && parts.headers.get(header::ETAG).is_some_and(|tag| !is_ours(tag.as_bytes()))
-        {
+        let foreign = |field: &HeaderValue| {
+            Written::parse(field.as_bytes()).is_none_or(|tag| tag.ours().is_none())
+        };
+        if self.drop_etags && parts.headers.get(header::ETAG).is_some_and(foreign) {
             parts.headers.remove(header::ETAG);
         }
         if parts.status != StatusCode::MULTI_STATUS {
@@ -257,7 +262,7 @@ impl Mend<'_> {
         }
         parts.headers.remove(header::CONTENT_LENGTH);
         let moved = self.rewrite.then(|| self.moved.clone());
-        let filter = Multistatus::new(moved, self.drop_etags);
+        let filter = Multistatus::new(moved, self.tagger);
         let body = Filtered { body, filter: Some(filter), ready: VecDeque::new() };
         Response::from_parts(parts, Body::boxed(body))
     }
@@ -287,17 +292,6 @@ fn host_only(authority: &str) -> &str {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     }
-}
-
-/// Whether an entity tag is of our form, `"<ObjectId>-<version>..."`, which means the same at every
-/// site.
-fn is_ours(tag: &[u8]) -> bool {
-    let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
-    let Some((id, rest)) = tag.strip_prefix(b"\"").and_then(|tag| tag.split_at_checked(32)) else {
-        return false;
-    };
-    let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
-    id.iter().all(hex) && matches!(rest, [b'-', digit, ..] if digit.is_ascii_digit())
 }
 
 /// A multistatus on its way through the filter.

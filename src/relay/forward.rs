@@ -21,6 +21,7 @@ use super::seam::{Class, Near, WireError};
 use super::{Away, HttpSite, Part, Taken};
 use crate::body::{Body, collect};
 use crate::effect::{Change, Depth, Effect};
+use crate::wire::http::multistatus::Tagger;
 use crate::wire::http::{encode_into, strip_hop_by_hop};
 use crate::work;
 
@@ -261,7 +262,8 @@ fn back(site: &HttpSite, slot: usize, away: &Away, mut response: Response<Body>)
             away.site
         ));
     }
-    Mend { moved: &away.moved, rewrite: true, drop_etags: true, hosts: &[] }.mend(response)
+    let tagger = Some(Tagger::ours());
+    Mend { moved: &away.moved, rewrite: true, drop_etags: true, tagger, hosts: &[] }.mend(response)
 }
 
 pub fn hex(bytes: &[u8]) -> String {

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
 
 use super::seam::{Awaits, Home, HomeTicket, Outcome};
-use super::{Caller, HttpSite, Part, Taken, answer, near};
+use super::{Caller, HttpSite, Part, Taken, answer, near, tags};
 use crate::body::Body;
 use crate::effect::Change;
+use crate::id::RelPath;
 use crate::wire::http::Touches;
+use crate::wire::http::condition::{drop_judged, is_judged};
 use crate::work;
 
 /// How a change ended, for who asked for it.
@@ -75,6 +77,8 @@ async fn begin(taken: Taken) -> Ended {
     };
     let writes_into = matches!(taken.classified.row.touches, Touches::Copy | Touches::Below);
     let from = taken.from.clone();
+    let any = taken.classified.row.touches != Touches::Below;
+    let judged = is_judged(&taken.parts.headers, any).then(|| taken.classified.path().clone());
     let request = match near::to_server(taken) {
         Ok(request) => request,
         Err(early) => return not_begun(*early),
@@ -82,35 +86,49 @@ async fn begin(taken: Taken) -> Ended {
     let Some(_room) = site.running.change() else {
         return not_begun(answer::too_many(&share.share));
     };
-    carry(&site, slot, home, &change, writes_into, from.as_ref(), request).await
+    let from = from.as_ref();
+    carry(&site, slot, Carried { home, change: &change, writes_into, judged, from, request }).await
 }
 
-async fn carry(
-    site: &HttpSite,
-    slot: usize,
-    home: &Arc<dyn Home>,
-    change: &Change,
+/// A change with all that carrying it out takes.
+struct Carried<'a> {
+    home: &'a Arc<dyn Home>,
+    change: &'a Change,
     writes_into: bool,
-    from: Option<&Caller>,
+    /// What its conditions are about, if they are to be judged here.
+    judged: Option<RelPath>,
+    from: Option<&'a Caller>,
     request: Request<Body>,
-) -> Ended {
+}
+
+async fn carry(site: &Arc<HttpSite>, slot: usize, carried: Carried<'_>) -> Ended {
+    let Carried { home, change, writes_into, judged, from, request } = carried;
+    let (mut parts, body) = request.into_parts();
     let share = &site.slots[slot].share;
-    let ticket = match home.begin(change, from).await {
+    let mut ticket = match home.begin(change, from).await {
         Ok(ticket) => ticket,
         Err(error) => {
             return Ended { response: answer::home_error(share, &error), ahead: Ahead::NotBegun };
         }
     };
+    if let Some(path) = judged {
+        if let Err(response) = tags::judged(site, slot, &path, &mut ticket, &parts).await {
+            return Ended { response, ahead: Ahead::Awaits(ticket.refused()) };
+        }
+        drop_judged(&mut parts.headers);
+    }
     if writes_into {
         site.running.cut(share, change);
     }
-    let asked = near::ask(site, slot, request).await;
+    let host = parts.headers.get(header::HOST).cloned();
+    let asked = site.upstream.clone().serve(Request::from_parts(parts, body)).await;
     if writes_into {
         // Those that began meanwhile have seen some of it.
         site.running.cut(share, change);
     }
     let response = match asked {
-        Ok(response) => response,
+        // A tag of what is not in the catalog yet would be nobody's.
+        Ok(response) => near::mend(site, slot, host.as_ref(), true, response),
         Err(error) => {
             let response = answer::no_answer(&error, true);
             if error.nothing_done() {

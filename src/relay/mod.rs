@@ -16,6 +16,7 @@ mod near;
 mod peer;
 mod replay;
 pub mod seam;
+mod tags;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -36,9 +37,8 @@ use crate::effect::{Change, Effect, Read};
 use crate::id::{ShareId, SiteId};
 use crate::route::{Access, Certainty, Clients, Facts, Role, Route, Standing, route};
 use crate::server::Serves;
-use crate::wire::http::{
-    Classified, Conditions, Move, Refusal, SiteShares, classify, conditions, normalise,
-};
+use crate::wire::http::condition::full_answer_will_do;
+use crate::wire::http::{Classified, Move, Refusal, SiteShares, classify, normalise};
 
 pub use self::cut::Running;
 pub use self::fair::host;
@@ -115,7 +115,7 @@ impl ShareHttp {
                 (Standing::Current, away.wire.up())
             }
         };
-        let full_answer_will_do = conditions(&parts.headers) == Conditions::Refetch;
+        let full_answer_will_do = full_answer_will_do(&parts.headers);
         Facts { role, standing, certainty, link_up, full_answer_will_do }
     }
 }
@@ -219,7 +219,7 @@ impl HttpRelay {
         site: &Arc<HttpSite>,
         room: Arc<Room>,
         client: SocketAddr,
-        classified: Classified,
+        mut classified: Classified,
         parts: Parts,
         body: Body,
     ) -> (Option<(Route, bool)>, Response<Body>) {
@@ -232,6 +232,9 @@ impl HttpRelay {
         if !may(&share.clients, client, changes) {
             tracing::warn!(share = %share.share, %client, "the client may not do this by `clients`");
             return (None, answer::forbidden(&share.share, changes));
+        }
+        if let (Role::Broadcast, Effect::Read(read)) = (share.role(), &mut classified.effect) {
+            read.home_only |= tags::is_unproven(share, &read.path, &parts.headers).await;
         }
         let facts = share.facts(&classified.effect, &parts);
         let route = route(&classified.effect, &facts);

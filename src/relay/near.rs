@@ -2,22 +2,23 @@
 //! as we understood it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 
 use super::answer::{self, Early, Mend};
 use super::seam::Fenced;
+use super::tags::{self, Unread};
 use super::{HttpSite, Part, ShareHttp, Taken};
 use crate::body::Body;
 use crate::effect::Effect;
 use crate::id::RelPath;
 use crate::route::Role;
-use crate::server::{ServerError, Target};
-use crate::wire::http::{
-    Classified, Place, ShareUrl, Touches, drop_conditions, encode_into, strip_hop_by_hop,
-};
+use crate::server::Target;
+use crate::wire::http::condition::drop_conditions;
+use crate::wire::http::{Classified, Place, ShareUrl, Touches, encode_into, strip_hop_by_hop};
 use crate::work;
 
 /// Who asked takes trailers, so we do.
@@ -38,13 +39,23 @@ pub async fn pass(site: &HttpSite, changes: bool, mut parts: Parts, body: Body) 
 
 /// A read in a share, answered here. `plain`: its conditions are left out.
 pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
-    if let Err(early) = fence(&taken.site, taken.slot, taken.client, &taken.classified).await {
+    let (site, slot) = (taken.site.clone(), taken.slot);
+    let is_file = [Method::GET, Method::HEAD].contains(&taken.parts.method);
+    let mut file = None;
+    let fenced = match is_file {
+        true => {
+            let (fenced, found) = tags::reach(&site.slots[slot], taken.classified.path()).await;
+            file = found;
+            within(&site.slots[slot], taken.client, taken.classified.path(), fenced)
+        }
+        false => fence(&site, slot, taken.client, &taken.classified).await,
+    };
+    if let Err(early) = fenced {
         return *early;
     }
     if plain {
         drop_conditions(&mut taken.parts.headers);
     }
-    let (site, slot) = (taken.site.clone(), taken.slot);
     let share = &site.slots[slot].share;
     let watch = match site.slots[slot].role() {
         Role::Local if taken.parts.method == Method::GET => {
@@ -56,13 +67,14 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         (Part::Local { home }, Effect::Read(read)) if home.is_pledged() => Some((home, read.clone())),
         _ => None,
     };
-    let request = match to_server(taken) {
-        Ok(request) => request,
-        Err(early) => return *early,
+    let response = match is_file {
+        true => tags::read(taken, file).await,
+        false => ask(taken).await,
     };
-    let response = match ask(&site, slot, request).await {
+    let response = match response {
         Ok(response) => response,
-        Err(error) => return answer::no_answer(&error, false),
+        Err(Unread::Early(early)) => return *early,
+        Err(Unread::Server(error)) => return answer::no_answer(&error, false),
     };
     // After the server: whatever it shows had begun by then.
     if let Some((home, read)) = pledged
@@ -77,22 +89,32 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     }
 }
 
-/// Asks the server, and makes its answer fit to be given.
-pub async fn ask(
-    site: &HttpSite,
-    slot: usize,
-    request: Request<Body>,
-) -> Result<Response<Body>, ServerError> {
+async fn ask(taken: Taken) -> Result<Response<Body>, Unread> {
+    let (site, slot) = (taken.site.clone(), taken.slot);
+    let request = to_server(taken)?;
     let host = request.headers().get(header::HOST).cloned();
     let response = site.upstream.clone().serve(request).await?;
-    let known = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let drop_etags = site.slots[slot].role() != Role::Local;
+    Ok(mend(&site, slot, host.as_ref(), drop_etags, response))
+}
+
+/// Makes the server's answer fit to be given. `host`: what it was asked as.
+pub fn mend(
+    site: &Arc<HttpSite>,
+    slot: usize,
+    host: Option<&HeaderValue>,
+    drop_etags: bool,
+    response: Response<Body>,
+) -> Response<Body> {
+    let known = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
     let server = match site.upstream.target() {
         Target::Tcp { host, .. } => host.as_str(),
         Target::Embedded(_) => known,
     };
-    let drop_etags = site.slots[slot].role() != Role::Local;
+    let many = response.status() == StatusCode::MULTI_STATUS;
+    let tagger = many.then(|| tags::tagger(site, slot));
     let moved = site.shares.url(slot).stay();
-    Ok(Mend { moved, rewrite: false, drop_etags, hosts: &[known, server] }.mend(response))
+    Mend { moved, rewrite: false, drop_etags, tagger, hosts: &[known, server] }.mend(response)
 }
 
 /// The request as the server gets it: its paths made from what we understood, never what came in.
@@ -132,7 +154,7 @@ fn uri(url: &ShareUrl, path: &RelPath, slash: bool, query: Option<&str>) -> Resu
 
 /// Every path we understood can be written; a query taken from a URI can be put into another.
 fn unwritable() -> Early {
-    Box::new(answer::text(http::StatusCode::BAD_REQUEST, "the URL cannot be sent on"))
+    Box::new(answer::text(StatusCode::BAD_REQUEST, "the URL cannot be sent on"))
 }
 
 /// Every request that goes out is HTTP/1.1 and names a host, whatever came in (RFC 9112 section 3.2).

@@ -10,7 +10,9 @@ use crate::catalog::Touch;
 use crate::effect::{Change, Read};
 use crate::id::{Gen, RelPath};
 use crate::link::Session;
+use crate::object::Found;
 pub use crate::route::{Certainty, Standing};
+use crate::wire::http::etag::Tag;
 
 /// What a change made ahead of the copies, and through which generation (R4).
 pub type Awaits = Vec<(Touch, Gen)>;
@@ -44,6 +46,9 @@ pub trait HomeTicket: Send {
     /// The client broke off before the server had all of it: the server may have begun, but cannot carry
     /// it out any more.
     fn broke_off(self: Box<Self>);
+    /// Before the server is asked: what the change touches is looked at, so that what came before it is in
+    /// the catalog.
+    fn reconcile(&mut self) -> BoxFuture<'_, Result<(), HomeError>>;
 }
 
 /// What the server's answer says of a change.
@@ -141,6 +146,11 @@ pub trait Fence: Send + Sync {
     fn cached(&self, path: &RelPath, follow: bool) -> Fenced;
     /// Where the path ends. `follow` also follows a symbolic link at its last place. Blocks.
     fn look(&self, path: &RelPath, follow: bool) -> Fenced;
+    /// Where the path ends, links followed, and what is there. With `cached` as [`Self::cached`].
+    fn reaches(&self, path: &RelPath, cached: bool) -> (Fenced, Option<Found>);
+    /// Which content a file that was found is: proven, by its stamp, to be what was read when its version
+    /// was noted. Reads the catalog.
+    fn version(&self, file: &Found) -> Option<Tag>;
 }
 
 /// Where a path ends.

@@ -5,6 +5,7 @@ mod copy;
 mod edge;
 mod lost;
 mod primary;
+mod tags;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -22,8 +23,10 @@ use crate::catalog::Touch;
 use crate::clock::{BootTime, Clock, WallTime};
 use crate::id::{Gen, Name, ObjectId, RelPath};
 use crate::link::Session;
+use crate::object::Found;
 use crate::server::{Limits, Target, Upstream};
 use crate::wire::http::ShareUrl;
+use crate::wire::http::etag::Tag;
 
 struct Still;
 impl Clock for Still {
@@ -35,9 +38,17 @@ impl Clock for Still {
     }
 }
 
-/// What happened, in order.
+/// What happened, in order; and the share's disk.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+struct Log(Arc<Mutex<Vec<String>>>, Arc<Mutex<Shown>>);
+
+/// The file at `file`: which version each look shows; the last of them from then on.
+#[derive(Default)]
+struct Shown {
+    versions: VecDeque<u64>,
+    /// It has not been looked at yet.
+    unread: bool,
+}
 
 impl Log {
     fn add(&self, what: impl Into<String>) {
@@ -81,7 +92,18 @@ where
                             .unwrap_or_default()
                     };
                     let mut line = format!("{} {}", parts.method, parts.uri);
-                    for name in ["destination", "if-none-match", "x-end", "nearshare-x", "connection"] {
+                    let told = [
+                        "destination",
+                        "if-match",
+                        "if-none-match",
+                        "if-range",
+                        "range",
+                        "authorization",
+                        "x-end",
+                        "nearshare-x",
+                        "connection",
+                    ];
+                    for name in told {
                         if parts.headers.contains_key(name) {
                             line += &format!(" {name}={}", field(name));
                         }
@@ -180,6 +202,12 @@ impl HomeTicket for FakeTicket {
     }
     fn broke_off(mut self: Box<Self>) {
         self.0.take().unwrap().add("broke off");
+    }
+    fn reconcile(&mut self) -> BoxFuture<'_, Result<(), HomeError>> {
+        let log = self.0.as_ref().unwrap();
+        log.add("reconcile");
+        log.1.lock().unwrap().unread = false;
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
@@ -332,6 +360,29 @@ impl Fence for FakeFence {
     fn look(&self, _: &RelPath, _: bool) -> Fenced {
         self.0.add("looked");
         Fenced::Outside
+    }
+    fn reaches(&self, path: &RelPath, cached: bool) -> (Fenced, Option<Found>) {
+        let found = || {
+            let mut shown = self.0.1.lock().unwrap();
+            let version = match shown.versions.len() {
+                0 | 1 => shown.versions.front().copied(),
+                _ => shown.versions.pop_front(),
+            };
+            version.map(tags::found)
+        };
+        match (path.names().last().map(Name::as_bytes), cached) {
+            (Some(b"file"), _) => match found() {
+                Some(found) => (Fenced::Inside, Some(found)),
+                None => (Fenced::Missing, None),
+            },
+            (_, true) => (self.cached(path, true), None),
+            (_, false) => (self.look(path, true), None),
+        }
+    }
+    fn version(&self, file: &Found) -> Option<Tag> {
+        let id = ObjectId::from_bytes([0x11; 16]);
+        let read = !self.0.1.lock().unwrap().unread;
+        read.then_some(Tag { id, version: crate::id::Version(file.size) })
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Facts {
     /// The link to the primary's site carries requests.
     pub link_up: bool,
     /// A full answer would be right even though the request asks for less (see
-    /// [`crate::wire::http::Conditions::Refetch`]).
+    /// [`crate::wire::http::condition::full_answer_will_do`]).
     pub full_answer_will_do: bool,
 }
 

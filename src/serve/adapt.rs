@@ -25,6 +25,7 @@ use crate::relay::seam::{
 use crate::route::{Access, ClientRule, Clients};
 use crate::server::Connect;
 use crate::tree::{Contains, Tree, TreeError};
+use crate::wire::http::etag::Tag;
 
 /// The primary's side of a share, for `relay`.
 pub struct AtHome<T: Tree>(pub Arc<Notice<T>>);
@@ -61,6 +62,9 @@ impl<T: Tree> HomeTicket for HomeChange<T> {
     }
     fn broke_off(self: Box<Self>) {
         self.0.broke_off();
+    }
+    fn reconcile(&mut self) -> BoxFuture<'_, Result<(), HomeError>> {
+        async move { self.0.reconcile().await.map_err(home_error) }.boxed()
     }
 }
 
@@ -194,31 +198,40 @@ impl Wire for ToSite {
 }
 
 /// A share's directory, for what clients may reach.
-pub struct Fenceline<T: Tree>(pub Arc<T>);
+pub struct Fenceline<T: Tree> {
+    pub tree: Arc<T>,
+    pub shelf: Arc<Shelf>,
+}
 
 impl<T: Tree> Fenceline<T> {
     fn ask(&self, path: &RelPath, follow: bool, cached: bool) -> Fenced {
         let asked = if follow {
-            self.0.contains(path, cached)
+            self.tree.contains(path, cached)
         } else {
             match path.split_last() {
                 // The last place may be a link that is itself changed: only the way to it counts.
-                Some((above, _)) => self.0.contains(&above, cached),
-                None => self.0.contains(path, cached),
+                Some((above, _)) => self.tree.contains(&above, cached),
+                None => self.tree.contains(path, cached),
             }
         };
-        match asked {
-            Ok(Contains::Inside) => Fenced::Inside,
-            Ok(Contains::Missing) => Fenced::Missing,
-            Ok(Contains::Outside) => Fenced::Outside,
-            Ok(Contains::WouldBlock) => Fenced::Unknown,
-            Err(TreeError::NotTheShare { .. }) => Fenced::Gone,
-            Err(error) => {
-                tracing::warn!(%path, %error, "the share's directory cannot be looked at");
-                Fenced::Gone
-            }
-        }
+        asked.map_or_else(|error| unseen(path, &error), fenced)
     }
+}
+
+fn fenced(contains: Contains) -> Fenced {
+    match contains {
+        Contains::Inside => Fenced::Inside,
+        Contains::Missing => Fenced::Missing,
+        Contains::Outside => Fenced::Outside,
+        Contains::WouldBlock => Fenced::Unknown,
+    }
+}
+
+fn unseen(path: &RelPath, error: &TreeError) -> Fenced {
+    if !matches!(error, TreeError::NotTheShare { .. }) {
+        tracing::warn!(%path, %error, "the share's directory cannot be looked at");
+    }
+    Fenced::Gone
 }
 
 impl<T: Tree> Fence for Fenceline<T> {
@@ -228,6 +241,22 @@ impl<T: Tree> Fence for Fenceline<T> {
     fn look(&self, path: &RelPath, follow: bool) -> Fenced {
         self.ask(path, follow, false)
     }
+    fn reaches(&self, path: &RelPath, cached: bool) -> (Fenced, Option<Found>) {
+        match self.tree.reaches(path, cached) {
+            Ok((contains, found)) => (fenced(contains), found),
+            Err(error) => (unseen(path, &error), None),
+        }
+    }
+    fn version(&self, file: &Found) -> Option<Tag> {
+        version_of(&self.shelf, file)
+    }
+}
+
+/// Which content `found` is certain to be: what was read then, and has the same stamp now (R17).
+fn version_of(shelf: &Shelf, found: &Found) -> Option<Tag> {
+    let id = shelf.by_handle(&found.handle).ok()??;
+    let local = shelf.local(id).ok()??;
+    (local.settled && local.stamp == found.stamp).then_some(Tag { id, version: local.version })
 }
 
 /// ETags by the catalog, for the embedded server.
@@ -235,10 +264,7 @@ pub struct CatalogTags(pub std::collections::BTreeMap<ShareId, Arc<Shelf>>);
 
 impl Tags for CatalogTags {
     fn tag(&self, share: &ShareId, found: &Found) -> Option<(ObjectId, Version)> {
-        let shelf = self.0.get(share)?;
-        let id = shelf.by_handle(&found.handle).ok()??;
-        let local = shelf.local(id).ok()??;
-        (local.settled && local.stamp == found.stamp).then_some((id, local.version))
+        version_of(self.0.get(share)?, found).map(|tag| (tag.id, tag.version))
     }
 }
 

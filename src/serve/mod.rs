@@ -331,7 +331,10 @@ impl Site {
                 share: share.name.clone(),
                 sites: share.sites().map(|(site, _)| site.clone()).collect(),
                 clients: clients(at),
-                fence: here.map(|here| Arc::new(Fenceline(here.disk.clone())) as _),
+                fence: here.map(|here| {
+                    let (tree, shelf) = (here.disk.clone(), here.shelf.clone());
+                    Arc::new(Fenceline { tree, shelf }) as _
+                }),
                 part,
             });
             urls.push(url);

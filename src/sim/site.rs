@@ -381,7 +381,8 @@ impl Process {
             }
             None => relay::Part::Remote { away },
         };
-        let fence: Arc<dyn Fence> = Arc::new(Fenceline(self.disk.clone()));
+        let (tree, shelf) = (self.disk.clone(), self.shelf.clone());
+        let fence: Arc<dyn Fence> = Arc::new(Fenceline { tree, shelf });
         let sites = map.shares[&share()].sites().map(|(site, _)| site.clone()).collect();
         let clients = Clients::default();
         let slot = ShareHttp { share: share(), sites, clients, fence: Some(fence), part };

@@ -109,6 +109,17 @@ impl Disk {
         found.is_ok_and(|found| look::identity(&found) == self.root_identity)
     }
 
+    /// What a server would come to at `path`, or why it would not.
+    fn held(&self, path: &RelPath, cached: bool) -> Result<std::result::Result<OwnedFd, Contains>> {
+        if !self.is_in_place() {
+            if cached {
+                return Ok(Err(Contains::WouldBlock));
+            }
+            self.check()?;
+        }
+        self.holds(path, cached).map_err(|e| self.fail_path("resolve", path, e))
+    }
+
     /// `None` for `.nearshare`, which is nobody's entry.
     pub(super) fn at<'a>(&'a self, spot: Spot<'a, Dir>) -> Option<At<'a>> {
         Some(match spot {
@@ -369,13 +380,16 @@ impl Tree for Disk {
     }
 
     fn contains(&self, path: &RelPath, cached: bool) -> Result<Contains> {
-        if !self.is_in_place() {
-            if cached {
-                return Ok(Contains::WouldBlock);
+        Ok(self.held(path, cached)?.map_or_else(|contains| contains, |_| Contains::Inside))
+    }
+    fn reaches(&self, path: &RelPath, cached: bool) -> Result<(Contains, Option<Found>)> {
+        match self.held(path, cached)? {
+            Ok(fd) => {
+                let found = look::inode(fd.as_fd()).map_err(|e| self.fail_path("look at", path, e));
+                Ok((Contains::Inside, Some(found?)))
             }
-            self.check()?;
+            Err(contains) => Ok((contains, None)),
         }
-        self.holds(path, cached).map_err(|e| self.fail_path("resolve", path, e))
     }
 
     fn limits(&self) -> Limits {

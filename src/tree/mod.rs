@@ -193,6 +193,8 @@ pub trait Tree: Send + Sync + 'static {
     /// disk (2 to 3 us), so an async task may call it; on `WouldBlock` ask again without, where
     /// blocking is allowed. `NotTheShare` as for `check`, where a server does not come here at all.
     fn contains(&self, path: &RelPath, cached: bool) -> Result<Contains>;
+    /// As [`Self::contains`], with what is there; one look, so that both are of one moment.
+    fn reaches(&self, path: &RelPath, cached: bool) -> Result<(Contains, Option<Found>)>;
     /// What this process cannot carry here.
     fn limits(&self) -> Limits {
         Limits::default()

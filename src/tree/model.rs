@@ -594,12 +594,17 @@ impl Tree for Model {
     fn resolve(&self, path: &RelPath, follow_last: bool) -> Result<Resolved> {
         self.run("resolve", &path.to_string(), |state| state.resolve(path, follow_last))
     }
-    fn contains(&self, path: &RelPath, _cached: bool) -> Result<Contains> {
+    fn contains(&self, path: &RelPath, cached: bool) -> Result<Contains> {
+        Ok(self.reaches(path, cached)?.0)
+    }
+    fn reaches(&self, path: &RelPath, _cached: bool) -> Result<(Contains, Option<Found>)> {
         let resolved = self.lock().resolve(path, true);
         Ok(match resolved {
-            Ok(Resolved::Root(_) | Resolved::Entry { found: Some(_), .. }) => Contains::Inside,
-            Ok(Resolved::Outside) => Contains::Outside,
-            _ => Contains::Missing,
+            Ok(Resolved::Root(found) | Resolved::Entry { found: Some(found), .. }) => {
+                (Contains::Inside, Some(found))
+            }
+            Ok(Resolved::Outside) => (Contains::Outside, None),
+            _ => (Contains::Missing, None),
         })
     }
     fn sync(&self) -> Result<()> {

@@ -130,33 +130,39 @@ impl Disk {
         steps.last().map_or(self.root.as_fd(), |step| step.fd.as_fd())
     }
 
-    pub(super) fn holds(&self, path: &RelPath, cached: bool) -> io::Result<Contains> {
+    /// What the path leads to, or why there is nothing to be opened.
+    pub(super) fn holds(&self, path: &RelPath, cached: bool) -> io::Result<Result<OwnedFd, Contains>> {
         if path.has_ours() {
-            return Ok(Contains::Missing);
+            return Ok(Err(Contains::Missing));
         }
         let os_path = path.to_os_path();
         match self.reach(&os_path, STEP, cached) {
-            Ok(_) => Ok(Contains::Inside),
+            Ok(found) => Ok(Ok(found)),
             Err(Errno::LOOP) => self.holds_linked(path, os_path, cached),
-            Err(other) => verdict(other),
+            Err(other) => Ok(Err(verdict(other)?)),
         }
     }
 
     /// As `holds`, with links on the way: the kernel keeps them beneath the root, and the path of
     /// what it found tells whether they led into `.nearshare`.
-    fn holds_linked(&self, path: &RelPath, os_path: PathBuf, cached: bool) -> io::Result<Contains> {
+    fn holds_linked(
+        &self,
+        path: &RelPath,
+        os_path: PathBuf,
+        cached: bool,
+    ) -> io::Result<Result<OwnedFd, Contains>> {
         let found = match self.reach(&os_path, STEP.difference(ResolveFlags::NO_SYMLINKS), cached) {
             Ok(found) => found,
-            Err(error) => return verdict(error),
+            Err(error) => return Ok(Err(verdict(error)?)),
         };
         match self.path_below(found.as_fd()) {
-            Some(real) if real.has_ours() => Ok(Contains::Missing),
-            Some(_) => Ok(Contains::Inside),
-            None if cached => Ok(Contains::WouldBlock),
+            Some(real) if real.has_ours() => Ok(Err(Contains::Missing)),
+            Some(_) => Ok(Ok(found)),
+            None if cached => Ok(Err(Contains::WouldBlock)),
             None => Ok(match self.walk(path, true)? {
-                Resolved::Root(_) | Resolved::Entry { found: Some(_), .. } => Contains::Inside,
-                Resolved::Outside => Contains::Outside,
-                _ => Contains::Missing,
+                Resolved::Root(_) | Resolved::Entry { found: Some(_), .. } => Ok(found),
+                Resolved::Outside => Err(Contains::Outside),
+                _ => Err(Contains::Missing),
             }),
         }
     }

@@ -82,7 +82,8 @@ fn configuration(dir: &Path, www: &Path, site: &str, address: SocketAddr, access
 daemon off; {user} worker_processes 1; pid {dir}/pid;
 events {{ worker_connections 1024; }}
 http {{
-  default_type application/octet-stream; sendfile on; client_max_body_size 0; keepalive_requests 1000000;
+  default_type application/octet-stream; types {{ text/html html; text/css css; }}
+  gzip on; gzip_types text/css; sendfile on; client_max_body_size 0; keepalive_requests 1000000;
   log_format short '$request_method $request_uri $status';
   access_log {access} short;
   client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;

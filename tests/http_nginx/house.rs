@@ -13,10 +13,12 @@ use futures_util::future::BoxFuture;
 use nearshare::clock::{BootTime, Clock, WallTime};
 use nearshare::effect::Change;
 use nearshare::id::RelPath;
+use nearshare::object::Found;
 use nearshare::relay::seam::{Awaits, Fence, Fenced, Home, HomeError, HomeTicket, Outcome};
 use nearshare::relay::{Caller, Codec, HttpRelay, HttpSite, Part, ShareHttp};
 use nearshare::route::Clients;
 use nearshare::server::{Limits, Target, Upstream};
+use nearshare::wire::http::etag::Tag;
 use nearshare::wire::http::{ShareUrl, SiteShares};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use tokio_util::sync::CancellationToken;
@@ -340,6 +342,9 @@ impl HomeTicket for Ticket {
     }
     /// Dropped: what it touched is in doubt.
     fn broke_off(self: Box<Self>) {}
+    fn reconcile(&mut self) -> BoxFuture<'_, Result<(), HomeError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// The kernel's own word on whether a path stays below a directory.
@@ -357,5 +362,11 @@ impl Fence for Below {
             Err(rustix::io::Errno::XDEV) => Fenced::Outside,
             Err(_) => Fenced::Missing,
         }
+    }
+    fn reaches(&self, path: &RelPath, cached: bool) -> (Fenced, Option<Found>) {
+        (if cached { self.cached(path, true) } else { self.look(path, true) }, None)
+    }
+    fn version(&self, _: &Found) -> Option<Tag> {
+        None
     }
 }

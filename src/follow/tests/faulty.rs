@@ -125,6 +125,9 @@ impl Tree for Faulty {
     fn contains(&self, path: &RelPath, cached: bool) -> Result<Contains> {
         self.disk.contains(path, cached)
     }
+    fn reaches(&self, path: &RelPath, cached: bool) -> Result<(Contains, Option<Found>)> {
+        self.disk.reaches(path, cached)
+    }
     fn sync(&self) -> Result<()> {
         self.tick("sync")?;
         self.disk.sync()

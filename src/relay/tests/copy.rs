@@ -109,10 +109,13 @@ async fn conditions_are_judged_at_home_or_left_out() {
         get.headers_mut().insert(name, "\"x\"".parse().unwrap());
         get
     };
+    // A tag that is nobody's here matches nothing.
     two.lyon.serve(client(), get("if-none-match")).await;
+    assert_eq!(two.log.take(), ["server GET /e/f"]);
+    two.lyon.serve(client(), get("if-match")).await;
     assert_eq!(
         two.log.take(),
-        ["link Bulk GET /v1/share/eng/http/f", "server GET /srv/eng/f if-none-match=\"x\""]
+        ["link Bulk GET /v1/share/eng/http/f", "server GET /srv/eng/f if-match=\"x\""]
     );
     *two.wire.up.lock().unwrap() = false;
     let response = two.lyon.serve(client(), get("if-none-match")).await;

@@ -73,37 +73,6 @@ fn split_port(authority: &str, default_port: u16) -> (&str, u16) {
     }
 }
 
-/// What a request asks to be compared before it is carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conditions {
-    None,
-    /// Only "send it if it is not the one I have": a full answer is always right.
-    Refetch,
-    /// A condition that decides what is done.
-    Other,
-}
-
-/// Which of the conditional fields a request has (RFC 9110 section 13.1, RFC 4918 section 10.4).
-pub fn conditions(headers: &HeaderMap) -> Conditions {
-    const DECIDE: [HeaderName; 3] = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE, header::IF_RANGE];
-    if DECIDE.iter().any(|name| headers.contains_key(name)) || headers.contains_key("if") {
-        return Conditions::Other;
-    }
-    if REFETCH.iter().any(|name| headers.contains_key(name)) {
-        return Conditions::Refetch;
-    }
-    Conditions::None
-}
-
-const REFETCH: [HeaderName; 2] = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
-
-/// Makes a request with [`Conditions::Refetch`] an unconditional one.
-pub fn drop_conditions(headers: &mut HeaderMap) {
-    for name in REFETCH {
-        headers.remove(name);
-    }
-}
-
 /// Removes the fields that belong to one connection only, those that Connection nominates among them
 /// (RFC 9110 section 7.6.1). Framing is made anew on the next one. Says whether who sent it takes trailers.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> bool {

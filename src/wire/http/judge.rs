@@ -1,11 +1,13 @@
 //! What must hold for every request, whatever is in it. The property tests and the fuzz target both
 //! ask here.
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
+use super::condition::{self, Current, Verdict};
+use super::etag::{self, Written};
 use super::fields::END_TO_END;
 use super::framing::{Fault, Framing, HeadLimits};
-use super::multistatus::Multistatus;
+use super::multistatus::{Multistatus, Tagger};
 use super::{Classified, Located, Move, SiteShares, classify, encode, strip_hop_by_hop};
 
 /// What is sent on for a request is what was understood of it, and never leaves its share.
@@ -96,6 +98,67 @@ pub fn fields(fields: &[(&str, &[u8])]) -> Result<(), String> {
     Ok(())
 }
 
+/// Tags are read as they are written, and nothing that a request says of others is taken for a word about the
+/// file that is there.
+///
+/// # Errors
+/// Says what does not hold. Fields that HTTP does not allow hold.
+pub fn tags(fields: [&[u8]; 3], file: &Current) -> Result<(), String> {
+    let names = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE];
+    let mut asked = HeaderMap::new();
+    for (name, value) in names.iter().zip(fields) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            asked.insert(name, value);
+        }
+    }
+    for written in fields.iter().flat_map(|field| etag::list(field)).flatten() {
+        let text = [if written.weak { &b"W/\""[..] } else { b"\"" }, written.opaque, b"\""].concat();
+        if Written::parse(&text) != Some(written) {
+            return Err(format!("{written:?} is read as {:?}", Written::parse(&text)));
+        }
+        if let Some((tag, None)) = written.ours()
+            && tag.field().as_bytes() != text.strip_prefix(b"W/").unwrap_or(&text)
+        {
+            return Err(format!("{written:?} is {:?}", tag.field()));
+        }
+    }
+    let mut sent = asked.clone();
+    let fitted = condition::fit(&mut sent, Some(file), false);
+    let judged = condition::judge(&asked, true, Some(file));
+    let named = |name: &HeaderName| {
+        let wanted = file.tag.map(|tag| format!("\"{tag}")).unwrap_or("no tag".into());
+        let field = asked.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+        field.windows(wanted.len()).any(|part| part == wanted.as_bytes())
+    };
+    let any =
+        |name: &HeaderName| asked.get(name).is_some_and(|field| field.as_bytes().trim_ascii() == b"*");
+    let [of_match, of_none, of_range] = names;
+    if let Ok(fitted) = &fitted {
+        let said = [fitted.required, fitted.matched.is_some(), fitted.ranged];
+        let named = [named(&of_match), named(&of_none), named(&of_range)];
+        if said.iter().zip(named).any(|(said, named)| *said && !named) {
+            return Err(format!("{fitted:?} of {asked:?}"));
+        }
+        // What it sends is sent on as it is.
+        let mut again = sent.clone();
+        if condition::fit(&mut again, Some(file), true).is_ok_and(|it| it.required || it.ranged) {
+            return Err(format!("{asked:?} became {sent:?}"));
+        }
+    }
+    let holds = judged == Verdict::Holds;
+    if holds && asked.contains_key(&of_match) && !any(&of_match) && !named(&of_match) {
+        return Err(format!("{asked:?} holds"));
+    }
+    match judged == Verdict::Fails
+        && !asked.contains_key(&of_match)
+        && !any(&of_none)
+        && !named(&of_none)
+    {
+        true => Err(format!("{asked:?} fails")),
+        false => Ok(()),
+    }
+}
+
 /// How a multistatus arrives makes no difference to what passes.
 ///
 /// # Errors
@@ -111,7 +174,7 @@ pub fn multistatus(body: &[u8], cut: usize, moved: Option<&Move>) -> Result<(), 
 }
 
 fn filtered(body: &[u8], cut: usize, moved: Option<&Move>) -> Option<Vec<u8>> {
-    let mut filter = Multistatus::new(moved.cloned(), true);
+    let mut filter = Multistatus::new(moved.cloned(), Some(Tagger::ours()));
     let mut out = Vec::new();
     for piece in body.chunks(cut.max(1)) {
         filter.push(piece, &mut out).ok()?;

@@ -4,6 +4,8 @@
 //! another site forwarded, whose paths are already below a share. Not here: bodies, connections, and
 //! the decision where a request goes.
 
+pub mod condition;
+pub mod etag;
 mod fields;
 pub mod framing;
 pub mod judge;
@@ -18,7 +20,7 @@ use ::http::request::Parts;
 use ::http::uri::Authority;
 use ::http::{HeaderMap, Method, StatusCode, Version, header};
 
-pub use self::fields::{Conditions, conditions, drop_conditions, same_authority, strip_hop_by_hop};
+pub use self::fields::{same_authority, strip_hop_by_hop};
 pub use self::method::{Row, Touches, row};
 pub use self::path::{PathError, UrlPath, encode, encode_into};
 pub use self::prefix::Move;
@@ -236,7 +238,7 @@ fn finish(
     if ours {
         return Err(if row.touches.changes() { Refusal::OursChanged } else { Refusal::OursRead });
     }
-    let home_only = conditions(headers) != Conditions::None;
+    let home_only = condition::is_for_home(headers);
     let read = |path, depth| Effect::Read(Read { share: share.clone(), path, depth, home_only });
     let effect = match row.touches {
         Touches::Object => read(path, if place.slash { Depth::Children } else { Depth::Object }),

@@ -3,6 +3,11 @@
 //!
 //! It is fed as the answer arrives and holds back only a `response` element up to its first `href`.
 
+use std::fmt;
+
+use ::http::HeaderValue;
+
+use super::etag::Written;
 use super::prefix::{Move, names_ours};
 
 /// Longest single tag, comment or CDATA section.
@@ -13,6 +18,8 @@ pub const HELD_MAX: usize = 64 * 1024;
 pub const HREF_MAX: usize = 64 * 1024;
 /// Deepest nesting of elements.
 pub const DEPTH_MAX: usize = 128;
+/// Longest `getetag`, with its element; a longer one is left out.
+const GETETAG_MAX: usize = 1024;
 /// Most namespace declarations in force at once.
 pub const NAMESPACES_MAX: usize = 1024;
 
@@ -35,7 +42,7 @@ type Result<T, E = MultistatusError> = std::result::Result<T, E>;
 #[derive(Debug, Default)]
 pub struct Multistatus {
     moved: Option<Move>,
-    drop_etags: bool,
+    tagger: Option<Tagger>,
     /// What arrived and is not yet a whole token.
     rest: Vec<u8>,
     search: Search,
@@ -43,8 +50,38 @@ pub struct Multistatus {
     namespaces: Vec<Namespace>,
     response: Response,
     href: Option<Href>,
-    /// Depth of an element that is being left out.
-    skipping: Option<usize>,
+    /// What the first `href` of the response says.
+    url: Option<String>,
+    getetag: Option<Element>,
+}
+
+/// What becomes of a `getetag`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Getetag {
+    Keep,
+    Drop,
+    Say(HeaderValue),
+}
+
+/// Decides it, by the URL that the response is about, if that is known yet, and the tag.
+pub struct Tagger(Box<Decide>);
+
+type Decide = dyn FnMut(Option<&str>, Written<'_>) -> Getetag + Send;
+
+impl Tagger {
+    pub fn new(decide: impl FnMut(Option<&str>, Written<'_>) -> Getetag + Send + 'static) -> Self {
+        Self(Box::new(decide))
+    }
+    /// For what another site answered: only our tags mean anything here.
+    pub fn ours() -> Self {
+        Self::new(|_, tag| if tag.ours().is_some() { Getetag::Keep } else { Getetag::Drop })
+    }
+}
+
+impl fmt::Debug for Tagger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tagger")
+    }
 }
 
 #[derive(Debug)]
@@ -62,6 +99,19 @@ struct Href {
     text: Vec<u8>,
 }
 
+/// A `getetag`, until its end.
+#[derive(Debug)]
+struct Element {
+    depth: usize,
+    /// With its tags.
+    raw: Vec<u8>,
+    start: usize,
+    /// Escaped as text.
+    text: Vec<u8>,
+    /// It is too long, or holds more than text.
+    odd: bool,
+}
+
 /// The `response` we are in.
 #[derive(Debug, Default)]
 enum Response {
@@ -74,9 +124,10 @@ enum Response {
 }
 
 impl Multistatus {
-    /// `moved`: the answer was written for another site's URLs. `drop_etags`: leave out `getetag`.
-    pub fn new(moved: Option<Move>, drop_etags: bool) -> Self {
-        Self { moved, drop_etags, ..Self::default() }
+    /// `moved`: the answer was written for another site's URLs. `tagger`: for each `getetag`; without one
+    /// they pass.
+    pub fn new(moved: Option<Move>, tagger: Option<Tagger>) -> Self {
+        Self { moved, tagger, ..Self::default() }
     }
 
     /// Takes the next bytes of the answer and appends what may be sent on.
@@ -106,9 +157,11 @@ impl Multistatus {
         match token.kind {
             Kind::Start => self.start(token.raw, out),
             Kind::End => self.end(token.raw, out),
-            Kind::Text | Kind::CData if self.href.is_some() && self.skipping.is_none() => {
-                self.href_text(token)
+            _ if self.getetag.is_some() => {
+                self.getetag_text(token);
+                Ok(())
             }
+            Kind::Text | Kind::CData if self.href.is_some() => self.href_text(token),
             Kind::Text | Kind::CData | Kind::Other => self.emit(token.raw, out),
         }
     }
@@ -120,18 +173,26 @@ impl Multistatus {
         }
         self.depth += 1;
         self.declare(raw)?;
-        if self.skipping.is_none() {
-            match self.dav_name(raw) {
-                Some(b"response") if self.depth == 2 && !empty => {
-                    self.response = Response::Undecided(Vec::new());
-                }
-                Some(b"getetag") if self.drop_etags => self.skipping = Some(self.depth),
-                Some(b"href") if !empty && self.href.is_none() => {
-                    self.href = Some(Href { depth: self.depth, text: Vec::new() });
-                }
-                _ => {}
+        match self.dav_name(raw) {
+            _ if self.getetag.is_some() => self.more_of_getetag(raw, true),
+            Some(b"getetag") if self.tagger.is_some() && !empty => {
+                let (raw, start) = (raw.to_vec(), raw.len());
+                let odd = start > GETETAG_MAX;
+                self.getetag = Some(Element { depth: self.depth, raw, start, text: Vec::new(), odd });
             }
-            self.emit(raw, out)?;
+            name => {
+                match name {
+                    Some(b"response") if self.depth == 2 && !empty => {
+                        self.response = Response::Undecided(Vec::new());
+                        self.url = None;
+                    }
+                    Some(b"href") if !empty && self.href.is_none() => {
+                        self.href = Some(Href { depth: self.depth, text: Vec::new() });
+                    }
+                    _ => {}
+                }
+                self.emit(raw, out)?;
+            }
         }
         if empty {
             self.close();
@@ -140,10 +201,16 @@ impl Multistatus {
     }
 
     fn end(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        if self.skipping.is_none() && self.href.as_ref().is_some_and(|href| href.depth == self.depth) {
-            self.end_href(out)?;
+        match &self.getetag {
+            Some(element) if element.depth == self.depth => self.end_getetag(raw, out)?,
+            Some(_) => self.more_of_getetag(raw, true),
+            None => {
+                if self.href.as_ref().is_some_and(|href| href.depth == self.depth) {
+                    self.end_href(out)?;
+                }
+                self.emit(raw, out)?;
+            }
         }
-        self.emit(raw, out)?;
         if self.depth == 2 {
             // A response without any href names nothing, and is nobody's secret.
             if let Response::Undecided(held) = std::mem::take(&mut self.response) {
@@ -155,9 +222,6 @@ impl Multistatus {
     }
 
     fn close(&mut self) {
-        if self.skipping == Some(self.depth) {
-            self.skipping = None;
-        }
         while self.namespaces.last().is_some_and(|space| space.depth >= self.depth) {
             self.namespaces.pop();
         }
@@ -166,7 +230,6 @@ impl Multistatus {
 
     fn emit(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
         match &mut self.response {
-            _ if self.skipping.is_some() => {}
             Response::Dropped => {}
             Response::Undecided(held) => {
                 held.extend_from_slice(raw);
@@ -181,26 +244,56 @@ impl Multistatus {
 
     fn href_text(&mut self, token: Token<'_>) -> Result<()> {
         let Some(href) = &mut self.href else { return Ok(()) };
-        match token.kind {
-            Kind::CData => {
-                let inner = &token.raw[CDATA.len()..token.raw.len() - 3];
-                let text = String::from_utf8_lossy(inner);
-                href.text.extend_from_slice(quick_xml::escape::partial_escape(text).as_bytes());
-            }
-            _ => href.text.extend_from_slice(token.raw),
-        }
+        token.add_text(&mut href.text);
         if href.text.len() > HREF_MAX {
             return Err(MultistatusError::TooLong { what: "href", limit: HREF_MAX });
         }
         Ok(())
     }
 
+    fn getetag_text(&mut self, token: Token<'_>) {
+        self.more_of_getetag(token.raw, false);
+        if let Some(element) = &mut self.getetag
+            && !element.odd
+        {
+            token.add_text(&mut element.text);
+        }
+    }
+
+    fn more_of_getetag(&mut self, raw: &[u8], odd: bool) {
+        let Some(element) = &mut self.getetag else { return };
+        element.odd |= odd || element.raw.len() + raw.len() > GETETAG_MAX;
+        if !element.odd {
+            element.raw.extend_from_slice(raw);
+        }
+    }
+
+    fn end_getetag(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let Some(element) = self.getetag.take() else { return Ok(()) };
+        let text = unescaped(&element.text);
+        let tag = text.as_ref().and_then(|text| Written::parse(text.as_bytes()));
+        let said = match (tag, &mut self.tagger) {
+            (Some(tag), Some(tagger)) if !element.odd => (tagger.0)(self.url.as_deref(), tag),
+            _ => Getetag::Drop,
+        };
+        match said {
+            Getetag::Keep => self.emit(&[&element.raw, raw].concat(), out),
+            Getetag::Drop => Ok(()),
+            Getetag::Say(tag) => {
+                // Its name ends the element as it began it.
+                let text = String::from_utf8_lossy(tag.as_bytes());
+                let text = quick_xml::escape::partial_escape(text);
+                self.emit(&[&element.raw[..element.start], text.as_bytes(), raw].concat(), out)
+            }
+        }
+    }
+
     fn end_href(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let Some(href) = self.href.take() else { return Ok(()) };
-        let url = std::str::from_utf8(&href.text).ok().and_then(|text| {
-            let text = quick_xml::escape::unescape(text).ok()?;
-            Some(text.trim().to_owned())
-        });
+        let url = unescaped(&href.text);
+        if self.url.is_none() {
+            self.url.clone_from(&url);
+        }
         if let Response::Undecided(held) = &mut self.response {
             let held = std::mem::take(held);
             if url.as_deref().is_some_and(names_ours) {
@@ -303,6 +396,26 @@ impl<'a> Token<'a> {
             }
         }
     }
+}
+
+impl Token<'_> {
+    /// Adds the text that it is, escaped, if it is any.
+    fn add_text(self, text: &mut Vec<u8>) {
+        match self.kind {
+            Kind::CData => {
+                let inner = String::from_utf8_lossy(&self.raw[CDATA.len()..self.raw.len() - 3]);
+                text.extend_from_slice(quick_xml::escape::partial_escape(inner).as_bytes());
+            }
+            Kind::Text => text.extend_from_slice(self.raw),
+            Kind::Start | Kind::End | Kind::Other => {}
+        }
+    }
+}
+
+/// What an element's text says.
+fn unescaped(text: &[u8]) -> Option<String> {
+    let text = quick_xml::escape::unescape(std::str::from_utf8(text).ok()?).ok()?;
+    Some(text.trim().to_owned())
 }
 
 impl Search {

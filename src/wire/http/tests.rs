@@ -269,7 +269,7 @@ fn hostile_paths_never_leave_their_share() {
 }
 
 #[test]
-fn conditions_go_home() {
+fn what_only_the_primary_can_judge_goes_home() {
     let home_only = |fields: &[(&str, &str)]| match classify(&parts("GET", "/eng/f", fields), &shares())
         .unwrap()
         .effect
@@ -279,17 +279,12 @@ fn conditions_go_home() {
     };
     assert!(!home_only(&[]));
     assert!(!home_only(&[("range", "bytes=0-1"), ("accept", "*/*")]));
-    for name in
-        ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "If"]
-    {
-        assert!(home_only(&[(name, "x")]), "{name}");
+    let ours = "\"0123456789abcdef0123456789abcdef-3\"";
+    for name in ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"] {
+        assert!(!home_only(&[(name, ours)]), "{name}");
+        assert_eq!(home_only(&[(name, "\"x\"")]), name == "If-Match", "{name}");
     }
-    let kind = |fields: &[(&str, &str)]| conditions(&parts("GET", "/", fields).headers);
-    assert_eq!(kind(&[("if-none-match", "x")]), Conditions::Refetch);
-    assert_eq!(kind(&[("if-none-match", "x"), ("if-range", "y")]), Conditions::Other);
-    let mut plain = parts("GET", "/", &[("if-none-match", "x"), ("if-modified-since", "y")]).headers;
-    drop_conditions(&mut plain);
-    assert_eq!(conditions(&plain), Conditions::None);
+    assert!(home_only(&[("If", "(<urn:x>)")]));
 }
 
 #[test]
@@ -441,6 +436,28 @@ proptest! {
     ) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         judge::fields(&fields).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn tags_are_read_as_they_are_written(
+        fields in proptest::collection::vec(
+            proptest::collection::vec(
+                "\"|W/|w/|, ?|\\*|-|0+|3|4|-gzip|000102030405060708090a0b0c0d0e0f|[a-f]{1,3}|\
+                 \"000102030405060708090a0b0c0d0e0f-3(-gzip)?\"|\"5f5e100-ff\"|\"ff-5af3107a4fa0\"|\\PC",
+                0..8,
+            ),
+            3,
+        ),
+        proven: bool,
+    ) {
+        let id = crate::id::ObjectId::from_bytes(std::array::from_fn(|n| n as u8));
+        let tag = etag::Tag { id, version: crate::id::Version(3) };
+        let mtime = crate::object::Timespec { sec: 100_000_000, nsec: 4_000_000 };
+        let stamp = crate::object::Stamp { size: 255, mtime, ctime: mtime };
+        let file = condition::Current { stamp, tag: proven.then_some(tag) };
+        let fields: Vec<String> = fields.iter().map(|parts| parts.concat()).collect();
+        let fields = std::array::from_fn(|n| fields[n].as_bytes());
+        judge::tags(fields, &file).map_err(TestCaseError::fail)?;
     }
 
     #[test]

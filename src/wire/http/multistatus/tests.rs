@@ -20,12 +20,12 @@ fn run(filter: fn() -> Multistatus, input: &str) -> String {
 }
 
 fn plain() -> Multistatus {
-    Multistatus::new(None, false)
+    Multistatus::new(None, None)
 }
 
 fn moving() -> Multistatus {
     let from = [Name::new(b"srv").unwrap(), Name::new(b"e").unwrap()];
-    Multistatus::new(Some(Move::new(&from, "/eng")), true)
+    Multistatus::new(Some(Move::new(&from, "/eng")), Some(Tagger::ours()))
 }
 
 const NGINX: &str = r#"<?xml version="1.0" encoding="utf-8" ?>
@@ -64,6 +64,49 @@ fn moves_urls_and_drops_tags_of_other_servers() {
 }
 
 #[test]
+fn each_tag_becomes_what_is_said_of_its_url() {
+    let tell = || {
+        let tagger = Tagger::new(|url, tag| match (url, tag.opaque) {
+            (Some("/e/a"), b"1-2") => Getetag::Say(HeaderValue::from_static("W/\"ours\"")),
+            (Some("/e/a"), b"keep") => Getetag::Keep,
+            _ => Getetag::Drop,
+        });
+        Multistatus::new(None, Some(tagger))
+    };
+    for (inside, want) in [
+        (r#"<getetag>"1-2"</getetag>"#, r#"<getetag>W/"ours"</getetag>"#),
+        (r#"<getetag a="<"> &quot;1-2&#34; </getetag >"#, r#"<getetag a="<">W/"ours"</getetag >"#),
+        (r#"<getetag><![CDATA["1-2"]]></getetag>"#, r#"<getetag>W/"ours"</getetag>"#),
+        (r#"<getetag><!-- x -->W/"keep"</getetag>"#, r#"<getetag><!-- x -->W/"keep"</getetag>"#),
+        (r#"<getetag>"other"</getetag><x/>"#, "<x/>"),
+        (r#"<getetag>1-2</getetag><x/>"#, "<x/>"),
+        (r#"<getetag>"1-2"<b/></getetag><x/>"#, "<x/>"),
+        ("<getetag/>", "<getetag/>"),
+        ("<getetag></getetag>", ""),
+    ] {
+        let around = |inside: &str| {
+            format!(
+                "<multistatus xmlns=\"DAV:\"><response><href>/e/a</href><prop>{inside}</prop>\
+                 </response></multistatus>"
+            )
+        };
+        assert_eq!(run(tell, &around(inside)), around(want), "{inside}");
+    }
+    let long = format!("<getetag>\"{}\"</getetag>", "k".repeat(GETETAG_MAX));
+    let before = |inside: &str| {
+        format!(
+            "<multistatus xmlns=\"DAV:\"><response>{inside}<href>/e/a</href></response></multistatus>"
+        )
+    };
+    assert_eq!(run(tell, &before(&long)), before(""));
+    assert_eq!(
+        run(tell, &before(r#"<getetag>"1-2"</getetag>"#)),
+        before(""),
+        "of what is not known yet"
+    );
+}
+
+#[test]
 fn understands_every_spelling_of_dav() {
     let out = run(
         moving,
@@ -86,7 +129,7 @@ fn understands_every_spelling_of_dav() {
             r#"<x:response xmlns:x="other"><x:href>/srv/e/.nearshare</x:href></x:response>"#,
             r#"<!-- <response> --><response><href>/eng/p</href><prop>"#,
             r#"<lockroot><href>/eng/q</href></lockroot><mine xmlns="me"><href>/srv/e/.nearshare</href></mine>"#,
-            r#"</prop></response></multistatus>"#
+            r#"<getetag/></prop></response></multistatus>"#
         )
     );
 }

@@ -1,0 +1,300 @@
+//! Entity tags and the conditions that name them. The server has tags of its own, or none that means anything
+//! elsewhere: it is asked with those, and for them the client gets ours, if it is proven which version the
+//! answer is of. That is so if the path led to the same file with the same stamp before and after (R21).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+
+use super::answer::{self, Early};
+use super::seam::{Fenced, HomeTicket};
+use super::{HttpSite, ShareHttp, Taken, near};
+use crate::body::Body;
+use crate::id::RelPath;
+use crate::object::{Found, Kind};
+use crate::route::Role;
+use crate::server::ServerError;
+use crate::wire::http::Located;
+use crate::wire::http::condition::{
+    Current, Fitted, Unproven, Verdict, drop_conditions, fit, full_answer_will_do, judge, names_ours,
+};
+use crate::wire::http::etag::{Tag, Written};
+use crate::wire::http::multistatus::{Getetag, Tagger};
+use crate::work;
+
+/// How often a file that does not hold still is asked for again before it is sent as it is.
+const TRIES: usize = 3;
+/// What was changed just now is proven a little later (R17).
+const SETTLE: Duration = Duration::from_millis(25);
+const SETTLE_TRIES: usize = 40;
+/// A change waits no longer for what came before it to be looked at: a large file is read for that.
+const RECONCILE_MAX: Duration = Duration::from_secs(20);
+
+/// Where the path leads, and the file there. Asks the disk only if the kernel does not have it in memory.
+pub async fn reach(share: &ShareHttp, path: &RelPath) -> (Fenced, Option<Found>) {
+    let Some(fence) = &share.fence else { return (Fenced::Inside, None) };
+    let mut reached = fence.reaches(path, true);
+    if reached.0 == Fenced::Unknown {
+        let (fence, path) = (fence.clone(), path.clone());
+        let looked = work::blocking(move || fence.reaches(&path, false)).await;
+        // Only a panic or the end of the runtime makes no answer.
+        reached = looked.unwrap_or((Fenced::Gone, None));
+    }
+    (reached.0, reached.1.filter(|found| found.kind == Kind::File))
+}
+
+/// Whether a read's conditions name tags of ours, and this site cannot tell whether they hold.
+pub async fn is_unproven(share: &ShareHttp, path: &RelPath, headers: &HeaderMap) -> bool {
+    if !names_ours(headers) {
+        return false;
+    }
+    let (_, file) = reach(share, path).await;
+    file.is_some_and(|file| version(share, &file).is_none())
+}
+
+fn version(share: &ShareHttp, file: &Found) -> Option<Tag> {
+    share.fence.as_ref().and_then(|fence| fence.version(file))
+}
+
+/// A GET or HEAD, asked of this site's server. `file`: what its path led to.
+pub async fn read(taken: Taken, mut file: Option<Found>) -> Result<Response<Body>, Unread> {
+    let (site, slot, path) = (taken.site.clone(), taken.slot, taken.classified.path().clone());
+    let share = &site.slots[slot];
+    let (mut parts, body) = near::to_server(taken)?.into_parts();
+    let host = parts.headers.get(header::HOST).cloned();
+    let keep = share.role() == Role::Local;
+    let named = names_ours(&parts.headers);
+    // Nothing is kept of a body, so such a request can be sent only once.
+    let kept = (named && body.is_end_stream()).then(|| parts.clone());
+    let mut body = Some(body);
+    let (mut tries, mut settling) = (0, 0);
+    loop {
+        let tag = file.as_ref().filter(|_| named).and_then(|file| version(share, file));
+        let at = file.as_ref().map(|file| Current { stamp: file.stamp, tag });
+        let fitted = match fit(&mut parts.headers, at.as_ref(), keep) {
+            Ok(fitted) => fitted,
+            Err(Unproven) if settling < SETTLE_TRIES => {
+                settling += 1;
+                tokio::time::sleep(SETTLE).await;
+                file = reach(share, &path).await.1;
+                continue;
+            }
+            Err(Unproven) => return Err(moving(share)),
+        };
+        let asked = Request::from_parts(parts, body.take().unwrap_or(Body::Empty));
+        let mut response = site.upstream.clone().serve(asked).await?;
+        let mut said = Said::of(&response, at.as_ref());
+        let mut proven = None;
+        if tag.is_some_and(|tag| said == Said::Ours(tag)) {
+            // A server that speaks as we do has looked itself.
+            proven = tag;
+        } else if fitted.rests() || said.is_file() || said == Said::Other && keep {
+            let (fenced, after) = reach(share, &path).await;
+            match (&file, &after) {
+                (Some(before), Some(after)) if is_same(before, after) => {
+                    proven = tag.or_else(|| version(share, before));
+                }
+                (None, None) if fenced != Fenced::Missing => {}
+                // It says something of a file that was there for a moment.
+                _ if said == Said::Other => said = Said::File { weak: false },
+                _ => {}
+            }
+            file = after;
+        }
+        if holds(&response, &fitted, said, proven) {
+            name(&mut response, &fitted, said, proven);
+            return Ok(near::mend(&site, slot, host.as_ref(), !keep, response));
+        }
+        tries += 1;
+        let Some(kept) = &kept else { return Err(moving(share)) };
+        parts = kept.clone();
+        if tries >= TRIES {
+            if !full_answer_will_do(&parts.headers) {
+                return Err(moving(share));
+            }
+            drop_conditions(&mut parts.headers);
+        }
+    }
+}
+
+fn is_same(before: &Found, after: &Found) -> bool {
+    before.stamp == after.stamp && before.handle == after.handle
+}
+
+/// Why a read has no answer of the server.
+pub enum Unread {
+    Early(Early),
+    Server(ServerError),
+}
+
+impl From<Early> for Unread {
+    fn from(early: Early) -> Self {
+        Self::Early(early)
+    }
+}
+impl From<ServerError> for Unread {
+    fn from(error: ServerError) -> Self {
+        Self::Server(error)
+    }
+}
+
+fn moving(share: &ShareHttp) -> Unread {
+    let text = format!("{}: the file is being changed; try again", share.share);
+    Unread::Early(Box::new(answer::retry(text)))
+}
+
+/// What an answer's own tag is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// One of something else than the file.
+    Other,
+    Ours(Tag),
+    /// A server's, of the file that was found.
+    File {
+        weak: bool,
+    },
+}
+
+impl Said {
+    fn of(response: &Response<Body>, at: Option<&Current>) -> Self {
+        let Some(field) = response.headers().get(header::ETAG) else { return Self::Nothing };
+        let Some(tag) = Written::parse(field.as_bytes()) else { return Self::Other };
+        match (tag.ours(), at) {
+            (Some((ours, None)), _) if !tag.weak => Self::Ours(ours),
+            (_, Some(at)) if tag.is_of(&at.stamp) => Self::File { weak: tag.weak || tag.is_coded() },
+            _ => Self::Other,
+        }
+    }
+    fn is_file(self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+}
+
+/// Whether an answer may be given that was asked for because conditions of the client held.
+fn holds(response: &Response<Body>, fitted: &Fitted, said: Said, proven: Option<Tag>) -> bool {
+    let ours = proven.is_some_and(|tag| said == Said::Ours(tag) || said.is_file());
+    match response.status() {
+        _ if !fitted.rests() => true,
+        StatusCode::OK => !fitted.required || ours,
+        StatusCode::NOT_MODIFIED => ours,
+        // A part of a form that is made anew each time fits nothing.
+        StatusCode::PARTIAL_CONTENT => ours && !(fitted.ranged && said == Said::File { weak: true }),
+        StatusCode::RANGE_NOT_SATISFIABLE => proven.is_some(),
+        _ => true,
+    }
+}
+
+/// Puts our tag in the place of the server's.
+fn name(response: &mut Response<Body>, fitted: &Fitted, said: Said, proven: Option<Tag>) {
+    let field = match (said, proven) {
+        (Said::Nothing | Said::Other, _) => return,
+        (Said::Ours(_) | Said::File { .. }, Some(_))
+            if response.status() == StatusCode::NOT_MODIFIED && fitted.matched.is_some() =>
+        {
+            fitted.matched.clone()
+        }
+        (Said::Ours(_), _) => return,
+        (Said::File { .. }, None) => None,
+        (Said::File { weak: false }, Some(tag)) => Some(tag.field()),
+        (Said::File { weak: true }, Some(tag)) => {
+            let coding = response.headers().get(header::CONTENT_ENCODING);
+            Some(tag.weak_field(coding.map(HeaderValue::as_bytes)))
+        }
+    };
+    match field {
+        Some(field) => response.headers_mut().insert(header::ETAG, field),
+        None => response.headers_mut().remove(header::ETAG),
+    };
+}
+
+/// A change's conditions, under its locks: what they hold for stays so until it has ended.
+///
+/// # Errors
+/// The answer if it may not be made.
+pub async fn judged(
+    site: &HttpSite,
+    slot: usize,
+    path: &RelPath,
+    ticket: &mut Box<dyn HomeTicket>,
+    parts: &Parts,
+) -> Result<(), Response<Body>> {
+    let share = &site.slots[slot];
+    for _ in 0..SETTLE_TRIES {
+        let (fenced, file) = reach(share, path).await;
+        let at = file.as_ref().map(|file| Current { stamp: file.stamp, tag: version(share, file) });
+        match judge(&parts.headers, fenced == Fenced::Inside, at.as_ref()) {
+            Verdict::Holds => return Ok(()),
+            Verdict::Fails => return Err(failed(site, parts).await),
+            Verdict::Unproven => {}
+        }
+        match tokio::time::timeout(RECONCILE_MAX, ticket.reconcile()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(answer::home_error(&share.share, &error)),
+            Err(_) => break,
+        }
+        // Too new for its stamp to prove anything: the next look will do.
+        tokio::time::sleep(SETTLE).await;
+    }
+    Err(answer::retry(format!(
+        "{}: the file is being changed; nothing was done; try again",
+        share.share
+    )))
+}
+
+/// Who may not look at what is there is told that instead (RFC 9110 section 13.2.1).
+async fn failed(site: &HttpSite, change: &Parts) -> Response<Body> {
+    let mut look = Request::new(Body::Empty);
+    *look.method_mut() = Method::HEAD;
+    *look.uri_mut() = change.uri.clone();
+    for name in [header::HOST, header::AUTHORIZATION, header::COOKIE] {
+        look.headers_mut().extend(change.headers.get(&name).map(|field| (name, field.clone())));
+    }
+    let seen = site.upstream.clone().serve(look).await;
+    match seen {
+        Ok(seen) if matches!(seen.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            let mut refused = answer::text(seen.status(), "the file server refuses");
+            let challenges = seen.headers().get_all(header::WWW_AUTHENTICATE);
+            for challenge in challenges {
+                refused.headers_mut().append(header::WWW_AUTHENTICATE, challenge.clone());
+            }
+            refused
+        }
+        _ => answer::text(StatusCode::PRECONDITION_FAILED, "a condition of the request does not hold"),
+    }
+}
+
+/// For the tags in a multistatus of this site's server: those of files become ours. What is no file keeps
+/// its own where the primary is.
+pub fn tagger(site: &Arc<HttpSite>, slot: usize) -> Tagger {
+    let site = site.clone();
+    Tagger::new(move |url, tag| {
+        if tag.ours().is_some() {
+            return Getetag::Keep;
+        }
+        let share = &site.slots[slot];
+        let path = url.and_then(|url| site.shares.url(slot).stay().apply(url));
+        let located = path.map(|path| site.shares.locate(path.split(['?', '#']).next().unwrap_or("/")));
+        let reached = match (located, &share.fence) {
+            (Some(Ok(Located::Inside { slot: other, path, .. })), Some(fence)) if other == slot => {
+                fence.reaches(&path, true)
+            }
+            _ => (Fenced::Outside, None),
+        };
+        match reached {
+            // The server has just looked at it: what is not in memory any more is left out.
+            (Fenced::Unknown, _) => Getetag::Drop,
+            (_, Some(file)) if file.kind == Kind::File && tag.is_of(&file.stamp) => {
+                version(share, &file).map_or(Getetag::Drop, |ours| {
+                    Getetag::Say(if tag.weak { ours.weak_field(None) } else { ours.field() })
+                })
+            }
+            _ if share.role() == Role::Local => Getetag::Keep,
+            _ => Getetag::Drop,
+        }
+    })
+}

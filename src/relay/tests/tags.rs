@@ -1,0 +1,149 @@
+//! A server that goes by size and time, under a disk that changes while it answers.
+
+use super::*;
+use crate::object::{Attrs, Kind, LocalHandle, Stamp, Timespec};
+
+/// The file in its `version`th state.
+pub fn found(version: u64) -> Found {
+    let time = Timespec { sec: 100 + version as i64, nsec: 0 };
+    Found {
+        handle: LocalHandle::from_bytes(b"file"),
+        kind: Kind::File,
+        attrs: Attrs { mode: 0o644, uid: 0, gid: 0, mtime: time },
+        size: version,
+        rdev: 0,
+        nlink: 1,
+        stamp: Stamp { size: version, mtime: time, ctime: time },
+    }
+}
+
+fn ours(version: u64) -> String {
+    format!("\"{}-{version}\"", "11".repeat(16))
+}
+/// As nginx has it.
+fn own(version: u64) -> String {
+    format!("\"{:x}-{version:x}\"", 100 + version)
+}
+
+/// Answers as a server that has version 5, whatever the disk shows.
+async fn five(line: String) -> Response<Body> {
+    let known = line.contains("if-none-match=") && line.contains(&own(5));
+    let mut response = match (known, line.contains(" range=")) {
+        (true, _) => status(304),
+        (_, true) => Response::builder().status(206).body(Body::text("5")).unwrap(),
+        _ => Response::new(Body::text("five5")),
+    };
+    if line.contains("authorization=wrong") {
+        response = status(401);
+        response.headers_mut().insert("www-authenticate", "Basic".parse().unwrap());
+    }
+    let script = line.contains("script");
+    let tag = if script { "\"made-up\"".to_owned() } else { own(5) };
+    response.headers_mut().insert("etag", tag.parse().unwrap());
+    response
+}
+
+async fn shown(log: &Log, versions: &[u64]) -> HttpRelay {
+    log.1.lock().unwrap().versions = versions.iter().copied().collect();
+    primary(log, five).await
+}
+
+fn with(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Request<Body> {
+    let mut request = request(method, uri, Body::Empty);
+    for (name, value) in fields {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    request
+}
+
+async fn get(relay: &HttpRelay, fields: &[(&'static str, &str)]) -> (u16, Option<String>) {
+    let response = relay.serve(client(), with("GET", "/eng/file", fields)).await;
+    let tag = response.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+    (response.status().as_u16(), tag)
+}
+
+#[tokio::test]
+async fn an_answer_has_our_tag_only_if_the_file_held_still() {
+    let log = Log::default();
+    for (versions, tag) in [
+        (&[5][..], Some(ours(5))),
+        // It was replaced before the server was asked, or after.
+        (&[4, 5], None),
+        (&[5, 6], None),
+    ] {
+        let relay = shown(&log, versions).await;
+        assert_eq!(get(&relay, &[]).await, (200, tag), "{versions:?}");
+    }
+    // It is not known yet which version that is: the server's own tag means nothing either.
+    log.1.lock().unwrap().unread = true;
+    let relay = shown(&log, &[5]).await;
+    assert_eq!(get(&relay, &[]).await, (200, None));
+    // What is not the file keeps its tag where the primary is.
+    let relay = shown(&log, &[7]).await;
+    assert_eq!(get(&relay, &[]).await, (200, Some(own(5))));
+}
+
+#[tokio::test]
+async fn what_a_condition_says_is_asked_again_if_the_file_did_not_hold_still() {
+    let log = Log::default();
+    let (five, six) = (ours(5), ours(6));
+    let kept = [("if-none-match", &*five)];
+    let relay = shown(&log, &[5]).await;
+    assert_eq!(get(&relay, &kept).await, (304, Some(five.clone())));
+    assert!(log.take()[0].contains(&own(5)));
+    // The server has said 304 of version 5, and 6 is there.
+    let relay = shown(&log, &[5, 6]).await;
+    assert_eq!(get(&relay, &kept).await, (200, Some(own(5))));
+    let asked = log.take();
+    assert_eq!((asked.len(), &*asked[1]), (2, "server GET /eng/file"));
+    // A part that is to fit version 5.
+    let part = [("range", "bytes=4-4"), ("if-range", &*five)];
+    let relay = shown(&log, &[5]).await;
+    assert_eq!(get(&relay, &part).await, (206, Some(five.clone())));
+    assert_eq!(log.take(), ["server GET /eng/file range=bytes=4-4"]);
+    let relay = shown(&log, &[5, 6]).await;
+    assert_eq!(get(&relay, &part).await.0, 200);
+    assert_eq!(log.take(), ["server GET /eng/file range=bytes=4-4", "server GET /eng/file"]);
+    // If-Match holds, and then does not.
+    let relay = shown(&log, &[5, 6]).await;
+    get(&relay, &[("if-match", &five)]).await;
+    assert_eq!(log.take(), ["server GET /eng/file", "server GET /eng/file if-match=\"none-of-these\""]);
+    let relay = shown(&log, &[6]).await;
+    get(&relay, &[("if-match", &six)]).await;
+    // The server has something else than what is on the disk.
+    assert!(log.take().len() == 3);
+}
+
+#[tokio::test]
+async fn a_change_is_judged_under_its_locks() {
+    let log = Log::default();
+    let put = async |relay: &HttpRelay, fields: &[(&'static str, &str)]| {
+        relay.serve(client(), with("PUT", "/eng/file", fields)).await
+    };
+    let relay = shown(&log, &[5]).await;
+    let answer = put(&relay, &[("if-match", &ours(5))]).await;
+    assert_eq!((answer.status().as_u16(), answer.headers().get("etag")), (200, None));
+    assert_eq!(log.take(), ["begin /file:Entry", "server PUT /eng/file", "answered Done"]);
+    for field in [("if-match", &*ours(4)), ("if-match", "\"x\""), ("if-none-match", "*")] {
+        assert_eq!(put(&relay, &[field]).await.status(), 412, "{field:?}");
+        assert_eq!(log.take(), ["begin /file:Entry", "server HEAD /eng/file", "refused"]);
+        let refused = put(&relay, &[field, ("authorization", "wrong")]).await;
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["www-authenticate"]),
+            (401, &"Basic".parse().unwrap())
+        );
+        log.take();
+    }
+    log.1.lock().unwrap().unread = true;
+    assert_eq!(put(&relay, &[("if-match", &ours(5))]).await.status(), 200);
+    assert_eq!(log.take()[..2], ["begin /file:Entry", "reconcile"]);
+    // What a script does with tags is its own affair.
+    relay.serve(client(), with("POST", "/eng/script", &[("if-match", "\"x\"")])).await;
+    assert_eq!(log.take()[1], "server POST /eng/script if-match=\"x\"");
+    // The server that was never asked has no say in what is not there.
+    let relay = shown(&log, &[]).await;
+    assert_eq!(put(&relay, &[("if-match", "*")]).await.status(), 412);
+    log.take();
+    assert_eq!(put(&relay, &[("if-none-match", "*")]).await.status(), 200);
+    assert_eq!(log.take()[1], "server PUT /eng/file");
+}
