@@ -63,8 +63,7 @@ async fn a_name_below_a_directory_that_has_just_moved_is_found_on_the_disk() {
     .await;
     let (dir, file) = (site.id("a").unwrap(), site.id("a/f").unwrap());
     // The worker reads this, and comes to what is answered after it only then.
-    let large = fs::File::create(site.outside("large")).unwrap();
-    large.set_len(512 << 20).unwrap();
+    slow(&site.outside("large"), 256);
     site.relay(&["large"], |site| fs::rename(site.outside("large"), site.at("large")).unwrap()).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     site.relay(&["a", "b"], |site| fs::rename(site.at("a"), site.at("b")).unwrap()).await;
@@ -156,11 +155,10 @@ async fn nothing_is_released_while_a_change_is_in_flight() {
 /// must not close what began after the first.
 #[tokio::test]
 async fn what_one_look_has_read_closes_no_change_after_it() {
-    const BIG: u64 = 48 << 20;
     let site = Site::with(|root| {
         fs::write(root.join("f"), "old").unwrap();
         for n in 0..3 {
-            fs::File::create(root.join(format!("big{n}"))).unwrap().set_len(BIG).unwrap();
+            slow(&root.join(format!("big{n}")), 48);
         }
     })
     .await;
@@ -426,8 +424,7 @@ async fn what_a_slow_look_has_read_is_journalled_behind_what_it_may_depend_on() 
     let site = Site::with(|root| fs::write(root.join("g"), "0").unwrap()).await;
     let start = site.head();
     let ticket = site.begin(&["f"]).await;
-    // Holes: some time to read, and no room on the disk.
-    fs::File::create(site.at("f")).unwrap().set_len(128 << 20).unwrap();
+    slow(&site.at("f"), 128);
     ticket.answered(false).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     site.relay(&["g"], |site| site.write("g", "1")).await;

@@ -160,7 +160,7 @@ async fn with_an_older_state_directory_the_copies_wait_for_a_scan() {
     assert_eq!(follow(head.at, Hash([9; 32])).await, StatusCode::CONFLICT);
     assert_eq!(ask("snapshot", Body::Empty).await, StatusCode::OK);
     // Something for the scan to do first, and behind it what the catalog does not have.
-    fs::File::create(site.at("large")).unwrap().set_len(128 << 20).unwrap();
+    slow(&site.at("large"), 128);
     fs::create_dir(site.at("d")).unwrap();
     site.write("d/later", "x");
     let later = Position { seq: Seq(head.at.seq.0 + 5), ..head.at };

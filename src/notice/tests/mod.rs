@@ -84,6 +84,13 @@ fn spec(root: &Path, marker: Option<[u8; 16]>) -> RootSpec {
     RootSpec { path: root.into(), share: "eng".parse().unwrap(), site: "hq".parse().unwrap(), marker }
 }
 
+/// Content that takes some time to read, which holes do not.
+fn slow(path: &Path, mib: usize) {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(path).unwrap();
+    let piece = vec![1; 1 << 20];
+    (0..mib).for_each(|_| std::io::Write::write_all(&mut file, &piece).unwrap());
+}
+
 impl Site {
     /// A share whose first scan has ended, with what `fill` puts there before it.
     async fn with(fill: impl FnOnce(&Path)) -> Self {

@@ -127,9 +127,9 @@ async fn what_a_scan_has_read_is_journalled_behind_what_it_may_depend_on() {
     .await;
     granule().await;
     let start = site.head();
-    // Behind nearshare's back: for the scan alone. Holes: some time to read, and no room on the disk.
+    // Behind nearshare's back: for the scan alone.
+    slow(&site.at("f"), 64);
     let file = fs::OpenOptions::new().write(true).open(site.at("f")).unwrap();
-    file.set_len(64 << 20).unwrap();
     fs::create_dir(site.at("new")).unwrap();
     site.write("new/x", "x");
     site.notice.rescan();
@@ -166,8 +166,7 @@ async fn what_a_scan_finds_below_a_change_is_journalled_behind_what_it_may_depen
     .await;
     granule().await;
     let (start, b) = (site.head(), site.id("d/b").unwrap());
-    let file = fs::OpenOptions::new().write(true).open(site.at("d/a")).unwrap();
-    file.set_len(64 << 20).unwrap();
+    slow(&site.at("d/a"), 64);
     site.notice.rescan();
     tokio::time::sleep(Duration::from_millis(20)).await;
     site.relay(&["g"], |site| site.write("g", "1")).await;

@@ -147,6 +147,6 @@ fn limits_are_told_in_words() {
     }
     let bare = Disk::open_with(&spec(&f.root), clock(), BARE).unwrap();
     let words: Vec<_> = bare.limits().sentences().collect();
-    assert_eq!(words.len(), 3);
+    assert_eq!(words.len(), 4, "{words:?}");
     assert!(words[0].contains("owners are not copied"), "{words:?}");
 }
