@@ -79,7 +79,7 @@ impl Hasher {
 
     /// As `update` with so many zeros, at a thousandth of the price: what a hole reads as.
     pub fn zeros(&mut self, mut count: u64) {
-        const ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
+        static ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
         /// Of a chunk that is all zeros: those are never cut before they are as long as a chunk gets.
         static CHUNK: LazyLock<[u8; ROW]> = LazyLock::new(|| row(&ZEROS));
         while count > 0 {
