@@ -120,6 +120,15 @@ impl Work<'_> {
                 self.remove(Space::Notes, keys::peer(self.index, &site));
                 Ok(())
             }
+            Step::Lock(lock) => {
+                let key = keys::lock(self.index, &lock.token);
+                self.set(Space::Notes, key, rows::encode_lock(self.state.meta.epoch, &lock));
+                Ok(())
+            }
+            Step::ForgetLock(token) => {
+                self.remove(Space::Notes, keys::lock(self.index, &token));
+                Ok(())
+            }
             Step::SetMeta(change) => {
                 let (epoch, reserved) = (self.state.meta.epoch, self.state.meta.gen_reserved);
                 change(&mut self.state.meta);

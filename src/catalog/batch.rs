@@ -7,6 +7,7 @@ use super::model::{Change, Debt, Head, Meta, PeerRow, Record, Release, Touch};
 use super::proto;
 use crate::id::{Epoch, Gen, Hash, ObjectId, Seq, SiteId, Version};
 use crate::object::Local;
+use crate::wire::http::lock::Lock;
 use crate::work;
 
 /// Steps of one commit of one share, in the order in which they were called.
@@ -45,6 +46,8 @@ pub(super) enum Step {
     Paid(ObjectId, Version),
     Peer(SiteId, PeerRow),
     ForgetPeer(SiteId),
+    Lock(Lock),
+    ForgetLock(String),
     SetMeta(Box<dyn FnOnce(&mut Meta) + Send>),
     TrimJournal(Seq),
     Reset,
@@ -138,6 +141,15 @@ impl Batch {
 
     pub fn forget_peer(&mut self, site: SiteId) {
         self.step(1, Step::ForgetPeer(site));
+    }
+
+    /// A lock that is given, or given anew.
+    pub fn lock(&mut self, lock: Lock) {
+        self.step(1, Step::Lock(lock));
+    }
+
+    pub fn forget_lock(&mut self, token: String) {
+        self.step(1, Step::ForgetLock(token));
     }
 
     /// Runs on the committer's thread: it must not wait for this catalog. `epoch` and `gen_reserved`

@@ -15,6 +15,7 @@
 //!                                2 id of a forwarded request  -> touches
 //!                                3 site                       -> PeerRow
 //!                                4                            -> State
+//!                                5 token                      -> Lock
 //!                0               1                            -> Database
 //!                0               2 share                      -> share index
 //!                0               3 space, index               -> (nothing): rows to be swept
@@ -36,6 +37,7 @@ const MARK: u8 = 1;
 const AHEAD: u8 = 2;
 const PEER: u8 = 3;
 const STATE: u8 = 4;
+const LOCK: u8 = 5;
 
 const DATABASE: u8 = 1;
 const SHARE: u8 = 2;
@@ -157,6 +159,13 @@ pub fn peer_of(key: &[u8]) -> Option<SiteId> {
 }
 pub fn state(share: u32) -> Vec<u8> {
     key(share, STATE, &[])
+}
+
+pub fn lock(share: u32, token: &str) -> Vec<u8> {
+    key(share, LOCK, &[token.as_bytes()])
+}
+pub fn locks(share: u32) -> Vec<u8> {
+    key(share, LOCK, &[])
 }
 
 pub fn database() -> Vec<u8> {

@@ -1,12 +1,15 @@
 //! Rows that only this site's catalog reads: what it knows of its own disk, of its peers, and of
 //! each share as a whole. Same rules as in `proto`.
 
+use std::time::Duration;
+
 use prost::Message;
 
 use super::model::{Debt, Head, Lead, Meta, PeerRow, Totals};
 use super::proto::{DecodeError, hash, limit, message, timespec};
-use crate::id::{Epoch, Gen, Hash, IdError, ObjectId, Position, Seq, Version};
+use crate::id::{Epoch, Gen, Hash, IdError, Name, ObjectId, Position, RelPath, Seq, Version};
 use crate::object::{Local, LocalHandle, Stamp};
+use crate::wire::http::lock::Lock;
 
 /// Bytes of a local handle: see [`LocalHandle`].
 const HANDLE_MAX: u64 = 2 + 4 + 128;
@@ -184,6 +187,23 @@ pub fn decode_peer(bytes: &[u8]) -> Result<PeerRow, DecodeError> {
     Ok(PeerRow { acked, debts, debt_bytes, seen_wall })
 }
 
+pub fn encode_lock(epoch: Epoch, lock: &Lock) -> Vec<u8> {
+    let path = lock.path.names().iter().map(|name| name.as_bytes().to_vec()).collect();
+    let Lock { token, deep, shared, owner, timeout, .. } = lock.clone();
+    let (epoch, seconds) = (epoch.0, timeout.as_secs());
+    LockMessage { token, path, deep, shared, owner, seconds, epoch }.encode_to_vec()
+}
+
+pub fn decode_lock(bytes: &[u8]) -> Result<(Epoch, Lock), DecodeError> {
+    let row = LockMessage::decode(bytes).map_err(|source| message("lock", source))?;
+    let wrong = |source| DecodeError::Id { field: "lock.path", source };
+    let names = row.path.iter().map(|name| Name::new(name).map_err(wrong)).collect::<Result<_, _>>()?;
+    let timeout = Duration::from_secs(row.seconds);
+    let LockMessage { token, deep, shared, owner, .. } = row;
+    let path = RelPath::new(names).map_err(wrong)?;
+    Ok((Epoch(row.epoch), Lock { token, path, deep, shared, owner, timeout }))
+}
+
 pub fn encode_database(row: &DatabaseRow) -> Vec<u8> {
     DatabaseMessage { format: row.format, next_index: row.next_index }.encode_to_vec()
 }
@@ -309,6 +329,24 @@ struct PeerMessage {
     seen_wall: i64,
     #[prost(uint64, tag = "5")]
     debt_bytes: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LockMessage {
+    #[prost(string, tag = "1")]
+    token: String,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    path: Vec<Vec<u8>>,
+    #[prost(bool, tag = "3")]
+    deep: bool,
+    #[prost(bool, tag = "4")]
+    shared: bool,
+    #[prost(string, tag = "5")]
+    owner: String,
+    #[prost(uint64, tag = "6")]
+    seconds: u64,
+    #[prost(uint32, tag = "7")]
+    epoch: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -16,8 +16,9 @@ use super::rows::{self, State};
 use super::snapshot::Snapshot;
 use super::store::{Space, View};
 use super::{Catalog, GEN_BLOCK, LINKS_MAX};
-use crate::id::{Gen, Hash, Name, ObjectId, Position, RelPath, Seq, ShareId, SiteId};
+use crate::id::{Epoch, Gen, Hash, Name, ObjectId, Position, RelPath, Seq, ShareId, SiteId};
 use crate::object::{Local, LocalHandle, Object};
+use crate::wire::http::lock::Lock;
 
 /// Steps up to the root at most: a path of 4096 bytes has no more.
 const DEPTH_MAX: usize = 2048;
@@ -277,6 +278,11 @@ impl Shelf {
         self.notes(&keys::peers(self.core.index), |key, row| {
             Ok((keys::peer_of(key).ok_or(DecodeError::Key)?, rows::decode_peer(row)?))
         })
+    }
+
+    /// Locks that clients were given at this site, and in which epoch.
+    pub fn locks(&self) -> Result<Vec<(Epoch, Lock)>> {
+        self.notes(&keys::locks(self.core.index), |_, row| rows::decode_lock(row))
     }
 
     pub fn meta(&self) -> Meta {

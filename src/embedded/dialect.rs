@@ -14,9 +14,10 @@ use http_body_util::BodyExt;
 use super::davfs::{DavFs, View, fs_error};
 use super::props::{self, Depth};
 use super::url::{self, Place};
-use super::{Embedded, Share, set, xml};
+use super::{Embedded, Share, collect, set};
 use crate::body::{Body, BoxError};
 use crate::tree::TreeError;
+use crate::wire::http::xml;
 
 /// What is served on a share.
 pub(super) const METHODS: HeaderValue =
@@ -93,7 +94,7 @@ where
     B::Error: Into<BoxError>,
 {
     let (parts, body) = request.into_parts();
-    let update = xml::propertyupdate(&xml::collect(body).await?).ok_or(StatusCode::BAD_REQUEST)?;
+    let update = xml::propertyupdate(&collect(body).await?).ok_or(StatusCode::BAD_REQUEST)?;
     let request = Request::from_parts(parts, Body::Full(Bytes::from_static(NO_CHANGE)));
     let mut answer = dav_server(server, &share, &place, None, request).await?;
     if answer.status() == StatusCode::MULTI_STATUS {

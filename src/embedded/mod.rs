@@ -17,11 +17,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 
-use crate::body::{Body, BoxError};
+use crate::body::{self, Body, BoxError};
 use crate::id::{ObjectId, RelPath, ShareId, Version};
 use crate::object::{Found, Kind};
 use crate::tree::write::Files;
 use crate::tree::{Disk, TreeError};
+use crate::wire::http::xml;
 
 mod davfs;
 mod dialect;
@@ -33,7 +34,6 @@ mod props;
 mod put;
 mod stream;
 mod url;
-mod xml;
 
 /// Bytes that a connection in memory holds each way before the writer waits.
 const PIPE: usize = 256 << 10;
@@ -204,6 +204,18 @@ fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
+}
+
+/// Receives a body of XML.
+async fn collect<B>(body: B) -> Result<Bytes, StatusCode>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    body::collect(body, xml::BODY_MAX).await.map_err(|error| match error {
+        body::CollectError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        body::CollectError::Broken(_) => StatusCode::BAD_REQUEST,
+    })
 }
 
 /// Runs what blocks on the disk where it may. Panics pass through; a runtime that is shutting down

@@ -15,13 +15,13 @@ use http_body_util::StreamBody;
 use quick_xml::escape::escape;
 
 use super::url::{self, Place};
-use super::xml::{self, APACHE, Ask, DAV, Property, USUAL, Update, element, propstat};
-use super::{Share, blocking, dialect, fields, set};
+use super::{Share, blocking, collect, dialect, fields, set};
 use crate::body::{Body, BoxError};
 use crate::id::{Name, RelPath};
 use crate::object::{Found, Kind};
 use crate::tree::TreeError;
 use crate::tree::write::Listing;
+use crate::wire::http::xml::{self, APACHE, Ask, DAV, Property, USUAL, Update, element, propstat};
 
 /// Bytes of XML made at once: a piece is longer by no more than what is said of one thing, which is less
 /// again.
@@ -51,7 +51,7 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let ask = xml::propfind(&xml::collect(body).await?).ok_or(StatusCode::BAD_REQUEST)?;
+    let ask = xml::propfind(&collect(body).await?).ok_or(StatusCode::BAD_REQUEST)?.without_usual();
     let depth = depth.unwrap_or(Depth::Infinity);
     let begin = move || {
         let found = share.files.stat(&place.path, true).map_err(|error| dialect::status(&error))?;
@@ -233,6 +233,8 @@ impl Paper {
             (DAV, "getlastmodified") => {
                 Some(httpdate::fmt_http_date(fields::http_time(found.attrs.mtime)))
             }
+            // For who keeps the locks to fill in.
+            (DAV, "lockdiscovery" | "supportedlock") => Some(String::new()),
             (DAV, "getetag") => self.share.etag(found),
             (DAV, "quota-used-bytes") if is_dir => Some(self.space?.0.to_string()),
             (DAV, "quota-available-bytes") if is_dir => {

@@ -48,6 +48,9 @@ impl<'t> Reader<'t> {
         let connections = self.optional(&section, "client_connections", value::count(1, example));
         let rate = self.optional(&section, "client_rate", value::count(1, example));
         let tls = self.tls(site, &section);
+        if let (Some(At { it: HttpServer::Embedded, .. }), Ok(site)) = (&server, site.parse()) {
+            self.facts.embedded.insert(site);
+        }
         if let Some(At { at, it: HttpServer::Url(url) }) = &server {
             self.facts.servers.push(Fact { site, of: "http", at: *at, it: url.clone() });
         }

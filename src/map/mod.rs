@@ -56,6 +56,14 @@ impl Map {
         self.shares.values().filter_map(move |share| Some((share, share.at(site)?)))
     }
 
+    /// Whether nearshare keeps the locks of a share, at its primary's site: where the map says so, and for the
+    /// embedded server, which keeps none.
+    pub fn keeps_locks(&self, share: &Share) -> bool {
+        let door = self.sites.get(share.primary()).and_then(|site| site.http.as_ref());
+        let embedded = door.is_some_and(|door| door.server == HttpServer::Embedded);
+        embedded || share.locks == LocksBy::Nearshare
+    }
+
     /// The map with the primary copy of a share at another site than the text says (R33). A site that
     /// has no copy by this map changes nothing: `false`.
     pub fn led_by(&mut self, share: &ShareId, site: &SiteId, epoch: u32) -> bool {
@@ -197,6 +205,9 @@ pub struct Share {
     /// On how many sites' disks a change is before it is answered: 1 to the number of sites with a copy.
     pub durable_copies: u32,
     pub degraded: Degraded,
+    /// Who keeps its locks, if the primary's server could.
+    pub locks: LocksBy,
+    pub properties: PropertiesBy,
     /// The share's first primary (R33).
     first: SiteId,
     /// The site whose place is [`Place::Local`].
@@ -313,6 +324,24 @@ impl Degraded {
             Self::Allow => "allow",
         }
     }
+}
+
+/// Who keeps the locks that clients take over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocksBy {
+    /// The primary's server, which must not forget them.
+    Server,
+    /// nearshare, at the primary's site.
+    Nearshare,
+}
+
+/// Who keeps the properties that clients set over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PropertiesBy {
+    /// Nobody, or not for other sites.
+    None,
+    /// The Apaches that serve the share, in its directories.
+    Apache,
 }
 
 /// What a copy does with reads while it cannot reach the primary's site.

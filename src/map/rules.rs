@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use super::read::{At, Found};
 use super::value::shown;
 use super::{HostPort, Need};
-use crate::id::RelPath;
+use crate::id::{RelPath, SiteId};
 
 /// What the walk learned that concerns more than one key. Wrong values are not here.
 #[derive(Default)]
 pub(super) struct Facts<'t> {
+    /// Sites with the embedded server.
+    pub(super) embedded: BTreeSet<SiteId>,
     /// The sites' names as declared, also those that are no names.
     pub(super) sites: BTreeSet<&'t str>,
     /// The sites with an HTTP door.

@@ -11,8 +11,8 @@ use super::read::{At, Reader, Section};
 use super::rules::Fact;
 use super::value::{self, Checked, shown, text, word, wrong, wrong_type};
 use super::{
-    Access, AtSite, ClientRule, Consistency, Degraded, Need, NeedKind, Place, Role, Share, UrlPrefix,
-    WhenCutOff,
+    Access, AtSite, ClientRule, Consistency, Degraded, LocksBy, Need, NeedKind, Place, PropertiesBy,
+    Role, Share, UrlPrefix, WhenCutOff,
 };
 use crate::id::{ShareId, SiteId};
 
@@ -23,14 +23,16 @@ const SHARE_KEYS: &[&str] = &[
     "durable_copies",
     "http",
     "http_sync",
+    "locks",
     "nfs",
+    "properties",
     "tree",
     "when_cut_off",
 ];
 const AT_SITE_KEYS: &[&str] =
     &["clients", "http", "http_sync", "nfs", "path", "role", "tree", "when_cut_off"];
 /// What belongs to a share as a whole, or sites would disagree about it (R10).
-const AGREED_KEYS: &[&str] = &["consistency", "degraded", "durable_copies"];
+const AGREED_KEYS: &[&str] = &["consistency", "degraded", "durable_copies", "locks", "properties"];
 const CLIENT_KEYS: &[&str] = &["access", "net", "secure", "squash"];
 /// What no site may be called: a share's keys are keys and sites' names.
 pub(super) const RESERVED: &[&str] = &[
@@ -40,8 +42,10 @@ pub(super) const RESERVED: &[&str] = &[
     "durable_copies",
     "http",
     "http_sync",
+    "locks",
     "nfs",
     "path",
+    "properties",
     "role",
     "tree",
     "when_cut_off",
@@ -81,6 +85,8 @@ impl<'t> Reader<'t> {
         let consistency = self.optional(section, "consistency", text("\"strict\"", consistency));
         let copies = self.optional(section, "durable_copies", durable_copies);
         let degraded = self.optional(section, "degraded", text("\"wait\"", degraded));
+        let locks = self.optional(section, "locks", text("\"server\"", locks));
+        let properties = self.optional(section, "properties", text("\"none\"", properties));
         let settings = self.settings(section, false);
         let mut sites = Sites::default();
         for (entry, value) in section.entries() {
@@ -100,17 +106,36 @@ impl<'t> Reader<'t> {
         if let Some(copies) = &copies {
             self.copies_enough(copies, &sites);
         }
+        if let Some(At { at, it: PropertiesBy::Apache }) = properties {
+            self.apaches_only(at, &sites);
+        }
         let primary: SiteId = sites.primaries.first()?.it.parse().ok()?;
         Some(Share {
             name: name?,
             consistency: consistency.map_or(Consistency::Strict, |consistency| consistency.it),
             durable_copies: copies.map_or(1, |copies| copies.it),
             degraded: degraded.map_or(Degraded::Wait, |degraded| degraded.it),
+            locks: locks.map_or(LocksBy::Server, |locks| locks.it),
+            properties: properties.map_or(PropertiesBy::None, |properties| properties.it),
             first: primary.clone(),
             primary,
             epoch: 1,
             sites: sites.sites,
         })
+    }
+
+    fn apaches_only(&mut self, at: usize, sites: &Sites<'t>) {
+        let copies = sites.sites.iter().filter(|(_, at)| at.role() != Role::Remote);
+        let others: Vec<_> = copies
+            .map(|(site, _)| site.clone())
+            .filter(|site| self.facts.embedded.contains(site))
+            .collect();
+        for site in others {
+            let what = format!(
+                "`properties` is \"apache\", and {site} has the embedded server, which knows nothing of them"
+            );
+            self.wrong(at, what, "write \"none\", or have an Apache there");
+        }
     }
 
     fn copies_enough(&mut self, copies: &At<u32>, sites: &Sites<'t>) {
@@ -390,6 +415,14 @@ fn durable_copies(value: &DeValue<'_>) -> Checked<u32> {
 fn degraded(text: &str) -> Checked<Degraded> {
     let known = [("wait", Degraded::Wait), ("allow", Degraded::Allow)];
     word(text, "way to treat changes while too few sites are there", &known)
+}
+
+fn properties(text: &str) -> Checked<PropertiesBy> {
+    word(text, "keeper of properties", &[("none", PropertiesBy::None), ("apache", PropertiesBy::Apache)])
+}
+
+fn locks(text: &str) -> Checked<LocksBy> {
+    word(text, "keeper of locks", &[("server", LocksBy::Server), ("nearshare", LocksBy::Nearshare)])
 }
 
 fn when_cut_off(text: &str) -> Checked<WhenCutOff> {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use http_body::Frame;
 
 use super::cut::CHANGES_MAX;
@@ -19,7 +19,7 @@ use crate::id::{ShareId, SiteId};
 use crate::route::Why;
 use crate::server::ServerError;
 use crate::wire::http::etag::Written;
-use crate::wire::http::multistatus::{Multistatus, Tagger};
+use crate::wire::http::multistatus::{Multistatus, Tagger, Tell};
 use crate::wire::http::{Move, Refusal, strip_hop_by_hop};
 
 /// Seconds after which a client may try again: a link is dialled again within about that.
@@ -61,7 +61,8 @@ pub fn too_many_of(who: &Who) -> Response<Body> {
 pub fn refused(refusal: &Refusal) -> Response<Body> {
     let mut response = text(refusal.status(), refusal.to_string());
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = "GET, HEAD, OPTIONS, PUT, DELETE, MKCOL, COPY, MOVE, PROPFIND";
+        let allow =
+            "GET, HEAD, OPTIONS, PUT, DELETE, MKCOL, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK";
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     response
@@ -228,6 +229,12 @@ pub struct Mend<'a> {
     pub moved: &'a Move,
     /// The URLs differ, so a multistatus has to be rewritten.
     pub rewrite: bool,
+    /// WebDAV's XML is rewritten as well where it is no multistatus: an answer to LOCK, an error.
+    pub dav: bool,
+    /// What a copy's server says of locks is left out of a multistatus.
+    pub drop_locks: bool,
+    /// What is told of locks in its place.
+    pub locks: Option<Tell>,
     /// Tags that are not ours mean nothing here, and are left out.
     pub drop_etags: bool,
     /// For those in a multistatus.
@@ -250,7 +257,8 @@ impl Mend<'_> {
         if self.drop_etags && parts.headers.get(header::ETAG).is_some_and(foreign) {
             parts.headers.remove(header::ETAG);
         }
-        if parts.status != StatusCode::MULTI_STATUS {
+        let dav = self.rewrite && self.dav && is_xml(&parts);
+        if parts.status != StatusCode::MULTI_STATUS && !dav {
             return Response::from_parts(parts, body);
         }
         if parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
@@ -262,7 +270,12 @@ impl Mend<'_> {
         }
         parts.headers.remove(header::CONTENT_LENGTH);
         let moved = self.rewrite.then(|| self.moved.clone());
-        let filter = Multistatus::new(moved, self.tagger);
+        let mut filter = Multistatus::new(moved, self.tagger);
+        if let Some(locks) = self.locks {
+            filter = filter.with_locks(locks);
+        } else if self.drop_locks {
+            filter = filter.without_locks();
+        }
         let body = Filtered { body, filter: Some(filter), ready: VecDeque::new() };
         Response::from_parts(parts, Body::boxed(body))
     }
@@ -285,6 +298,30 @@ impl Mend<'_> {
             self.hosts.iter().any(|known| host_only(known).eq_ignore_ascii_case(host_only(host)))
         })
     }
+}
+
+/// To who asked a server that knows WebDAV without locks (RFC 4918 section 18), where nearshare keeps them.
+pub fn say_class_2(headers: &mut HeaderMap) {
+    let Some(classes) = headers.get("dav").and_then(|classes| classes.to_str().ok()) else { return };
+    let known: Vec<&str> = classes.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
+    let missing = ["1", "2"].into_iter().filter(|class| !known.contains(class));
+    let all = missing.chain(known.iter().copied()).collect::<Vec<_>>().join(", ");
+    let methods = headers.get(header::ALLOW).and_then(|methods| methods.to_str().ok());
+    let methods = methods.map(|methods| format!("{methods}, LOCK, UNLOCK"));
+    if let Ok(all) = HeaderValue::try_from(all) {
+        headers.insert("dav", all);
+    }
+    if let Some(Ok(methods)) = methods.map(HeaderValue::try_from) {
+        headers.insert(header::ALLOW, methods);
+    }
+}
+
+fn is_xml(parts: &Parts) -> bool {
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    kind.is_some_and(|kind| {
+        ["text/xml", "application/xml"].iter().any(|it| it.eq_ignore_ascii_case(kind))
+    })
 }
 
 fn host_only(authority: &str) -> &str {

@@ -21,8 +21,9 @@ use super::seam::{Class, Near, WireError};
 use super::{Away, HttpSite, Part, Taken};
 use crate::body::{Body, collect};
 use crate::effect::{Change, Depth, Effect};
+use crate::id::RelPath;
 use crate::wire::http::multistatus::Tagger;
-use crate::wire::http::{encode_into, strip_hop_by_hop};
+use crate::wire::http::{Touches, encode, encode_into, strip_hop_by_hop};
 use crate::work;
 
 /// Request bodies up to this, and answers up to [`SMALL_ANSWER`], may take the control connection.
@@ -77,7 +78,7 @@ pub async fn forward(taken: Taken, id: ChangeId) -> Response<Body> {
 async fn read(taken: Taken, away: &Away) -> Response<Body> {
     let mut class = class(&taken);
     let Taken { site, slot, body, .. } = &taken;
-    let (site, slot) = (site.clone(), *slot);
+    let (site, slot, dav) = (site.clone(), *slot, is_dav(&taken));
     let share = &site.slots[slot].share;
     let small = body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_BODY);
     let (parts, body) = match outward(taken) {
@@ -88,7 +89,7 @@ async fn read(taken: Taken, away: &Away) -> Response<Body> {
         // Nothing is kept of a body that may be of any size, so it can be sent only once.
         let sent = away.wire.send(Class::Bulk, Request::from_parts(parts, body)).await;
         return match sent {
-            Ok(response) => back(&site, slot, away, response),
+            Ok(response) => back(&site, slot, away, dav, response),
             Err(error) => answer::lost(share, away, false, &error),
         };
     }
@@ -102,7 +103,7 @@ async fn read(taken: Taken, away: &Away) -> Response<Body> {
         let request = Request::from_parts(parts.clone(), again(&bytes));
         match away.wire.send(class, request).await {
             Ok(response) if wants_bulk(&response) && class == Class::Control => class = Class::Bulk,
-            Ok(response) => return back(&site, slot, away, response),
+            Ok(response) => return back(&site, slot, away, dav, response),
             Err(error @ WireError::NotSent(_)) => return answer::lost(share, away, false, &error),
             Err(error) if matches!(last, WireError::Lost { .. }) => {
                 return answer::lost(share, away, false, &error);
@@ -131,7 +132,7 @@ async fn changed(
     client: Weak<()>,
 ) -> Response<Body> {
     let class = class(&taken);
-    let (site, slot) = (taken.site.clone(), taken.slot);
+    let (site, slot, dav) = (taken.site.clone(), taken.slot, is_dav(&taken));
     let share = &site.slots[slot];
     let (Part::Broadcast { away, .. } | Part::Remote { away }) = &share.part else {
         return answer::retry(format!("{} has its primary here", share.share));
@@ -167,7 +168,7 @@ async fn changed(
         },
     }
     match sent {
-        Ok(response) => back(&site, slot, away, response),
+        Ok(response) => back(&site, slot, away, dav, response),
         Err(error) => {
             tracing::warn!(share = %share.share, peer = %away.site, "forwarded change: {error}");
             answer::lost(&share.share, away, true, &error)
@@ -235,6 +236,10 @@ fn outward(taken: Taken) -> Result<(Parts, Body), Early> {
             headers.insert(DESTINATION, value(path)?);
             headers.remove("destination");
         }
+        if let Some(conditions) = &place.conditions {
+            let below = |path: &RelPath, slash| encode("", path, slash);
+            headers.insert("if", value(conditions.write(below))?);
+        }
         encode_into(&mut path, "", classified.path(), place.slash);
     }
     parts.uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| unwritable())?;
@@ -252,7 +257,13 @@ pub fn remove_ours(headers: &mut HeaderMap) {
 }
 
 /// The primary's answer, as the client here gets it.
-fn back(site: &HttpSite, slot: usize, away: &Away, mut response: Response<Body>) -> Response<Body> {
+fn back(
+    site: &HttpSite,
+    slot: usize,
+    away: &Away,
+    dav: bool,
+    mut response: Response<Body>,
+) -> Response<Body> {
     remove_ours(response.headers_mut());
     if response.status() == StatusCode::MISDIRECTED_REQUEST {
         let share = &site.slots[slot].share;
@@ -262,8 +273,22 @@ fn back(site: &HttpSite, slot: usize, away: &Away, mut response: Response<Body>)
             away.site
         ));
     }
-    let tagger = Some(Tagger::ours());
-    Mend { moved: &away.moved, rewrite: true, drop_etags: true, tagger, hosts: &[] }.mend(response)
+    let mend = Mend {
+        moved: &away.moved,
+        rewrite: true,
+        dav,
+        drop_locks: false,
+        locks: None,
+        drop_etags: true,
+        tagger: Some(Tagger::ours()),
+        hosts: &[],
+    };
+    mend.mend(response)
+}
+
+/// Whether XML in the answer is WebDAV's own, and no file.
+fn is_dav(taken: &Taken) -> bool {
+    taken.classified.row.touches != Touches::Object
 }
 
 pub fn hex(bytes: &[u8]) -> String {

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 
+use super::answer::Early;
 use super::seam::{Awaits, Home, HomeTicket, Outcome};
-use super::{Caller, HttpSite, Part, Taken, answer, near, tags};
+use super::{Caller, HttpSite, Keeper, Part, Taken, answer, locks, near, tags};
 use crate::body::Body;
 use crate::effect::Change;
-use crate::id::RelPath;
-use crate::wire::http::Touches;
 use crate::wire::http::condition::{drop_judged, is_judged};
+use crate::wire::http::{Classified, Touches};
 use crate::work;
 
 /// How a change ended, for who asked for it.
@@ -75,76 +75,142 @@ async fn begin(taken: Taken) -> Ended {
     let (Part::Local { home }, Some(change)) = (&share.part, taken.change().cloned()) else {
         return not_begun(answer::retry(format!("{} has its primary copy elsewhere", share.share)));
     };
-    let writes_into = matches!(taken.classified.row.touches, Touches::Copy | Touches::Below);
-    let from = taken.from.clone();
-    let any = taken.classified.row.touches != Touches::Below;
-    let judged = is_judged(&taken.parts.headers, any).then(|| taken.classified.path().clone());
-    let request = match near::to_server(taken) {
-        Ok(request) => request,
-        Err(early) => return not_begun(*early),
-    };
-    let Some(_room) = site.running.change() else {
-        return not_begun(answer::too_many(&share.share));
-    };
-    let from = from.as_ref();
-    carry(&site, slot, Carried { home, change: &change, writes_into, judged, from, request }).await
+    let (home, keeper) = (home.clone(), share.locks.here().cloned());
+    let too_many = || not_begun(answer::too_many(&share.share));
+    match (&keeper, taken.classified.row.name) {
+        (Some(keeper), "UNLOCK") => {
+            let (asked, _) = locks::Asked::new(taken);
+            not_begun(locks::unlock(&asked, keeper).await)
+        }
+        (Some(keeper), "LOCK") => {
+            let (asked, wish) = match locks::wish(taken).await {
+                Ok(wished) => wished,
+                Err(early) => return not_begun(*early),
+            };
+            let Some(_room) = site.running.change() else { return too_many() };
+            locks::lock(asked, wish, keeper, &home, &change).await
+        }
+        _ => {
+            let carry = match Carry::new(taken, keeper, home, change) {
+                Ok(carry) => carry,
+                Err(early) => return not_begun(*early),
+            };
+            let Some(_room) = site.running.change() else { return too_many() };
+            carry.through().await
+        }
+    }
 }
 
-/// A change with all that carrying it out takes.
-struct Carried<'a> {
-    home: &'a Arc<dyn Home>,
-    change: &'a Change,
-    writes_into: bool,
-    /// What its conditions are about, if they are to be judged here.
-    judged: Option<RelPath>,
-    from: Option<&'a Caller>,
+/// A change with all that it takes.
+struct Carry {
+    site: Arc<HttpSite>,
+    slot: usize,
+    home: Arc<dyn Home>,
+    change: Change,
+    from: Option<Caller>,
     request: Request<Body>,
+    classified: Classified,
+    /// Of the locks, where they are kept here.
+    keeper: Option<Arc<Keeper>>,
 }
 
-async fn carry(site: &Arc<HttpSite>, slot: usize, carried: Carried<'_>) -> Ended {
-    let Carried { home, change, writes_into, judged, from, request } = carried;
-    let (mut parts, body) = request.into_parts();
-    let share = &site.slots[slot].share;
-    let mut ticket = match home.begin(change, from).await {
-        Ok(ticket) => ticket,
-        Err(error) => {
-            return Ended { response: answer::home_error(share, &error), ahead: Ahead::NotBegun };
+impl Carry {
+    fn new(
+        taken: Taken,
+        keeper: Option<Arc<Keeper>>,
+        home: Arc<dyn Home>,
+        change: Change,
+    ) -> Result<Self, Early> {
+        let (site, slot, from) = (taken.site.clone(), taken.slot, taken.from.clone());
+        let classified = taken.classified.clone();
+        let request = near::to_server(taken)?;
+        Ok(Self { site, slot, home, change, from, request, classified, keeper })
+    }
+
+    async fn through(self) -> Ended {
+        let Self { site, slot, home, change, from, request, mut classified, keeper } = self;
+        let share = &site.slots[slot].share;
+        let mut ticket = match home.begin(&change, from.as_ref()).await {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                return Ended { response: answer::home_error(share, &error), ahead: Ahead::NotBegun };
+            }
+        };
+        let admitted = admit(&site, slot, keeper.as_ref(), &mut classified, &mut ticket, request).await;
+        let request = match admitted {
+            Ok(request) => request,
+            Err(early) => {
+                return Ended { response: *early, ahead: Ahead::Awaits(ticket.refused()) };
+            }
+        };
+        let writes_into = matches!(classified.row.touches, Touches::Copy | Touches::Below);
+        if writes_into {
+            site.running.cut(share, &change);
         }
-    };
-    if let Some(path) = judged {
-        if let Err(response) = tags::judged(site, slot, &path, &mut ticket, &parts).await {
-            return Ended { response, ahead: Ahead::Awaits(ticket.refused()) };
-        }
-        drop_judged(&mut parts.headers);
-    }
-    if writes_into {
-        site.running.cut(share, change);
-    }
-    let host = parts.headers.get(header::HOST).cloned();
-    let asked = site.upstream.clone().serve(Request::from_parts(parts, body)).await;
-    if writes_into {
-        // Those that began meanwhile have seen some of it.
-        site.running.cut(share, change);
-    }
-    let response = match asked {
         // A tag of what is not in the catalog yet would be nobody's.
-        Ok(response) => near::mend(site, slot, host.as_ref(), true, response),
-        Err(error) => {
-            let response = answer::no_answer(&error, true);
-            if error.nothing_done() {
-                return Ended { response, ahead: Ahead::Awaits(ticket.refused()) };
-            }
-            if error.of_the_client() {
-                ticket.broke_off();
-            }
-            let ahead = Ahead::Unknown;
-            return Ended { response, ahead };
+        let asked = near::ask(&site, slot, true, request).await;
+        if writes_into {
+            // Those that began meanwhile have seen some of it.
+            site.running.cut(share, &change);
         }
-    };
-    match settle(ticket, response.status()).await {
-        Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
-        Err(error) => Ended { response: answer::not_synced(share, &error), ahead: Ahead::Unknown },
+        let response = match asked {
+            Ok(response) => response,
+            Err(error) => {
+                let response = answer::no_answer(&error, true);
+                if error.nothing_done() {
+                    return Ended { response, ahead: Ahead::Awaits(ticket.refused()) };
+                }
+                if error.of_the_client() {
+                    ticket.broke_off();
+                }
+                let ahead = Ahead::Unknown;
+                return Ended { response, ahead };
+            }
+        };
+        if let Some(keeper) = &keeper
+            && vanishes(&classified, response.status())
+        {
+            keeper.gone(share, classified.path()).await;
+        }
+        match settle(ticket, response.status()).await {
+            Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
+            Err(error) => Ended { response: answer::not_synced(share, &error), ahead: Ahead::Unknown },
+        }
     }
+}
+
+/// Whether a change whose turn it is may be made, by the locks and by its conditions; of those it keeps what the
+/// server is to judge.
+async fn admit(
+    site: &Arc<HttpSite>,
+    slot: usize,
+    keeper: Option<&Arc<Keeper>>,
+    classified: &mut Classified,
+    ticket: &mut Box<dyn HomeTicket>,
+    mut request: Request<Body>,
+) -> Result<Request<Body>, Early> {
+    let fitted = tags::fit_if(&site.slots[slot], classified, Some(&mut *ticket)).await?;
+    if let Some(field) = classified.conditions().filter(|_| fitted) {
+        near::write_if(request.headers_mut(), site.shares.url(slot), field)?;
+    }
+    if let Some(keeper) = keeper {
+        locks::admit(site, slot, keeper, classified, &mut request).await?;
+    }
+    // Where it is not the file itself that is changed, tags that are nobody's may be the server's.
+    let any = !matches!(classified.row.touches, Touches::Lock | Touches::About | Touches::Below);
+    if !is_judged(request.headers(), any) {
+        return Ok(request);
+    }
+    let (mut parts, body) = request.into_parts();
+    tags::judged(site, slot, classified.path(), ticket, &parts).await?;
+    drop_judged(&mut parts.headers);
+    Ok(Request::from_parts(parts, body))
+}
+
+/// Whether all that was at the path is there no more, and its locks neither (RFC 4918 sections 7.5 and 9.6).
+fn vanishes(classified: &Classified, status: StatusCode) -> bool {
+    let whole = status.is_success() && status != StatusCode::MULTI_STATUS;
+    whole && matches!(classified.row.name, "DELETE" | "MOVE")
 }
 
 async fn settle(

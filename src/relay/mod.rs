@@ -11,6 +11,7 @@ mod fair;
 mod forward;
 mod home;
 mod ledger;
+mod locks;
 mod meters;
 mod near;
 mod peer;
@@ -25,23 +26,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
+use self::answer::Early;
 use self::fair::{Room, UnderWay, Who};
 use self::meters::{From, Meters};
 use self::replay::{Ids, Replay};
 use self::seam::{Awaits, Fence, Home, Near, Wire};
-use crate::body::Body;
+use crate::body::{Body, CollectError, collect};
 use crate::clock::Clock;
 use crate::effect::{Change, Effect, Read};
 use crate::id::{ShareId, SiteId};
 use crate::route::{Access, Certainty, Clients, Facts, Role, Route, Standing, route};
 use crate::server::Serves;
 use crate::wire::http::condition::full_answer_will_do;
-use crate::wire::http::{Classified, Move, Refusal, SiteShares, classify, normalise};
+use crate::wire::http::{Classified, Move, Refusal, SiteShares, Touches, classify, normalise, xml};
 
 pub use self::cut::Running;
 pub use self::fair::host;
+pub use self::locks::{Keeper, KeptBy};
 pub use self::peer::Caller;
 
 /// On an answer of a copy that cannot know whether it is what the primary has (R13).
@@ -76,6 +79,7 @@ pub struct ShareHttp {
     pub clients: Clients,
     /// The share's directory here; none for a site without a copy.
     pub fence: Option<Arc<dyn Fence>>,
+    pub locks: KeptBy,
     pub part: Part,
 }
 
@@ -115,7 +119,8 @@ impl ShareHttp {
                 (Standing::Current, away.wire.up())
             }
         };
-        let full_answer_will_do = full_answer_will_do(&parts.headers);
+        let is_file = [Method::GET, Method::HEAD].contains(&parts.method);
+        let full_answer_will_do = is_file && full_answer_will_do(&parts.headers);
         Facts { role, standing, certainty, link_up, full_answer_will_do }
     }
 }
@@ -236,6 +241,10 @@ impl HttpRelay {
         if let (Role::Broadcast, Effect::Read(read)) = (share.role(), &mut classified.effect) {
             read.home_only |= tags::is_unproven(share, &read.path, &parts.headers).await;
         }
+        let body = match asked(site, slot, &mut classified, body).await {
+            Ok(body) => body,
+            Err(early) => return (None, *early),
+        };
         let facts = share.facts(&classified.effect, &parts);
         let route = route(&classified.effect, &facts);
         let diverted = matches!(route, Route::Divert | Route::DivertPlain);
@@ -308,6 +317,28 @@ impl Taken {
             Effect::Read(Read { .. }) | Effect::Outside => None,
         }
     }
+}
+
+/// Whether a PROPFIND at a copy asks for what only the primary's server knows is said in its body.
+async fn asked(
+    site: &HttpSite,
+    slot: usize,
+    classified: &mut Classified,
+    body: Body,
+) -> Result<Body, Early> {
+    let Effect::Read(read) = &mut classified.effect else { return Ok(body) };
+    if classified.row.touches != Touches::ByDepth || site.slots[slot].role() != Role::Broadcast {
+        return Ok(body);
+    }
+    let xml = match collect(body, xml::BODY_MAX).await {
+        Ok(xml) => xml,
+        Err(error @ CollectError::TooLong { .. }) => {
+            return Err(Box::new(answer::text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())));
+        }
+        Err(error) => return Err(Box::new(answer::text(StatusCode::BAD_REQUEST, error.to_string()))),
+    };
+    read.home_only |= xml::asks_home(&xml, site.shares.url(slot).properties());
+    Ok(xml.into())
 }
 
 /// Whether the share's rules let the client do it.

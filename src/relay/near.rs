@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 
 use super::answer::{self, Early, Mend};
-use super::seam::Fenced;
+use super::seam::{Fence, Fenced};
 use super::tags::{self, Unread};
-use super::{HttpSite, Part, ShareHttp, Taken};
+use super::{HttpSite, KeptBy, Part, ShareHttp, Taken, locks};
 use crate::body::Body;
 use crate::effect::Effect;
 use crate::id::RelPath;
 use crate::route::Role;
-use crate::server::Target;
+use crate::server::{ServerError, Target};
 use crate::wire::http::condition::drop_conditions;
-use crate::wire::http::{Classified, Place, ShareUrl, Touches, encode_into, strip_hop_by_hop};
+use crate::wire::http::{Classified, IfField, Place, ShareUrl, Touches, encode_into, strip_hop_by_hop};
 use crate::work;
 
 /// Who asked takes trailers, so we do.
@@ -53,6 +53,14 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     if let Err(early) = fenced {
         return *early;
     }
+    if let Err(early) = tags::fit_if(&site.slots[slot], &mut taken.classified, None).await {
+        return *early;
+    }
+    if let Some(keeper) = site.slots[slot].locks.here()
+        && let Err(early) = locks::read(keeper, &mut taken.classified, &mut taken.parts.headers)
+    {
+        return *early;
+    }
     if plain {
         drop_conditions(&mut taken.parts.headers);
     }
@@ -69,7 +77,7 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     };
     let response = match is_file {
         true => tags::read(taken, file).await,
-        false => ask(taken).await,
+        false => ask_for(taken).await,
     };
     let response = match response {
         Ok(response) => response,
@@ -89,13 +97,27 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     }
 }
 
-async fn ask(taken: Taken) -> Result<Response<Body>, Unread> {
+async fn ask_for(taken: Taken) -> Result<Response<Body>, Unread> {
     let (site, slot) = (taken.site.clone(), taken.slot);
-    let request = to_server(taken)?;
-    let host = request.headers().get(header::HOST).cloned();
-    let response = site.upstream.clone().serve(request).await?;
     let drop_etags = site.slots[slot].role() != Role::Local;
-    Ok(mend(&site, slot, host.as_ref(), drop_etags, response))
+    Ok(ask(&site, slot, drop_etags, to_server(taken)?).await?)
+}
+
+/// Asks the server, and makes its answer fit to be given.
+pub async fn ask(
+    site: &Arc<HttpSite>,
+    slot: usize,
+    drop_etags: bool,
+    request: Request<Body>,
+) -> Result<Response<Body>, ServerError> {
+    let host = request.headers().get(header::HOST).cloned();
+    let options = request.method() == Method::OPTIONS;
+    let response = site.upstream.clone().serve(request).await?;
+    let mut response = mend(site, slot, host.as_ref(), drop_etags, response);
+    if options && !matches!(site.slots[slot].locks, KeptBy::Server) {
+        answer::say_class_2(response.headers_mut());
+    }
+    Ok(response)
 }
 
 /// Makes the server's answer fit to be given. `host`: what it was asked as.
@@ -111,10 +133,20 @@ pub fn mend(
         Target::Tcp { host, .. } => host.as_str(),
         Target::Embedded(_) => known,
     };
+    let share = &site.slots[slot];
     let many = response.status() == StatusCode::MULTI_STATUS;
-    let tagger = many.then(|| tags::tagger(site, slot));
-    let moved = site.shares.url(slot).stay();
-    Mend { moved, rewrite: false, drop_etags, tagger, hosts: &[known, server] }.mend(response)
+    let keeper = share.locks.here().filter(|_| many);
+    let mend = Mend {
+        moved: site.shares.url(slot).stay(),
+        rewrite: false,
+        dav: false,
+        drop_locks: share.role() != Role::Local,
+        locks: keeper.map(|keeper| keeper.tell(&site.shares, slot)),
+        drop_etags,
+        tagger: many.then(|| tags::tagger(site, slot)),
+        hosts: &[known, server],
+    };
+    mend.mend(response)
 }
 
 /// The request as the server gets it: its paths made from what we understood, never what came in.
@@ -129,16 +161,33 @@ pub fn to_server(taken: Taken) -> Result<Request<Body>, Early> {
         parts.uri = uri(url, classified.path(), place.slash, parts.uri.query())?;
     }
     if let Some((to, slash)) = &place.destination {
-        let mut path = String::new();
-        encode_into(&mut path, url.encoded(), to, *slash);
-        let field = HeaderValue::try_from(path).map_err(|_| unwritable())?;
+        let field = absolute(&parts.headers, url, to, *slash);
+        let field = HeaderValue::try_from(field).map_err(|_| unwritable())?;
         parts.headers.insert("destination", field);
+    }
+    if let Some(conditions) = &place.conditions {
+        write_if(&mut parts.headers, url, conditions)?;
     }
     if classified.row.touches != Touches::Object {
         // A multistatus that may come back has to be read.
         parts.headers.remove(header::ACCEPT_ENCODING);
     }
     Ok(Request::from_parts(parts, body))
+}
+
+/// A place as other fields than the target name it: some servers refuse a path there, and some a host that is
+/// not the one they heard.
+fn absolute(headers: &HeaderMap, url: &ShareUrl, path: &RelPath, slash: bool) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let mut text = format!("http://{}", host.unwrap_or_default());
+    encode_into(&mut text, url.encoded(), path, slash);
+    text
+}
+
+pub fn write_if(headers: &mut HeaderMap, url: &ShareUrl, conditions: &IfField) -> Result<(), Early> {
+    let field = conditions.write(|path, slash| absolute(headers, url, path, slash));
+    headers.insert("if", HeaderValue::try_from(field).map_err(|_| unwritable())?);
+    Ok(())
 }
 
 fn uri(url: &ShareUrl, path: &RelPath, slash: bool, query: Option<&str>) -> Result<Uri, Early> {
@@ -184,16 +233,23 @@ pub async fn fence(
     let share = &site.slots[slot];
     let Some(fence) = &share.fence else { return Ok(()) };
     for (path, follow) in places(classified) {
-        let mut fenced = fence.cached(path, follow);
-        if fenced == Fenced::Unknown {
-            let (fence, path) = (fence.clone(), path.clone());
-            let looked = work::blocking(move || fence.look(&path, follow)).await;
-            // Only a panic or the end of the runtime makes no answer.
-            fenced = looked.unwrap_or(Fenced::Gone);
-        }
+        let fenced = look(fence, path, follow).await;
         within(share, client, classified.path(), fenced)?;
     }
     Ok(())
+}
+
+/// Where a path of the share ends.
+pub async fn look(fence: &Arc<dyn Fence>, path: &RelPath, follow: bool) -> Fenced {
+    match fence.cached(path, follow) {
+        Fenced::Unknown => {
+            let (fence, path) = (fence.clone(), path.clone());
+            let looked = work::blocking(move || fence.look(&path, follow)).await;
+            // Only a panic or the end of the runtime makes no answer.
+            looked.unwrap_or(Fenced::Gone)
+        }
+        known => known,
+    }
 }
 
 fn within(share: &ShareHttp, client: SocketAddr, path: &RelPath, fenced: Fenced) -> Result<(), Early> {

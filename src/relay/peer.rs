@@ -169,7 +169,8 @@ fn arrived(
     let to = field(DESTINATION).map(UrlPath::decode).transpose();
     let to = to.map_err(|error| refused(error.into()))?;
     let classified =
-        classify_below(&parts.method, &parts.headers, share, slot, path, to).map_err(refused)?;
+        classify_below(&parts.method, &parts.headers, site.shares.url(slot), slot, path, to)
+            .map_err(refused)?;
     if !may(&site.slots[slot].clients, client, classified.row.touches.changes()) {
         tracing::warn!(%share, %client, "the client may not do this by `clients`");
         return Err(Box::new(answer::forbidden(share, classified.row.touches.changes())));

@@ -13,6 +13,7 @@ use crate::link::Session;
 use crate::object::Found;
 pub use crate::route::{Certainty, Standing};
 use crate::wire::http::etag::Tag;
+use crate::wire::http::lock::Lock;
 
 /// What a change made ahead of the copies, and through which generation (R4).
 pub type Awaits = Vec<(Touch, Gen)>;
@@ -79,6 +80,13 @@ pub enum HomeError {
     /// Before a change: nothing was done. After it: it was done, and is not on disks enough.
     #[error("{0}")]
     NotDurable(String),
+}
+
+/// Where the locks of a share outlive the process.
+pub trait LockRows: Send + Sync {
+    /// Durable when it returns. `Err` says what is wrong; then nothing was written down.
+    fn save<'a>(&'a self, put: Option<&'a Lock>, gone: Vec<String>)
+    -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// A copy's side of one share.

@@ -18,12 +18,12 @@ use crate::id::RelPath;
 use crate::object::{Found, Kind};
 use crate::route::Role;
 use crate::server::ServerError;
-use crate::wire::http::Located;
 use crate::wire::http::condition::{
     Current, Fitted, Unproven, Verdict, drop_conditions, fit, full_answer_will_do, judge, names_ours,
 };
 use crate::wire::http::etag::{Tag, Written};
 use crate::wire::http::multistatus::{Getetag, Tagger};
+use crate::wire::http::{Classified, List, Located, State};
 use crate::work;
 
 /// How often a file that does not hold still is asked for again before it is sent as it is.
@@ -222,28 +222,94 @@ pub async fn judged(
     path: &RelPath,
     ticket: &mut Box<dyn HomeTicket>,
     parts: &Parts,
-) -> Result<(), Response<Body>> {
+) -> Result<(), Early> {
     let share = &site.slots[slot];
     for _ in 0..SETTLE_TRIES {
         let (fenced, file) = reach(share, path).await;
         let at = file.as_ref().map(|file| Current { stamp: file.stamp, tag: version(share, file) });
         match judge(&parts.headers, fenced == Fenced::Inside, at.as_ref()) {
             Verdict::Holds => return Ok(()),
-            Verdict::Fails => return Err(failed(site, parts).await),
+            Verdict::Fails => return Err(Box::new(failed(site, parts).await)),
             Verdict::Unproven => {}
         }
-        match tokio::time::timeout(RECONCILE_MAX, ticket.reconcile()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(answer::home_error(&share.share, &error)),
-            Err(_) => break,
-        }
-        // Too new for its stamp to prove anything: the next look will do.
-        tokio::time::sleep(SETTLE).await;
+        reconcile(share, ticket).await?;
     }
-    Err(answer::retry(format!(
-        "{}: the file is being changed; nothing was done; try again",
-        share.share
-    )))
+    Err(undecided(share))
+}
+
+async fn reconcile(share: &ShareHttp, ticket: &mut Box<dyn HomeTicket>) -> Result<(), Early> {
+    match tokio::time::timeout(RECONCILE_MAX, ticket.reconcile()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(Box::new(answer::home_error(&share.share, &error))),
+        Err(_) => return Err(undecided(share)),
+    }
+    // Too new for its stamp to prove anything: the next look will do.
+    tokio::time::sleep(SETTLE).await;
+    Ok(())
+}
+
+fn undecided(share: &ShareHttp) -> Early {
+    let share = &share.share;
+    let text = format!("{share}: the file is being changed; nothing was done; try again");
+    Box::new(answer::retry(text))
+}
+
+/// What an If field says of our tags is found out here, and told in words that every server knows: no place
+/// has a `DAV:no-lock` (RFC 4918 section 10.4.8). `ticket`: of a change, under whose locks it stays so. Says
+/// whether there was any.
+///
+/// # Errors
+/// The answer if that cannot be known.
+pub async fn fit_if(
+    share: &ShareHttp,
+    classified: &mut Classified,
+    mut ticket: Option<&mut Box<dyn HomeTicket>>,
+) -> Result<bool, Early> {
+    let mut any = false;
+    let Some(mut field) = classified.place.as_mut().and_then(|place| place.conditions.take()) else {
+        return Ok(false);
+    };
+    let own = classified.path();
+    for List { place, conditions } in &mut field.lists {
+        let at = place.as_ref().map_or(own, |(path, _)| path);
+        let mut current = None;
+        for condition in conditions {
+            let State::Etag(tag) = &condition.state else { continue };
+            let Some((named, _)) = Written::parse(tag.as_bytes()).and_then(|tag| tag.ours()) else {
+                continue;
+            };
+            let current = match current {
+                Some(known) => known,
+                None => *current.insert(proven(share, at, ticket.as_deref_mut()).await?),
+            };
+            condition.not ^= current == Some(named);
+            condition.state = State::Token("DAV:no-lock".into());
+            any = true;
+        }
+    }
+    if let Some(place) = &mut classified.place {
+        place.conditions = Some(field);
+    }
+    Ok(any)
+}
+
+/// The tag of the file that is there, if one is.
+async fn proven(
+    share: &ShareHttp,
+    path: &RelPath,
+    mut ticket: Option<&mut Box<dyn HomeTicket>>,
+) -> Result<Option<Tag>, Early> {
+    for _ in 0..SETTLE_TRIES {
+        let Some(file) = reach(share, path).await.1 else { return Ok(None) };
+        if let Some(tag) = version(share, &file) {
+            return Ok(Some(tag));
+        }
+        match &mut ticket {
+            Some(ticket) => reconcile(share, ticket).await?,
+            None => tokio::time::sleep(SETTLE).await,
+        }
+    }
+    Err(undecided(share))
 }
 
 /// Who may not look at what is there is told that instead (RFC 9110 section 13.2.1).

@@ -2,6 +2,7 @@
 //! that note what they are asked.
 
 mod copy;
+mod dav;
 mod edge;
 mod lost;
 mod primary;
@@ -94,6 +95,7 @@ where
                     let mut line = format!("{} {}", parts.method, parts.uri);
                     let told = [
                         "destination",
+                        "if",
                         "if-match",
                         "if-none-match",
                         "if-range",
@@ -406,6 +408,7 @@ fn site(name: &str, url: &str, upstream: Arc<Upstream>, part: Part, log: &Log) -
             share,
             sites: ["hq", "lyon"].map(|name| name.parse().unwrap()).into(),
             clients: Clients::default(),
+            locks: KeptBy::Server,
             fence: Some(fence),
             part,
         }],

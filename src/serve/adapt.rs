@@ -19,13 +19,14 @@ use crate::notice::{Notice, NoticeError, Origin, Ticket};
 use crate::object::Found;
 use crate::relay::Caller;
 use crate::relay::seam::{
-    Awaits, Certainty, Class, Fence, Fenced, Home, HomeError, HomeTicket, Near, NearError, NearTicket,
-    Outcome, Standing, Wire, WireError,
+    Awaits, Certainty, Class, Fence, Fenced, Home, HomeError, HomeTicket, LockRows, Near, NearError,
+    NearTicket, Outcome, Standing, Wire, WireError,
 };
 use crate::route::{Access, ClientRule, Clients};
 use crate::server::Connect;
 use crate::tree::{Contains, Tree, TreeError};
 use crate::wire::http::etag::Tag;
+use crate::wire::http::lock::Lock;
 
 /// The primary's side of a share, for `relay`.
 pub struct AtHome<T: Tree>(pub Arc<Notice<T>>);
@@ -265,6 +266,24 @@ pub struct CatalogTags(pub std::collections::BTreeMap<ShareId, Arc<Shelf>>);
 impl Tags for CatalogTags {
     fn tag(&self, share: &ShareId, found: &Found) -> Option<(ObjectId, Version)> {
         version_of(self.0.get(share)?, found).map(|tag| (tag.id, tag.version))
+    }
+}
+
+/// A share's locks in the catalog, for `relay`.
+pub struct LockShelf(pub Arc<Shelf>);
+
+impl LockRows for LockShelf {
+    fn save<'a>(
+        &'a self,
+        put: Option<&'a Lock>,
+        gone: Vec<String>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        let mut batch = self.0.batch();
+        gone.into_iter().for_each(|token| batch.forget_lock(token));
+        if let Some(lock) = put {
+            batch.lock(lock.clone());
+        }
+        async move { self.0.commit(batch, true).await.map_err(|error| error.to_string()) }.boxed()
     }
 }
 

@@ -48,9 +48,9 @@ use crate::id::{Epoch, ShareId, SiteId};
 use crate::link::cert::Secret;
 use crate::link::own::Validity;
 use crate::link::{LinkConfig, LinkError, Links, Terms};
-use crate::map::{self, HttpDoor, HttpServer, HttpTls, Map, Place};
+use crate::map::{self, HttpDoor, HttpServer, HttpTls, Map, Place, PropertiesBy};
 use crate::notice::NoticeError;
-use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, ShareHttp};
+use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, KeptBy, ShareHttp};
 use crate::server::{Limits, Target, Upstream};
 use crate::tree::{Disk, TreeError};
 use crate::wire::http::{Move, PathError, ShareUrl, SiteShares};
@@ -310,6 +310,7 @@ impl Site {
             let Some(prefix) = &at.http else { continue };
             let failed = |source| ServeError::Url { share: share.name.clone(), source };
             let url = ShareUrl::new(share.name.clone(), prefix.as_str()).map_err(failed)?;
+            let url = url.with_properties(share.properties == PropertiesBy::Apache);
             let home = share.at(share.primary()).and_then(|home| home.http.as_ref());
             let from = home.map_or(&[][..], |home| home.path().names());
             let away = || Away {
@@ -327,6 +328,11 @@ impl Site {
                 }
                 None => relay::Part::Remote { away: away() },
             };
+            let locks = match here.and_then(|here| here.keeper.clone()) {
+                _ if !map.keeps_locks(share) => KeptBy::Server,
+                Some(keeper) => KeptBy::Here(keeper),
+                None => KeptBy::Elsewhere,
+            };
             slots.push(ShareHttp {
                 share: share.name.clone(),
                 sites: share.sites().map(|(site, _)| site.clone()).collect(),
@@ -335,6 +341,7 @@ impl Site {
                     let (tree, shelf) = (here.disk.clone(), here.shelf.clone());
                     Arc::new(Fenceline { tree, shelf }) as _
                 }),
+                locks,
                 part,
             });
             urls.push(url);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ServeError;
+use super::adapt::LockShelf;
 use crate::catalog::{Catalog, Shelf};
 use crate::clock::Clock;
 use crate::follow::{self, Follow};
@@ -12,6 +13,7 @@ use crate::link::cert::Secret;
 use crate::map::{AtSite, Consistency, Degraded, Map, Place, WhenCutOff};
 use crate::notice::{self, Notice};
 use crate::object::Local;
+use crate::relay::Keeper;
 use crate::tree::{Disk, RootSpec, Tree};
 
 /// What a directory that was a share before has in it.
@@ -22,6 +24,8 @@ pub struct Running {
     pub shelf: Arc<Shelf>,
     pub disk: Arc<Disk>,
     pub part: Part,
+    /// At the primary: of the locks, where nearshare is to keep them.
+    pub keeper: Option<Arc<Keeper>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -83,7 +87,8 @@ impl Running {
             let terms = copy_terms(map, share, at);
             Part::Copy(Follow::start(config, terms, shelf.clone(), disk.clone(), links, clock)?)
         };
-        Ok(Some(Self { shelf, disk, part, clock: around.clock.clone() }))
+        let keeper = if local { Some(Arc::new(keeper(&shelf, around.clock)?)) } else { None };
+        Ok(Some(Self { shelf, disk, part, keeper, clock: around.clock.clone() }))
     }
 
     /// After `stop`: waits for the share's thread and notes a clean stop, if it is one.
@@ -133,6 +138,20 @@ impl Running {
             Part::Copy(follow) => follow.stop(),
         }
     }
+}
+
+/// With the locks that are left of an earlier run. Those of an earlier epoch ended when another site led.
+fn keeper(shelf: &Arc<Shelf>, clock: &Arc<dyn Clock>) -> Result<Keeper, ServeError> {
+    let epoch = shelf.meta().epoch;
+    let (left, over): (Vec<_>, Vec<_>) =
+        shelf.locks()?.into_iter().partition(|(given, _)| *given == epoch);
+    let mut batch = shelf.batch();
+    for (_, lock) in over {
+        batch.forget_lock(lock.token);
+    }
+    shelf.commit(batch, false).wait()?;
+    let left = left.into_iter().map(|(_, lock)| lock).collect();
+    Ok(Keeper::new(left, Arc::new(LockShelf(shelf.clone())), clock.clone()))
 }
 
 /// What the map says to a primary.

@@ -22,7 +22,7 @@ use crate::door;
 use crate::id::{ShareId, SiteId};
 use crate::link::cert::{Authority, Identity, Secret};
 use crate::link::{Caller, Inbound, LinkConfig, Links, Terms};
-use crate::relay::{Away, Codec, HttpRelay, HttpSite, Part, ShareHttp};
+use crate::relay::{Away, Codec, HttpRelay, HttpSite, KeptBy, Part, ShareHttp};
 use crate::route::Clients;
 use crate::server::{Limits, Target, Upstream};
 use crate::socket::Listener;
@@ -145,6 +145,7 @@ async fn lyon(cluster: Arc<Cluster>) -> turmoil::Result {
             sites: ["hq", "lyon"].map(name).into(),
             clients: Clients::default(),
             fence: None,
+            locks: KeptBy::Server,
             part: Part::Remote {
                 away: Away {
                     site: name("hq"),

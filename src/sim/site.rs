@@ -31,7 +31,7 @@ use crate::object::Local;
 use crate::relay::seam::{
     Certainty, Class, Fence, Near, NearError, NearTicket, Standing, Wire, WireError,
 };
-use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, ShareHttp};
+use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, KeptBy, ShareHttp};
 use crate::route::Clients;
 use crate::serve::adapt::{AtCopy, AtHome, Fenceline, ToSite};
 use crate::serve::inbound::{Dispatch, Leader, Rooms};
@@ -385,7 +385,8 @@ impl Process {
         let fence: Arc<dyn Fence> = Arc::new(Fenceline { tree, shelf });
         let sites = map.shares[&share()].sites().map(|(site, _)| site.clone()).collect();
         let clients = Clients::default();
-        let slot = ShareHttp { share: share(), sites, clients, fence: Some(fence), part };
+        let locks = KeptBy::Server;
+        let slot = ShareHttp { share: share(), sites, clients, fence: Some(fence), locks, part };
         HttpSite {
             site: self.me.clone(),
             shares: SiteShares::new(vec![url]),

@@ -2,6 +2,8 @@
 //! on. Links, handles and errors are a Linux file system's; there are no mounts and no rights. A crash
 //! loses the last so many changes that were not synced.
 
+// long: one state of a disk, and what each call does with it.
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;

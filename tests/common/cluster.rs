@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::apache::Apache;
 use super::cable::Cable;
 use super::daemon::Daemon;
 use super::http::Client;
@@ -22,6 +23,8 @@ pub const SHARE: &str = "/docs";
 pub enum Server {
     /// nginx with WebDAV. Its answers say which site's server gave them: `X-Served-By`.
     Nginx,
+    /// Apache with mod_dav. Its answers say whose they are, too.
+    Apache,
     Embedded,
 }
 
@@ -46,11 +49,25 @@ pub struct SitePlan {
     pub server: Option<Server>,
     /// How long its server may be silent, as the map has it.
     pub server_timeout: Option<&'static str>,
+    /// The share's URL there, and its place below what the server serves; [`SHARE`] when `None`.
+    pub url: Option<&'static str>,
+    /// What its server is told as Host, as the map has it.
+    pub host: Option<&'static str>,
 }
 
 impl SitePlan {
     pub fn new(name: &'static str, role: &'static str) -> Self {
-        Self { name, role, disk: None, state: None, network: None, server: None, server_timeout: None }
+        Self {
+            name,
+            role,
+            disk: None,
+            state: None,
+            network: None,
+            server: None,
+            server_timeout: None,
+            url: None,
+            host: None,
+        }
     }
 }
 
@@ -112,11 +129,14 @@ pub struct Site {
     pub ns: Option<String>,
     pub cable: Option<Cable>,
     pub nginx: Option<Nginx>,
+    pub apache: Option<Apache>,
     pub daemon: Option<Daemon>,
     state: PathBuf,
     server: Server,
-    server_address: SocketAddr,
+    pub server_address: SocketAddr,
     server_timeout: Option<&'static str>,
+    pub url: &'static str,
+    host: Option<&'static str>,
 }
 
 impl Cluster {
@@ -196,7 +216,8 @@ impl Site {
         let home = dir.join(plan.name);
         let www = plan.disk.unwrap_or_else(|| home.clone()).join("www");
         std::fs::create_dir_all(&home).unwrap();
-        std::fs::create_dir_all(www.join("docs")).unwrap();
+        let url = plan.url.unwrap_or(SHARE);
+        std::fs::create_dir_all(www.join(url.trim_start_matches('/'))).unwrap();
         run(
             NEARSHARE,
             &["cert", "issue", plan.name, "--dir", text(ca), "--out", text(&home.join("bundle"))],
@@ -217,15 +238,18 @@ impl Site {
             home,
             cable: None,
             nginx: None,
+            apache: None,
             daemon: None,
             server: plan.server.unwrap_or(server),
             server_timeout: plan.server_timeout,
+            url,
+            host: plan.host,
         }
     }
 
     /// The share's directory.
     pub fn share(&self) -> PathBuf {
-        self.www.join("docs")
+        self.www.join(self.url.trim_start_matches('/'))
     }
     pub fn state(&self) -> PathBuf {
         self.state.clone()
@@ -245,11 +269,12 @@ impl Site {
 
     fn in_map(&self) -> String {
         let server = match self.server {
-            Server::Nginx => format!("http://{}", self.server_address),
+            Server::Nginx | Server::Apache => format!("http://{}", self.server_address),
             Server::Embedded => "embedded".to_owned(),
         };
         let timeout = self.server_timeout.map(|it| format!(", server_timeout = \"{it}\""));
-        let timeout = timeout.unwrap_or_default();
+        let host = self.host.map(|host| format!(", host = \"{host}\""));
+        let timeout = timeout.unwrap_or_default() + &host.unwrap_or_default();
         let bundle = self.home.join("bundle");
         let file = |name: &str| text(&bundle.join(name)).to_owned();
         format!(
@@ -270,7 +295,11 @@ impl Site {
         let Self { name, role, .. } = self;
         match *role {
             "remote" => format!("{name} = {{ role = \"remote\" }}\n"),
-            _ => format!("{name} = {{ role = \"{role}\", path = \"{}\" }}\n", text(&self.share())),
+            _ => {
+                let (path, url) = (self.share(), self.url);
+                let path = text(&path);
+                format!("{name} = {{ role = \"{role}\", path = \"{path}\", http = \"{url}\" }}\n")
+            }
         }
     }
 
@@ -279,12 +308,21 @@ impl Site {
         if self.server == Server::Nginx && self.nginx.is_none() {
             self.start_nginx();
         }
+        if self.server == Server::Apache && self.apache.is_none() {
+            self.start_apache();
+        }
         self.start_with(map, &self.via(primary));
     }
 
     pub fn start_nginx(&mut self) {
         let ns = self.ns.as_deref();
         self.nginx = Some(Nginx::start(&self.home, &self.www, self.name, self.server_address, ns));
+    }
+
+    pub fn start_apache(&mut self) {
+        let ns = self.ns.as_deref();
+        let (www, share) = (&self.www, self.share());
+        self.apache = Some(Apache::start(&self.home, www, &share, self.name, self.server_address, ns));
     }
 
     fn via(&self, primary: &str) -> Vec<String> {

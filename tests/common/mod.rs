@@ -4,6 +4,7 @@
 // Every test program uses a part of this.
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
+pub mod apache;
 pub mod cable;
 pub mod cluster;
 pub mod compare;
@@ -14,6 +15,7 @@ pub mod ganesha;
 pub mod history;
 pub mod http;
 pub mod lab;
+pub mod litmus;
 pub mod load;
 pub mod mesh;
 pub mod nginx;

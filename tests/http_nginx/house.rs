@@ -15,7 +15,7 @@ use nearshare::effect::Change;
 use nearshare::id::RelPath;
 use nearshare::object::Found;
 use nearshare::relay::seam::{Awaits, Fence, Fenced, Home, HomeError, HomeTicket, Outcome};
-use nearshare::relay::{Caller, Codec, HttpRelay, HttpSite, Part, ShareHttp};
+use nearshare::relay::{Caller, Codec, HttpRelay, HttpSite, KeptBy, Part, ShareHttp};
 use nearshare::route::Clients;
 use nearshare::server::{Limits, Target, Upstream};
 use nearshare::wire::http::etag::Tag;
@@ -276,6 +276,7 @@ fn site(share_dir: &std::path::Path, port: u16, marked: Arc<Mutex<Vec<String>>>)
             share,
             sites: Default::default(),
             clients: Clients::default(),
+            locks: KeptBy::Server,
             fence: Some(Arc::new(Below(root))),
             part: Part::Local { home: Arc::new(Marking(marked)) },
         }],

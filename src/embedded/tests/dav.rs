@@ -150,11 +150,9 @@ async fn properties() {
     assert!(reply.text().contains("</D:quota-available-bytes>"), "{}", reply.text());
     let names = r#"<propfind xmlns="DAV:"><propname/></propfind>"#;
     let reply = bench.send("PROPFIND", "/eng/", &[("depth", "0")], names).await;
-    assert!(
-        reply
-            .text()
-            .contains("<D:prop><D:getcontenttype/><D:getlastmodified/><D:resourcetype/></D:prop>")
-    );
+    let want = "<D:prop><D:getcontenttype/><D:getlastmodified/><D:lockdiscovery/><D:resourcetype/>\
+        <D:supportedlock/></D:prop>";
+    assert!(reply.text().contains(want), "{}", reply.text());
     assert_eq!(bench.send("PROPFIND", "/eng/dir", &[("depth", "0")], "<nonsense").await.status, 400);
 }
 

@@ -213,12 +213,17 @@ consistency = "eventual"
 durable_copies = 0
 when_cut_off = 3
 http_sync = "yes"
-tree = "disk""#, &[
+tree = "disk"
+locks = "nobody"
+properties = "apache""#, &[
         r#"10:15: `consistency` is "eventual", which is no consistency; write "strict" or "relaxed""#,
         "11:18: `durable_copies` is 0: a change would be on nobody's disk; write 1",
         r#"12:16: `when_cut_off` is an integer, not a string; write "serve""#,
         "13:13: `http_sync` is a string, not a boolean; write true or false",
         r#"14:8: `tree` is "disk", which is no kind of tree; write "local""#,
+        r#"15:9: `locks` is "nobody", which is no keeper of locks; write "server" or "nearshare""#,
+        r#"16:14: `properties` is "apache", and hq has the embedded server, which knows nothing of them; write "none", or have an Apache there"#,
+        r#"16:14: `properties` is "apache", and lyon has the embedded server, which knows nothing of them; write "none", or have an Apache there"#,
     ]),
     (r#"hq = { role = "local""#, r#"hq = { role = "broadcast""#, &[
         r#"8:8: share `eng` has no primary; give one site role = "local""#,
@@ -257,7 +262,7 @@ path = "/srv/eng"
 lyon = {"#, &[
         "11:1: unknown key or site `htpp` in [share.eng]; the nearest known key is `http`",
         "12:1: unknown key or site `lyon2` in [share.eng]; the nearest known site is `lyon`",
-        "13:1: unknown key or site `smb` in [share.eng]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
+        "13:1: unknown key or site `smb` in [share.eng]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, locks, nfs, properties, tree, when_cut_off, and the sites' names",
         r#"14:1: `path` in [share.eng] belongs to one site of the share; write it as hq = { role = "local", path = "/srv/engineering" }"#,
     ]),
     (r#"path = "/data/eng""#, r#"path = "/data/eng", consistency = "relaxed", rol = 3"#, &[
@@ -353,7 +358,7 @@ hq = { role = "remote" }"#, &[
         "12:8: share name `-x` is no name; write 1 to 63 of a-z, 0-9 and '-', the first of them a letter or digit",
     ]),
     ("END", "site = 3", &[
-        "12:1: unknown key or site `site` in [share.eng]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
+        "12:1: unknown key or site `site` in [share.eng]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, locks, nfs, properties, tree, when_cut_off, and the sites' names",
     ]),
     (r#"[share.eng]
 http = "/eng""#, r"[share]
@@ -373,8 +378,8 @@ eng = 3
 zone = "\u001b[31m\nx"
 "a\nb" = 1"#, &[
         r#"14:8: share `caf` is at no site; add hq = { role = "local", path = "/srv/engineering" }"#,
-        "15:1: unknown key or site `zone` in [share.caf]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names",
-        r#"16:1: unknown key or site `a\nb` in [share.caf]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, nfs, tree, when_cut_off, and the sites' names"#,
+        "15:1: unknown key or site `zone` in [share.caf]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, locks, nfs, properties, tree, when_cut_off, and the sites' names",
+        r#"16:1: unknown key or site `a\nb` in [share.caf]; the known keys are clients, consistency, degraded, durable_copies, http, http_sync, locks, nfs, properties, tree, when_cut_off, and the sites' names"#,
     ]),
     (r#"lyon = { role = "broadcast", path = "/data/eng" }"#, r#"lyon = { role = "broadcast", clients = 7, path = "/data/eng", "é" = 1, zz = 2 }"#, &[
         r#"11:40: `clients` is an integer, not an array; write [{ net = "10.2.0.0/16", access = "rw" }]"#,

@@ -11,6 +11,11 @@ pub struct Two {
     pub log: Log,
 }
 
+/// What a server says of the locks and the tag of a file.
+pub const LISTED: &str = "<D:multistatus xmlns:D='DAV:'><D:response><D:href>/e/f</D:href><D:prop>\
+    <D:lockdiscovery><D:activelock/></D:lockdiscovery><D:supportedlock/><D:getetag>\"5f-1\"</D:getetag></D:prop>\
+    </D:response></D:multistatus>";
+
 pub async fn two<F, Fut>(copy: bool, answer: F) -> Two
 where
     F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
@@ -37,6 +42,11 @@ where
         false => Part::Remote { away },
     };
     let own = origin(log.clone(), |line: String| async move {
+        if line.starts_with("PROPFIND") {
+            let mut response = status(207);
+            *response.body_mut() = Body::text(LISTED);
+            return response;
+        }
         let mut response = Response::new(Body::text("near"));
         let tag = if line.contains("ours") { OURS } else { "\"5f-1\"" };
         response.headers_mut().insert("etag", tag.parse().unwrap());
@@ -149,7 +159,7 @@ async fn a_change_goes_home_and_is_ahead_here() {
     let mut copy = request("COPY", "/e/f", Body::Empty);
     copy.headers_mut().insert("destination", "/e/g/".parse().unwrap());
     two.lyon.serve(client(), copy).await;
-    assert_eq!(two.log.take()[3], "server COPY /srv/eng/f destination=/srv/eng/g/");
+    assert_eq!(two.log.take()[3], "server COPY /srv/eng/f destination=http://files/srv/eng/g/");
     // What may be big never takes the control connection.
     two.lyon.serve(client(), request("PUT", "/e/f", Body::text("x".repeat(9000)))).await;
     assert_eq!(two.log.take()[1], "link Bulk PUT /v1/share/eng/http/f");

@@ -147,3 +147,34 @@ async fn a_change_is_judged_under_its_locks() {
     assert_eq!(put(&relay, &[("if-none-match", "*")]).await.status(), 200);
     assert_eq!(log.take()[1], "server PUT /eng/file");
 }
+
+#[tokio::test]
+async fn an_if_field_is_told_in_words_that_every_server_knows() {
+    let log = Log::default();
+    let (five, four) = (ours(5), ours(4));
+    for (field, heard) in [
+        (format!("(<urn:a> [{five}])"), "(<urn:a> Not <DAV:no-lock>)"),
+        (format!("([{four}]) (Not [{five}])"), "(<DAV:no-lock>) (<DAV:no-lock>)"),
+        (format!("([W/{five}] Not [{four}])"), "(Not <DAV:no-lock> Not <DAV:no-lock>)"),
+        // Of a collection, or of nothing.
+        (format!("</eng/d> ([{five}])"), "<http://files/eng/d> (<DAV:no-lock>)"),
+        (
+            format!("</eng/file> ([{five}] [\"x\"])"),
+            "<http://files/eng/file> (Not <DAV:no-lock> [\"x\"])",
+        ),
+    ] {
+        for method in ["PUT", "GET"] {
+            let relay = shown(&log, &[5]).await;
+            relay.serve(client(), with(method, "/eng/file", &[("if", &field)])).await;
+            let asked = log.take();
+            let asked = asked.iter().find(|line| line.starts_with("server")).unwrap();
+            assert_eq!(*asked, format!("server {method} /eng/file if={heard}"), "{field}");
+        }
+    }
+    // It is looked at first.
+    log.1.lock().unwrap().unread = true;
+    let relay = shown(&log, &[5]).await;
+    relay.serve(client(), with("PUT", "/eng/file", &[("if", &format!("([{five}])"))])).await;
+    let want = ["begin /file:Entry", "reconcile", "server PUT /eng/file if=(Not <DAV:no-lock>)"];
+    assert_eq!(log.take()[..3], want);
+}

@@ -8,7 +8,8 @@ use super::etag::{self, Written};
 use super::fields::END_TO_END;
 use super::framing::{Fault, Framing, HeadLimits};
 use super::multistatus::{Multistatus, Tagger};
-use super::{Classified, Located, Move, SiteShares, classify, encode, strip_hop_by_hop};
+use super::{Classified, Located, Move, ShareUrl, SiteShares, classify, encode, strip_hop_by_hop};
+use crate::id::RelPath;
 
 /// What is sent on for a request is what was understood of it, and never leaves its share.
 ///
@@ -156,6 +157,31 @@ pub fn tags(fields: [&[u8]; 3], file: &Current) -> Result<(), String> {
     {
         true => Err(format!("{asked:?} fails")),
         false => Ok(()),
+    }
+}
+
+/// What an If field says is sent on, whatever the URLs there are, and is read there as it was here.
+///
+/// # Errors
+/// Says what does not hold. A field that is refused holds.
+pub fn if_field(field: &[u8]) -> Result<(), String> {
+    let sites = ["/eng", "/else/where"].map(|prefix| {
+        let url = "eng".parse().ok().and_then(|share| ShareUrl::new(share, prefix).ok());
+        SiteShares::new(url.into_iter().collect())
+    });
+    let read = |field: &[u8], shares: &SiteShares, host: &str| {
+        let request = Request::builder().method("PUT").uri(format!("{}/f", shares.url(0).encoded()));
+        let built = request.header("host", host).header("if", field).body(());
+        let classified = classify(&built.ok()?.into_parts().0, shares).ok()?;
+        classified.place?.conditions
+    };
+    let [here, there] = &sites;
+    let Some(said) = read(field, here, "files") else { return Ok(()) };
+    let url = |path: &RelPath, slash| format!("http://other:81{}", encode("/else/where", path, slash));
+    let sent = said.write(url);
+    match read(sent.as_bytes(), there, "other:81") {
+        Some(again) if again == said => Ok(()),
+        again => Err(format!("{said:?} is sent as {sent} and read as {again:?}")),
     }
 }
 

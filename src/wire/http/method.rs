@@ -11,6 +11,10 @@ pub enum Touches {
     ByDepth,
     /// Changes the entry.
     Entry,
+    /// Locks the object, and makes an empty file where there is none.
+    Lock,
+    /// Changes what is known about the object: its locks, its properties.
+    About,
     /// Changes the entry and the one that the Destination field names.
     Both,
     /// Reads here, changes at and below the Destination.
@@ -46,7 +50,7 @@ const fn known(name: &'static str, touches: Touches, follows: bool) -> Row {
     Row { name, touches, follows }
 }
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 14] = [
     known("GET", Touches::Object, true),
     known("HEAD", Touches::Object, true),
     known("OPTIONS", Touches::Object, true),
@@ -56,6 +60,9 @@ const ROWS: [Row; 11] = [
     known("MKCOL", Touches::Entry, true),
     known("COPY", Touches::Copy, true),
     known("MOVE", Touches::Both, false),
+    known("LOCK", Touches::Lock, true),
+    known("UNLOCK", Touches::About, true),
+    known("PROPPATCH", Touches::About, true),
     known("TRACE", Touches::Refused, true),
     known("CONNECT", Touches::Refused, true),
 ];

@@ -8,19 +8,23 @@ pub mod condition;
 pub mod etag;
 mod fields;
 pub mod framing;
+mod if_field;
 pub mod judge;
+pub mod lock;
 mod method;
 pub mod multistatus;
 mod path;
 mod prefix;
 mod shares;
 mod target;
+pub mod xml;
 
 use ::http::request::Parts;
 use ::http::uri::Authority;
 use ::http::{HeaderMap, Method, StatusCode, Version, header};
 
-pub use self::fields::{same_authority, strip_hop_by_hop};
+pub use self::fields::{depth, same_authority, strip_hop_by_hop};
+pub use self::if_field::{Condition, IfField, List, State};
 pub use self::method::{Row, Touches, row};
 pub use self::path::{PathError, UrlPath, encode, encode_into};
 pub use self::prefix::Move;
@@ -28,7 +32,7 @@ pub use self::shares::{Located, ShareUrl, SiteShares};
 pub use self::target::{Secure, normalise};
 
 use crate::effect::{Change, Depth, Effect, Reach, Read, Target};
-use crate::id::{RelPath, ShareId};
+use crate::id::RelPath;
 
 /// A request that is not carried out, and why. Nothing was done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,9 +55,13 @@ pub enum Refusal {
     RootExists,
     #[error("a listing of everything below a directory that holds a share is not given; use Depth: 1")]
     InfiniteDepth,
+    #[error("the If field is {0}")]
+    If(&'static str),
+    #[error("no list of the If field is about a place in this share")]
+    IfElsewhere,
     #[error("there is nothing of that name")]
     OursRead,
-    #[error(".nearshare is not for clients to change")]
+    #[error("what is of that name is not for clients to change")]
     OursChanged,
     #[error("the method {0} is not relayed")]
     Method(&'static str),
@@ -89,6 +97,7 @@ impl Refusal {
             | Self::Destination(_)
             | Self::Depth
             | Self::Overwrite
+            | Self::If(_)
             | Self::Part(_)
             | Self::TwoLengths
             | Self::Host
@@ -96,6 +105,7 @@ impl Refusal {
             | Self::Twice(_)
             | Self::Missing(..) => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::IfElsewhere => StatusCode::PRECONDITION_FAILED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::AcrossTheEdge(_) => StatusCode::BAD_GATEWAY,
             Self::IntoItself(_)
@@ -133,6 +143,8 @@ pub struct Place {
     source: Option<RelPath>,
     /// COPY and MOVE: the place in the same share, and whether it ended in a slash.
     pub destination: Option<(RelPath, bool)>,
+    /// What the If field says.
+    pub conditions: Option<IfField>,
 }
 
 /// What a request is.
@@ -153,6 +165,11 @@ impl Classified {
             (_, Some(Place { source: Some(path), .. })) => path,
             _ => ROOT,
         }
+    }
+
+    /// What the request's If field says.
+    pub fn conditions(&self) -> Option<&IfField> {
+        self.place.as_ref()?.conditions.as_ref()
     }
 }
 
@@ -188,8 +205,10 @@ pub fn classify(parts: &Parts, shares: &SiteShares) -> Result<Classified, Refusa
                 true => Some(inside(destination(parts, shares)?, slot, row.name)?),
                 false => None,
             };
-            let place = Place { slot, slash, canonical, source: None, destination };
-            finish(row, shares.share(slot), path, place, &parts.headers)
+            let own = own_authority(parts);
+            let conditions = if_field(&parts.headers, |tag| tagged(tag, shares, slot, own))?;
+            let place = Place { slot, slash, canonical, source: None, destination, conditions };
+            finish(row, shares.url(slot), path, place, &parts.headers)
         }
     }
 }
@@ -198,7 +217,7 @@ pub fn classify(parts: &Parts, shares: &SiteShares) -> Result<Classified, Refusa
 pub fn classify_below(
     method: &Method,
     headers: &HeaderMap,
-    share: &ShareId,
+    url: &ShareUrl,
     slot: usize,
     path: UrlPath,
     destination: Option<UrlPath>,
@@ -215,14 +234,21 @@ pub fn classify_below(
         .map(|to| Ok::<_, Refusal>((RelPath::new(to.names).map_err(PathError::from)?, to.slash)))
         .transpose()?;
     let source = RelPath::new(path.names).map_err(PathError::from)?;
-    let place = Place { slot, slash: path.slash, canonical: false, source: None, destination };
-    finish(row, share, source, place, headers)
+    // The other site has written every place as it is below the share.
+    let below = |tag: &str| {
+        let UrlPath { names, slash } = UrlPath::decode(tag)?;
+        Ok(Some((RelPath::new(names).map_err(PathError::from)?, slash)))
+    };
+    let conditions = if_field(headers, below)?;
+    let place =
+        Place { slot, slash: path.slash, canonical: false, source: None, destination, conditions };
+    finish(row, url, source, place, headers)
 }
 
 /// The last checks, and the effect.
 fn finish(
     row: &'static Row,
-    share: &ShareId,
+    url: &ShareUrl,
     path: RelPath,
     mut place: Place,
     headers: &HeaderMap,
@@ -234,7 +260,8 @@ fn finish(
         return Err(Refusal::Part(row.name));
     }
     let depth = fields::depth(headers)?;
-    let ours = path.has_ours() || place.destination.as_ref().is_some_and(|(to, _)| to.has_ours());
+    let share = &url.share;
+    let ours = url.hides(&path) || place.destination.as_ref().is_some_and(|(to, _)| url.hides(to));
     if ours {
         return Err(if row.touches.changes() { Refusal::OursChanged } else { Refusal::OursRead });
     }
@@ -243,8 +270,15 @@ fn finish(
     let effect = match row.touches {
         Touches::Object => read(path, if place.slash { Depth::Children } else { Depth::Object }),
         Touches::ByDepth => read(path, depth.unwrap_or(Depth::Tree)),
-        Touches::Entry | Touches::Both | Touches::Copy | Touches::Below | Touches::Refused => {
-            let targets = targets(row, &path, place.destination.as_ref())?;
+        Touches::Entry
+        | Touches::Lock
+        | Touches::About
+        | Touches::Both
+        | Touches::Copy
+        | Touches::Below
+        | Touches::Refused => {
+            let mut targets = targets(row, &path, place.destination.as_ref())?;
+            properties(row, url, &mut targets);
             if let Some((to, _)) = &place.destination {
                 refuse_into_itself(row, &path, to, depth)?;
             }
@@ -271,9 +305,20 @@ fn targets(
         Touches::Entry => Ok(vec![named(path, Reach::Entry)?]),
         Touches::Both => Ok(vec![named(path, Reach::Entry)?, named(to()?, Reach::Entry)?]),
         Touches::Copy => Ok(vec![named(to()?, Reach::Below)?]),
+        Touches::Lock | Touches::About => Ok(vec![Target { path: path.clone(), reach: Reach::Entry }]),
         Touches::Below | Touches::Object | Touches::ByDepth | Touches::Refused => {
             Ok(vec![Target { path: path.clone(), reach: Reach::Below }])
         }
+    }
+}
+
+/// Where the server keeps the properties of what it changes, it changes them too. A file that is put has those
+/// that it had.
+fn properties(row: &Row, url: &ShareUrl, targets: &mut Vec<Target>) {
+    if !matches!(row.name, "PUT" | "MKCOL") {
+        let beside = targets.iter().flat_map(|target| url.beside(&target.path));
+        let beside: Vec<_> = beside.map(|path| Target { path, reach: Reach::Below }).collect();
+        targets.extend(beside);
     }
 }
 
@@ -299,6 +344,8 @@ fn refuse_above(row: &'static Row, headers: &HeaderMap) -> Result<(), Refusal> {
         Touches::ByDepth if fields::depth(headers)?.unwrap_or(Depth::Tree) == Depth::Tree => {
             Err(Refusal::InfiniteDepth)
         }
+        // A lock of the directory alone takes nothing from who uses the share.
+        Touches::Lock if fields::depth(headers)? == Some(Depth::Object) => Ok(()),
         touches if touches.changes() => Err(Refusal::AboveShare(row.name)),
         _ => Ok(()),
     }
@@ -324,6 +371,36 @@ fn inside(
         Located::Inside { slot: other, path, .. } if other == slot => Ok((path, slash)),
         Located::Inside { .. } => Err(Refusal::AcrossTheEdge("in another share")),
         Located::Above | Located::Outside => Err(Refusal::AcrossTheEdge("outside the share")),
+    }
+}
+
+fn if_field(
+    headers: &HeaderMap,
+    place: impl FnMut(&str) -> Result<Option<(RelPath, bool)>, Refusal>,
+) -> Result<Option<IfField>, Refusal> {
+    let field = headers.get("if");
+    field.map(|field| IfField::parse(field.as_bytes(), place)).transpose()
+}
+
+/// Where a tag of the If field leads; `None` for what is not in the share.
+fn tagged(
+    tag: &str,
+    shares: &SiteShares,
+    slot: usize,
+    own: Option<&str>,
+) -> Result<Option<(RelPath, bool)>, Refusal> {
+    let path = match fields::destination_path(tag.as_bytes(), own) {
+        Ok(path) => path,
+        Err(Refusal::Destination(what)) => return Err(Refusal::If(what)),
+        Err(_) => return Ok(None),
+    };
+    match shares.locate(path)? {
+        Located::Inside { slot: other, path, slash, .. }
+            if other == slot && !shares.url(slot).hides(&path) =>
+        {
+            Ok(Some((path, slash)))
+        }
+        _ => Ok(None),
     }
 }
 

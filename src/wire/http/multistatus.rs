@@ -4,11 +4,13 @@
 //! It is fed as the answer arrives and holds back only a `response` element up to its first `href`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ::http::HeaderValue;
 
 use super::etag::Written;
-use super::prefix::{Move, names_ours};
+use super::lock::SUPPORTED;
+use super::prefix::{Move, absolute_path, names_ours};
 
 /// Longest single tag, comment or CDATA section.
 pub const TOKEN_MAX: usize = 256 * 1024;
@@ -38,11 +40,32 @@ pub enum MultistatusError {
 
 type Result<T, E = MultistatusError> = std::result::Result<T, E>;
 
+/// Says which locks there are, for the path of a URL, as `lockdiscovery` has them; `None` for a place that is
+/// not the teller's to know of.
+#[derive(Clone)]
+pub struct Tell(Arc<Discovery>);
+
+type Discovery = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+impl Tell {
+    pub fn new(tell: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for Tell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tell")
+    }
+}
+
 /// One answer being filtered.
 #[derive(Debug, Default)]
 pub struct Multistatus {
     moved: Option<Move>,
     tagger: Option<Tagger>,
+    drop_locks: bool,
+    tell: Option<Tell>,
     /// What arrived and is not yet a whole token.
     rest: Vec<u8>,
     search: Search,
@@ -53,6 +76,8 @@ pub struct Multistatus {
     /// What the first `href` of the response says.
     url: Option<String>,
     getetag: Option<Element>,
+    /// The depth of the element that is being left out.
+    skipping: Option<usize>,
 }
 
 /// What becomes of a `getetag`.
@@ -130,6 +155,16 @@ impl Multistatus {
         Self { moved, tagger, ..Self::default() }
     }
 
+    /// Leaves out what its server says of locks: it is not the one that has them.
+    pub fn without_locks(self) -> Self {
+        Self { drop_locks: true, ..self }
+    }
+
+    /// Puts what is told in the place of what its server says of locks.
+    pub fn with_locks(self, tell: Tell) -> Self {
+        Self { tell: Some(tell), ..self.without_locks() }
+    }
+
     /// Takes the next bytes of the answer and appends what may be sent on.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.rest);
@@ -157,6 +192,7 @@ impl Multistatus {
         match token.kind {
             Kind::Start => self.start(token.raw, out),
             Kind::End => self.end(token.raw, out),
+            _ if self.skipping.is_some() => Ok(()),
             _ if self.getetag.is_some() => {
                 self.getetag_text(token);
                 Ok(())
@@ -174,11 +210,17 @@ impl Multistatus {
         self.depth += 1;
         self.declare(raw)?;
         match self.dav_name(raw) {
+            _ if self.skipping.is_some() => {}
             _ if self.getetag.is_some() => self.more_of_getetag(raw, true),
             Some(b"getetag") if self.tagger.is_some() && !empty => {
                 let (raw, start) = (raw.to_vec(), raw.len());
                 let odd = start > GETETAG_MAX;
                 self.getetag = Some(Element { depth: self.depth, raw, start, text: Vec::new(), odd });
+            }
+            Some(name @ (b"lockdiscovery" | b"supportedlock")) if self.drop_locks => {
+                let told = self.told(name);
+                self.emit(told.as_bytes(), out)?;
+                self.skipping = Some(self.depth);
             }
             name => {
                 match name {
@@ -202,6 +244,7 @@ impl Multistatus {
 
     fn end(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
         match &self.getetag {
+            _ if self.skipping.is_some() => {}
             Some(element) if element.depth == self.depth => self.end_getetag(raw, out)?,
             Some(_) => self.more_of_getetag(raw, true),
             None => {
@@ -221,7 +264,23 @@ impl Multistatus {
         Ok(())
     }
 
+    /// The element that takes the place of the server's, if there is one.
+    fn told(&self, name: &[u8]) -> String {
+        let place = self.url.as_deref().and_then(absolute_path);
+        let Some(inside) = place.zip(self.tell.as_ref()).and_then(|(place, Tell(tell))| tell(place))
+        else {
+            return String::new();
+        };
+        match name {
+            b"lockdiscovery" => format!("<D:lockdiscovery xmlns:D=\"DAV:\">{inside}</D:lockdiscovery>"),
+            _ => format!("<D:supportedlock xmlns:D=\"DAV:\">{SUPPORTED}</D:supportedlock>"),
+        }
+    }
+
     fn close(&mut self) {
+        if self.skipping == Some(self.depth) {
+            self.skipping = None;
+        }
         while self.namespaces.last().is_some_and(|space| space.depth >= self.depth) {
             self.namespaces.pop();
         }

@@ -4,6 +4,9 @@ use super::path::{PathError, UrlPath, encode, may_climb, segment, segments};
 use super::prefix::Move;
 use crate::id::{Name, RelPath, ShareId};
 
+/// Where mod_dav_fs keeps the properties of what is in a directory.
+const DAV: &[u8] = b".DAV";
+
 /// One share's place among a site's URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShareUrl {
@@ -12,6 +15,7 @@ pub struct ShareUrl {
     /// The prefix as it goes into URLs: `/a/b`, or empty for a share at the root.
     encoded: String,
     stay: Move,
+    properties: bool,
 }
 
 impl ShareUrl {
@@ -23,7 +27,28 @@ impl ShareUrl {
             encoded.clear();
         }
         let stay = Move::new(&prefix, &encoded);
-        Ok(Self { share, prefix, encoded, stay })
+        Ok(Self { share, prefix, encoded, stay, properties: false })
+    }
+    /// Whether its servers keep what clients set with PROPPATCH, as mod_dav does: in a directory `.DAV` beside
+    /// what it is about, which is no client's business.
+    #[must_use]
+    pub fn with_properties(self, properties: bool) -> Self {
+        Self { properties, ..self }
+    }
+    pub fn properties(&self) -> bool {
+        self.properties
+    }
+    /// Whether clients may not see or name the place.
+    pub fn hides(&self, path: &RelPath) -> bool {
+        path.has_ours() || self.properties && path.names().iter().any(|name| name.as_bytes() == DAV)
+    }
+    /// The directories with the properties of a place and of what it holds.
+    pub fn beside(&self, path: &RelPath) -> Vec<RelPath> {
+        let places = [path.split_last().map(|(above, _)| above), Some(path.clone())];
+        let places = places.into_iter().flatten().filter(|_| self.properties);
+        places
+            .filter_map(|at| RelPath::new([at.names(), &[Name::new(DAV).ok()?]].concat()).ok())
+            .collect()
     }
     pub fn encoded(&self) -> &str {
         &self.encoded
@@ -131,6 +156,15 @@ impl SiteShares {
             };
         }
         self.place(&walk, raw.ends_with('/'), canonical)
+    }
+
+    /// The place below a share that a path of a server's URL leads to; `None` outside of it.
+    pub fn inside(&self, slot: usize, path: &str) -> Option<RelPath> {
+        let path = path.split(['?', '#']).next()?;
+        match self.locate(path) {
+            Ok(Located::Inside { slot: found, path, .. }) if found == slot => Some(path),
+            _ => None,
+        }
     }
 
     fn place(

@@ -54,6 +54,39 @@ fn check(method: &str, uri: &str, fields: &[(&str, &str)], want: &Want) {
     }
 }
 
+/// Where mod_dav keeps properties, which clients may not see.
+#[test]
+fn properties_lie_beside_what_they_are_of() {
+    let url = ShareUrl::new("eng".parse().unwrap(), "/eng").unwrap().with_properties(true);
+    let shares = SiteShares::new(vec![url]);
+    let of = |method: &str, uri: &str, to: &str| {
+        let got = classify(&parts(method, uri, &[("destination", to)]), &shares);
+        got.map_err(|refusal| refusal.status().as_u16()).map(|got| match got.effect {
+            Effect::Change(change) => {
+                change.targets.iter().map(|it| it.path.to_string()).collect::<Vec<_>>().join(" ")
+            }
+            other => format!("{other:?}"),
+        })
+    };
+    for (method, uri, to, want) in [
+        ("PUT", "/eng/d/f", "", Ok("/d/f")),
+        ("MKCOL", "/eng/d/", "", Ok("/d")),
+        ("PROPPATCH", "/eng/d/f", "", Ok("/d/f /d/.DAV /d/f/.DAV")),
+        ("PROPPATCH", "/eng/", "", Ok("/ /.DAV")),
+        ("DELETE", "/eng/f", "", Ok("/f /.DAV /f/.DAV")),
+        ("MOVE", "/eng/f", "/eng/d/g", Ok("/f /d/g /.DAV /f/.DAV /d/.DAV /d/g/.DAV")),
+        ("COPY", "/eng/f", "/eng/d/g", Ok("/d/g /d/.DAV /d/g/.DAV")),
+        ("GET", "/eng/.DAV/f", "", Err(404)),
+        ("PROPFIND", "/eng/d/.DAV/", "", Err(404)),
+        ("PUT", "/eng/%2EDAV/f", "", Err(403)),
+        ("MOVE", "/eng/f", "/eng/.DAV/f", Err(403)),
+    ] {
+        assert_eq!(of(method, uri, to).as_deref().map_err(|status| *status), want, "{method} {uri}");
+    }
+    // Elsewhere it is a name like others.
+    check("GET", "/eng/.DAV/f", &[], &R("eng", "/.DAV/f", Depth::Object));
+}
+
 type Row = (&'static str, &'static str, Vec<(&'static str, &'static str)>, Want);
 
 // long: one table of every method, read from top to bottom.
@@ -102,8 +135,37 @@ fn every_method_says_what_it_touches() {
             C("eng", &[("/d/e", Below)]),
         ),
         ("COPY", "/eng/d/", vec![("destination", "/eng/d/"), ("depth", "0")], S(403)),
-        ("LOCK", "/eng/f", vec![], C("eng", &[("/f", Below)])),
-        ("PROPPATCH", "/eng/f", vec![], C("eng", &[("/f", Below)])),
+        ("LOCK", "/eng/f", vec![], C("eng", &[("/f", Entry)])),
+        ("UNLOCK", "/eng/f", vec![], C("eng", &[("/f", Entry)])),
+        ("LOCK", "/deep/er/", vec![], C("deep", &[("/", Entry)])),
+        ("PROPPATCH", "/deep/er", vec![], C("deep", &[("/", Entry)])),
+        ("PROPPATCH", "/eng/f", vec![], C("eng", &[("/f", Entry)])),
+        // Above a share.
+        ("LOCK", "/deep/", vec![("depth", "infinity")], S(403)),
+        ("LOCK", "/deep/", vec![], S(403)),
+        ("LOCK", "/deep/", vec![("depth", "0")], O),
+        ("LOCK", "/eng/", vec![], S(403)),
+        ("LOCK", "/eng/", vec![("depth", "0")], C("eng", &[("/", Entry)])),
+        ("PROPPATCH", "/", vec![], S(403)),
+        ("PROPPATCH", "/eng/", vec![], S(403)),
+        // What an If field is about.
+        ("PUT", "/eng/f", vec![("if", "(<urn:a>)")], C("eng", &[("/f", Entry)])),
+        ("PUT", "/eng/f", vec![("if", "</eng/f> (<urn:a>)")], C("eng", &[("/f", Entry)])),
+        (
+            "PUT",
+            "/eng/f",
+            vec![("if", "<http://files:8080/eng/f> (<urn:a>)")],
+            C("eng", &[("/f", Entry)]),
+        ),
+        ("PUT", "/eng/f", vec![("if", "<http://files/eng/f> (<urn:a>)")], S(412)),
+        ("PUT", "/eng/f", vec![("if", "</other> (<urn:a>)")], S(412)),
+        ("PUT", "/eng/f", vec![("if", "</eng/sub/f> (<urn:a>)")], S(412)),
+        ("PUT", "/eng/f", vec![("if", "</eng/.nearshare> (<urn:a>)")], S(412)),
+        ("PUT", "/eng/f", vec![("if", "</eng/../f> (<urn:a>)")], S(400)),
+        ("PUT", "/eng/f", vec![("if", "<f> (<urn:a>)")], S(400)),
+        ("PUT", "/eng/f", vec![("if", "urn:a")], S(400)),
+        // The server's own affair.
+        ("PUT", "/other", vec![("if", "urn:a")], O),
         ("PATCH", "/deep/er/", vec![], C("deep", &[("/", Below)])),
         ("PATCH", "/eng/", vec![], S(403)),
         ("PROPFIND", "/eng/", vec![], S(403)),

@@ -174,6 +174,30 @@ fn has_limits_and_says_which() {
 }
 
 #[test]
+fn locks_are_told_by_who_keeps_them() {
+    let head = "<multistatus xmlns='DAV:'><response><href>http://h/e/f</href><prop>";
+    let tail = "</prop></response></multistatus>";
+    let listed = format!(
+        "{head}<lockdiscovery><activelock><lockroot><href>/e/.nearshare</href></lockroot>\
+         <getetag>\"1-2\"</getetag></activelock></lockdiscovery>\
+         <getetag>\"5-f\"</getetag><supportedlock/>{tail}"
+    );
+    fn without() -> Multistatus {
+        let tagger = Tagger::new(|url, _| {
+            assert_eq!(url, Some("http://h/e/f"));
+            Getetag::Say(HeaderValue::from_static("\"ours\""))
+        });
+        Multistatus::new(None, Some(tagger)).without_locks()
+    }
+    let tag = "<getetag>\"ours\"</getetag>";
+    assert_eq!(run(without, &listed), format!("{head}{tag}{tail}"));
+    let with = || without().with_locks(Tell::new(|path| (path == "/e/f").then(|| "one".into())));
+    let one = "<D:lockdiscovery xmlns:D=\"DAV:\">one</D:lockdiscovery>";
+    let kinds = format!("<D:supportedlock xmlns:D=\"DAV:\">{SUPPORTED}</D:supportedlock>");
+    assert_eq!(run(with, &listed), format!("{head}{one}{tag}{kinds}{tail}"));
+}
+
+#[test]
 fn what_was_searched_is_not_searched_again() {
     for (open, close, longest) in [
         ("<a b='", "'>", 1),

@@ -3,17 +3,13 @@
 
 use std::fmt::Write;
 
-use bytes::Bytes;
-use http::StatusCode;
 use quick_xml::escape::{escape, unescape};
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::{Namespace, ResolveResult};
 use quick_xml::reader::NsReader;
 
-use crate::body::{self, BoxError};
-
-/// Longest request body. The longest real ones name some thirty properties in 2 KiB.
-const BODY_MAX: usize = 64 << 10;
+/// Longest request body that is read. The longest real ones name some thirty properties in 2 KiB.
+pub const BODY_MAX: usize = 64 << 10;
 /// Deepest nesting of elements; properties stand in the third or fourth.
 const DEPTH_MAX: usize = 32;
 /// Most properties that one request may name: each is repeated for each thing listed.
@@ -24,30 +20,28 @@ const NAME_MAX: usize = 1 << 10;
 /// listed.
 const NAMES_MAX: usize = 8 << 10;
 
-pub(super) const DAV: &str = "DAV:";
-pub(super) const APACHE: &str = "http://apache.org/dav/props/";
+/// Most bytes of a lock's owner, which is told with each thing that is locked.
+const OWNER_MAX: usize = 4 << 10;
+
+pub const DAV: &str = "DAV:";
+pub const APACHE: &str = "http://apache.org/dav/props/";
 const MICROSOFT: &str = "urn:schemas-microsoft-com:";
 
-/// The properties of RFC 4918 section 15 that there are here, each of which most things have. (No
-/// locks are kept, and of no thing is it known when it was made.)
-pub(super) const USUAL: [&str; 5] =
-    ["getcontentlength", "getcontenttype", "getetag", "getlastmodified", "resourcetype"];
-
-/// Receives a body of at most [`BODY_MAX`] bytes.
-pub(super) async fn collect<B>(body: B) -> Result<Bytes, StatusCode>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    body::collect(body, BODY_MAX).await.map_err(|error| match error {
-        body::CollectError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        body::CollectError::Broken(_) => StatusCode::BAD_REQUEST,
-    })
-}
+/// The properties of RFC 4918 section 15 that the embedded server has, and most things there have each. (Of no
+/// thing is it known when it was made.)
+pub const USUAL: [&str; 7] = [
+    "getcontentlength",
+    "getcontenttype",
+    "getetag",
+    "getlastmodified",
+    "lockdiscovery",
+    "resourcetype",
+    "supportedlock",
+];
 
 /// A property's name, unescaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Property {
+pub struct Property {
     pub namespace: String,
     pub name: String,
 }
@@ -73,7 +67,7 @@ impl Property {
 }
 
 /// Writes the element of a property of `DAV:`.
-pub(super) fn element(out: &mut String, name: &str, value: &str) {
+pub fn element(out: &mut String, name: &str, value: &str) {
     let _ = match value {
         "" => write!(out, "<D:{name}/>"),
         value => write!(out, "<D:{name}>{value}</D:{name}>"),
@@ -81,7 +75,7 @@ pub(super) fn element(out: &mut String, name: &str, value: &str) {
 }
 
 /// Writes what became of `properties`, which are XML.
-pub(super) fn propstat(out: &mut String, properties: &str, status: &str) {
+pub fn propstat(out: &mut String, properties: &str, status: &str) {
     let _ = write!(
         out,
         "<D:propstat><D:prop>{properties}</D:prop><D:status>HTTP/1.1 {status}</D:status></D:propstat>"
@@ -109,15 +103,25 @@ impl Named {
 
 /// What a PROPFIND asks for (RFC 4918 section 14.20).
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub enum Ask {
     /// All that are there, and those named beside the usual ones.
     All(Vec<Property>),
     Names,
     Named(Vec<Property>),
 }
 
+impl Ask {
+    /// Names nothing twice: what is usual is there without being named.
+    pub fn without_usual(mut self) -> Self {
+        if let Self::All(named) = &mut self {
+            named.retain(|property| !USUAL.iter().any(|usual| property.is(usual)));
+        }
+        self
+    }
+}
+
 /// Reads a PROPFIND's body; `None` is 400. An empty one asks for all.
-pub(super) fn propfind(xml: &[u8]) -> Option<Ask> {
+pub fn propfind(xml: &[u8]) -> Option<Ask> {
     if xml.trim_ascii().is_empty() {
         return Some(Ask::All(Vec::new()));
     }
@@ -142,16 +146,41 @@ pub(super) fn propfind(xml: &[u8]) -> Option<Ask> {
     match asked?.as_str() {
         "prop" => Some(Ask::Named(named.list)),
         "propname" => Some(Ask::Names),
-        _ => {
-            named.list.retain(|property| !USUAL.iter().any(|usual| property.is(usual)));
-            Some(Ask::All(named.list))
-        }
+        _ => Some(Ask::All(named.list)),
+    }
+}
+
+/// Those that a server says of what is on its disk: a copy's server says the same.
+const OF_THE_DISK: [(&str, &str); 9] = [
+    (APACHE, "executable"),
+    (DAV, "creationdate"),
+    (DAV, "getcontentlength"),
+    (DAV, "getcontenttype"),
+    (DAV, "getetag"),
+    (DAV, "getlastmodified"),
+    (DAV, "quota-available-bytes"),
+    (DAV, "quota-used-bytes"),
+    (DAV, "resourcetype"),
+];
+
+/// Whether a PROPFIND asks for what only the primary's server can know: locks by name, and in a share where
+/// clients set `properties` of their own whatever may be one. What cannot be read may ask for anything.
+pub fn asks_home(xml: &[u8], properties: bool) -> bool {
+    let Some(ask) = propfind(xml) else { return true };
+    let lock = |property: &Property| property.is("lockdiscovery") || property.is("supportedlock");
+    let of_the_disk = |property: &Property| {
+        OF_THE_DISK.contains(&(property.namespace.as_str(), property.name.as_str()))
+    };
+    match ask {
+        Ask::Named(named) if properties => !named.iter().all(of_the_disk),
+        Ask::All(named) | Ask::Named(named) if !properties => named.iter().any(lock),
+        Ask::All(_) | Ask::Named(_) | Ask::Names => properties,
     }
 }
 
 /// What a PROPPATCH wants changed (RFC 4918 section 14.19).
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Update {
+pub struct Update {
     /// What nobody can change here.
     pub refused: Vec<Property>,
     /// What is not kept either, but without a yes Windows takes the upload of a file for failed.
@@ -159,7 +188,7 @@ pub(super) struct Update {
 }
 
 /// Reads a PROPPATCH's body; `None` is 400.
-pub(super) fn propertyupdate(xml: &[u8]) -> Option<Update> {
+pub fn propertyupdate(xml: &[u8]) -> Option<Update> {
     let (mut section, mut within) = (String::new(), false);
     let (mut refused, mut granted) = (Named::default(), Named::default());
     read(xml, |depth, property| {
@@ -178,6 +207,77 @@ pub(super) fn propertyupdate(xml: &[u8]) -> Option<Update> {
     })?;
     granted.list.retain(|property| !refused.list.contains(property));
     Some(Update { refused: refused.list, granted: granted.list })
+}
+
+/// What a LOCK wants (RFC 4918 section 14.11).
+#[derive(Debug, PartialEq, Eq)]
+pub struct LockInfo {
+    pub shared: bool,
+    /// Whom to turn to, as the client has it: an element, or nothing.
+    pub owner: String,
+}
+
+/// Reads a LOCK's body; `None` is 400.
+pub fn lockinfo(xml: &[u8]) -> Option<LockInfo> {
+    let (mut section, mut shared, mut write) = (String::new(), None, false);
+    read(xml, |depth, property| {
+        match (depth, section.as_str()) {
+            (0, _) => return property.is("lockinfo").then_some(()),
+            (1, _) => section = if property.namespace == DAV { property.name } else { String::new() },
+            (2, "lockscope") if property.is("exclusive") => shared = Some(false),
+            (2, "lockscope") if property.is("shared") => shared = Some(true),
+            (2, "locktype") => write |= property.is("write"),
+            _ => {}
+        }
+        Some(())
+    })?;
+    let shared = shared.filter(|_| write)?;
+    Some(LockInfo { shared, owner: owner(xml)? })
+}
+
+/// The `owner` of a LOCK so that it may stand anywhere: every element says its namespace. Attributes are
+/// left out.
+fn owner(xml: &[u8]) -> Option<String> {
+    let mut reader = NsReader::from_str(std::str::from_utf8(xml).ok()?);
+    let (mut depth, mut within, mut out) = (0usize, false, String::new());
+    loop {
+        let (namespace, event) = reader.read_resolved_event().ok()?;
+        match &event {
+            Event::Start(start) | Event::Empty(start) => {
+                let Property { namespace, name } = property(&namespace, start)?;
+                let empty = matches!(event, Event::Empty(_));
+                within |= depth == 1 && namespace == DAV && name == "owner";
+                if within {
+                    let end = if empty { "/" } else { "" };
+                    let _ = write!(out, "<{name} xmlns=\"{}\"{end}>", escape(namespace.as_str()));
+                }
+                depth += usize::from(!empty);
+                within &= !(empty && depth == 1);
+            }
+            Event::End(end) => {
+                depth = depth.checked_sub(1)?;
+                if within {
+                    let name = end.local_name();
+                    let name: &str = name.as_ref();
+                    let _ = write!(out, "</{name}>");
+                }
+                within &= depth > 1;
+            }
+            Event::Text(text) if within => out.push_str(text),
+            Event::CData(text) if within => out.push_str(&escape(&**text)),
+            Event::GeneralRef(name) if within => {
+                let reference = format!("&{};", &**name);
+                unescape(&reference).ok()?;
+                out.push_str(&reference);
+            }
+            Event::DocType(_) => return None,
+            Event::Eof => return Some(out),
+            _ => {}
+        }
+        if out.len() > OWNER_MAX {
+            return None;
+        }
+    }
 }
 
 fn of_windows(property: &Property) -> bool {
@@ -266,7 +366,28 @@ mod tests {
                 Ask::Named(vec![]),
             ),
         ] {
-            assert_eq!(propfind(xml.as_bytes()), Some(want), "{xml}");
+            assert_eq!(propfind(xml.as_bytes()).map(Ask::without_usual), Some(want), "{xml}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_primary_knows() {
+        let of = |inside: &str| format!("<propfind xmlns='DAV:'>{inside}</propfind>");
+        for (xml, locks_only, with_properties) in [
+            (String::new(), false, true),
+            (of("<allprop/>"), false, true),
+            (of("<propname/>"), false, true),
+            (of("<allprop/><include><lockdiscovery/></include>"), true, true),
+            (of("<prop><getetag/><resourcetype/></prop>"), false, false),
+            (of("<prop><getetag/><supportedlock/></prop>"), true, true),
+            (of("<prop><lockdiscovery/></prop>"), true, true),
+            // Apache has no live one of that name.
+            (of("<prop><displayname/></prop>"), false, true),
+            (of("<prop><getetag xmlns='urn:x'/></prop>"), false, true),
+            ("<".into(), true, true),
+        ] {
+            let got = [false, true].map(|properties| asks_home(xml.as_bytes(), properties));
+            assert_eq!(got, [locks_only, with_properties], "{xml}");
         }
     }
 
@@ -356,15 +477,52 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_to_be_locked() {
+        let info = |scope: &str, rest: &str| {
+            let xml = format!(
+                "<?xml version='1.0'?><D:lockinfo xmlns:D='DAV:' xmlns:x='urn:&quot;x'><D:lockscope><D:{scope}/>\
+                 </D:lockscope><D:locktype><D:write/></D:locktype>{rest}</D:lockinfo>"
+            );
+            lockinfo(xml.as_bytes()).map(|info| (info.shared, info.owner))
+        };
+        assert_eq!(info("exclusive", ""), Some((false, String::new())));
+        let owner =
+            "<D:owner a='b'>me &amp; <x:you/><![CDATA[<&>]]><D:href>m<!-- --></D:href>&#65;</D:owner>";
+        let want = "<owner xmlns=\"DAV:\">me &amp; <you xmlns=\"urn:&quot;x\"/>&lt;&amp;&gt;\
+                    <href xmlns=\"DAV:\">m</href>&#65;</owner>";
+        assert_eq!(info("shared", owner), Some((true, want.to_owned())));
+        assert_eq!(
+            info("shared", "<D:owner/>no<x:owner>no</x:owner>").unwrap().1,
+            "<owner xmlns=\"DAV:\"/>"
+        );
+        let long = format!("<D:owner>{}</D:owner>", "x".repeat(OWNER_MAX));
+        for (scope, rest) in [
+            ("none", ""),
+            ("shared", "<D:owner>&none;</D:owner>"),
+            ("shared", "<D:owner><y:z/></D:owner>"),
+            ("shared", "<D:owner>"),
+            ("shared", &long),
+        ] {
+            assert_eq!(info(scope, rest), None, "{scope} {rest}");
+        }
+        for xml in
+            ["", "<lockinfo/>", "<lockinfo xmlns='DAV:'><lockscope><shared/></lockscope></lockinfo>"]
+        {
+            assert_eq!(lockinfo(xml.as_bytes()), None, "{xml}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_body_is_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (propfind(&bytes), propertyupdate(&bytes));
+            let _ = (propfind(&bytes), propertyupdate(&bytes), lockinfo(&bytes));
         }
 
         #[test]
-        fn no_xml_is_too_strange(text in r#"(<|>|/|"|=|x|xmlns|DAV:|prop|propfind|propertyupdate|set| |:|&|!|\[|-){0,60}"#) {
-            let _ = (propfind(text.as_bytes()), propertyupdate(text.as_bytes()));
+        fn no_xml_is_too_strange(text in r#"(<|>|/|"|=|x|xmlns|DAV:|prop|propfind|propertyupdate|lockinfo|owner|set| |:|&|!|\[|-){0,60}"#) {
+            let xml = text.as_bytes();
+            let _ = (propfind(xml), propertyupdate(xml), lockinfo(xml));
         }
     }
 }
