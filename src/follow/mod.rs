@@ -223,6 +223,8 @@ pub struct Follow<T: Tree> {
     /// Pledges that are kept, for the primary to be told.
     kept: Mutex<Vec<u64>>,
     keeping: Notify,
+    /// Until then no pledge is told as kept: a site that may be about to lead has heard what is here.
+    fence: Mutex<BootTime>,
     stop: CancellationToken,
     applier: Mutex<Option<Thread>>,
     /// How many write contents aside, besides the applier.
@@ -336,6 +338,7 @@ impl<T: Tree> Follow<T> {
             source: Mutex::new(config.primary.clone()),
             kept: Mutex::default(),
             keeping: Notify::new(),
+            fence: Mutex::default(),
             stop: CancellationToken::new(),
             applier: Mutex::default(),
             writers: Mutex::default(),
@@ -483,7 +486,7 @@ impl<T: Tree> Follow<T> {
             && lock(&self.full).as_ref().is_none_or(|full| now >= full.until)
     }
 
-    fn stopped(&self) -> bool {
+    pub fn stopped(&self) -> bool {
         self.stop.is_cancelled()
     }
 

@@ -165,6 +165,9 @@ impl<T: Tree> Applier<T> {
 
     /// Tells the primary what has come to this disk, once it is sure to stay there.
     pub(super) fn keep(&mut self) -> Result<()> {
+        if self.follow.clock.boot() < *lock(&self.follow.fence) {
+            return Ok(());
+        }
         let mut kept = Vec::new();
         {
             let owed = lock(&self.follow.owed);

@@ -13,6 +13,8 @@ use super::pull::read_sent;
 use super::{Follow, FollowError, Result, lock};
 use crate::body::Body;
 use crate::catalog::Head;
+use crate::clock::BootTime;
+use crate::hold::LEASE;
 use crate::id::SiteId;
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{Follow as Ask, MESSAGE_MAX, Report, Sent};
@@ -23,14 +25,18 @@ use crate::tree::Tree;
 const AGAIN: Duration = Duration::from_millis(20);
 /// Contents that another site gives none of for so long are not to be had there.
 const STALLED: Duration = Duration::from_secs(10);
+/// A forced promotion is known here within this, as a rule; else it went wrong, and the old primary goes on.
+const FENCE: Duration = LEASE.saturating_mul(2);
 
 impl<T: Tree> Follow<T> {
     pub fn head(&self) -> Head {
         self.shelf.head()
     }
 
-    /// What another site is told that may become the primary.
+    /// What another site is told that may become the primary. What comes after that of the old one may be lost,
+    /// and counts for no change of it (R26) until it is known who leads.
     pub fn report(&self) -> Report {
+        *lock(&self.fence) = BootTime(self.clock.boot().0 + FENCE);
         let head = self.shelf.head();
         let progress = self.progress();
         Report {

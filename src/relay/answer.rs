@@ -130,6 +130,18 @@ pub fn in_doubt(share: &ShareId, away: &Away) -> Response<Body> {
     )
 }
 
+/// It was answered by a site that no longer leads.
+pub fn overtaken(share: &ShareId, away: &Away) -> Response<Body> {
+    let site = &away.site;
+    text(
+        StatusCode::GATEWAY_TIMEOUT,
+        format!(
+            "the primary copy of {share} left the site {site} while that was at the change, which may be \
+             lost with it: look before trying again"
+        ),
+    )
+}
+
 pub fn outside(share: &ShareId) -> Response<Body> {
     text(StatusCode::FORBIDDEN, format!("a symbolic link on the way leaves the share {share}"))
 }

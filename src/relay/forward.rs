@@ -148,18 +148,19 @@ async fn changed(
     let ticket = match near {
         None => None,
         Some(near) => match near.begin(&change).await {
-            Ok(ticket) => Some(ticket),
+            Ok(ticket) => Some((near, ticket)),
             Err(error) => return answer::near_error(&share.share, &error),
         },
     };
     let sent = again::send(away, &share.share, class, id, parts, payload, &client).await;
     match (&sent, ticket) {
         (_, None) => {}
-        (Err(WireError::NotSent(_)), Some(ticket)) => ticket.refused(),
+        (Err(WireError::NotSent(_)), Some((_, ticket))) => ticket.refused(),
         // Dropped: unknown.
         (Err(WireError::Lost { .. }), Some(_)) => {}
-        (Ok(response), Some(ticket)) => match response.headers().get(AHEAD) {
+        (Ok(response), Some((near, ticket))) => match response.headers().get(AHEAD) {
             None => ticket.refused(),
+            Some(_) if near.is_over() => return answer::overtaken(&share.share, away),
             Some(ahead) => {
                 if let Some(awaits) = unhex(ahead.as_bytes()).and_then(|raw| (site.codec.decode)(&raw)) {
                     ticket.answered(awaits);

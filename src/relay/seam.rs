@@ -99,6 +99,8 @@ pub trait Near: Send + Sync {
     fn certainty(&self) -> Certainty;
     /// Durably notes what a change will make ahead of this copy (R9). Nothing may be sent before.
     fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>>;
+    /// This site follows the primary no longer: what that says now may be of a history that has ended (R34).
+    fn is_over(&self) -> bool;
 }
 
 /// A change that is on its way to the primary. Dropped without a call: its outcome is unknown, and

@@ -221,9 +221,12 @@ impl Drop for FakeTicket {
     }
 }
 
-struct FakeNear(Log, Mutex<Standing>, Mutex<Certainty>);
+struct FakeNear(Log, Mutex<Standing>, Mutex<Certainty>, Mutex<bool>);
 
 impl Near for FakeNear {
+    fn is_over(&self) -> bool {
+        *self.3.lock().unwrap()
+    }
     fn standing(&self, _: &Read) -> Standing {
         *self.1.lock().unwrap()
     }

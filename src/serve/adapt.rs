@@ -130,6 +130,9 @@ impl<T: Tree> Near for AtCopy<T> {
         }
         .boxed()
     }
+    fn is_over(&self) -> bool {
+        self.0.stopped()
+    }
 }
 
 struct NearChange<T: Tree>(AheadTicket<T>);

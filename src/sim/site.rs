@@ -572,6 +572,9 @@ impl<N: Near> Near for Probe<N> {
         let _ = TOLD.try_with(|told| told.stale.set(stale));
         certainty
     }
+    fn is_over(&self) -> bool {
+        self.near.is_over()
+    }
     fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>> {
         self.near.begin(change)
     }

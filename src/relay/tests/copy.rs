@@ -23,8 +23,12 @@ where
 {
     let log = Log::default();
     let hq = site("hq", "/srv/eng", origin(log.clone(), answer).await, home(&log), &log);
-    let near =
-        Arc::new(FakeNear(log.clone(), Mutex::new(Standing::Current), Mutex::new(Certainty::Relaxed)));
+    let near = Arc::new(FakeNear(
+        log.clone(),
+        Mutex::new(Standing::Current),
+        Mutex::new(Certainty::Relaxed),
+        Mutex::default(),
+    ));
     let wire = Arc::new(FakeWire {
         log: log.clone(),
         up: Mutex::new(true),
@@ -163,6 +167,15 @@ async fn a_change_goes_home_and_is_ahead_here() {
     // What may be big never takes the control connection.
     two.lyon.serve(client(), request("PUT", "/e/f", Body::text("x".repeat(9000)))).await;
     assert_eq!(two.log.take()[1], "link Bulk PUT /v1/share/eng/http/f");
+}
+
+/// R34: what was done there may not be in the history that goes on.
+#[tokio::test]
+async fn a_change_that_is_answered_by_who_no_longer_leads_is_in_doubt() {
+    let two = two(true, ok).await;
+    *two.near.3.lock().unwrap() = true;
+    assert_eq!(ask(&two.lyon, "PUT", "/e/f").await.0, 504);
+    assert_eq!(two.log.take().last().map(String::as_str), Some("ahead, unknown"));
 }
 
 /// It may change anything.
