@@ -178,9 +178,12 @@ fn no_copy_of_a_strict_share_answers_what_an_older_state_says() {
     cluster.site_mut("hq").kill();
     std::fs::remove_dir_all(&state).unwrap();
     std::fs::rename(&saved, &state).unwrap();
-    // Holes: no room on the disk, and a scan that takes its time before it comes to what is below.
+    // A scan that takes its time before it comes to what is below: of data, for holes are not read.
     let large = cluster.site("hq").share().join("large");
-    std::fs::File::create(&large).unwrap().set_len(1 << 30).unwrap();
+    let mut file = std::fs::File::create(&large).unwrap();
+    for _ in 0..1024 {
+        std::io::Write::write_all(&mut file, &vec![0; 1 << 20]).unwrap();
+    }
     cluster.start("hq");
     let mut lyon = cluster.site("lyon").client();
     let began = std::time::Instant::now();
