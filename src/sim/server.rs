@@ -116,7 +116,8 @@ impl Serves for Server {
             let asked = Asked {
                 method: parts.method.clone(),
                 path: path(parts.uri.path()),
-                to: field("destination").map(path),
+                to: field("destination")
+                    .map(|url| path(url.strip_prefix("http://files").unwrap_or(url))),
                 overwrite: field("overwrite") != Some("F"),
                 data,
             };
