@@ -1,6 +1,6 @@
 //! NFS version 3 (RFC 1813) and its ACL side protocol: one row per procedure says what it touches, and reads
 //! its arguments and results with the places of all that has to be translated. The rest of a message is
-//! never touched: [`Weave`](super::xdr::Weave) puts other handles and identities around it.
+//! never touched: [`Weave`] puts other handles and identities around it.
 //!
 //! Not here: which server's handle stands for which object (see `server`), and what is done about a call
 //! (see `route`, `relay`).
