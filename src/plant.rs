@@ -66,6 +66,10 @@ pub enum Bug {
     KeepWalks,
     /// A change whose answer got lost is taken for one that never came, and carried out again (R19).
     CarryOutTwice,
+    /// A primary says of what it does not know that it was not begun, also of what came before its start (R19).
+    TrustUnknown,
+    /// What comes out of a session that is over is carried out, whatever its sender was told (R19).
+    TakeLate,
 }
 
 #[cfg(not(test))]

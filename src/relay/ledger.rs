@@ -103,7 +103,7 @@ impl<A: Clone> Ledger<A> {
             return Begin::Go;
         }
         self.forget(now);
-        if from < self.newest {
+        if from < self.newest && !plant::is(Bug::TakeLate) {
             return Begin::Late;
         }
         self.hear(id.sender, from);
@@ -143,12 +143,9 @@ impl<A: Clone> Ledger<A> {
             Some(Row::Ended(Some((answer, _)))) => Outcome::Answered(answer.clone()),
             Some(Row::Ended(None)) => Outcome::Unknown,
             None => {
+                let ours = sent >= since || plant::is(Bug::TrustUnknown);
                 let unheard = sent > self.barred && id.number > self.forgotten;
-                if sent >= since && unheard && from > sent {
-                    Outcome::NotBegun
-                } else {
-                    Outcome::Unknown
-                }
+                if ours && unheard && from > sent { Outcome::NotBegun } else { Outcome::Unknown }
             }
         }
     }

@@ -280,6 +280,7 @@ impl History {
     async fn call(&self, site: &Site, client: u32, ask: &Ask) {
         let Some((process, live)) = site.process().zip(site.live()) else { return };
         let (relay, primary) = (process.relay(), process.primary());
+        let led = (primary == site.id()).then(|| process.epoch());
         let cut_off = || !site.net.down_for(&site.id(), &primary).is_zero();
         let was_cut_off = cut_off();
         let (called, began) = (now(), Instant::now());
@@ -338,8 +339,6 @@ impl History {
             }
         };
         let call = Call { site: site.name, client, called, end, op, exempt };
-        // Until a site hears of a successor, it is on the side of the old primary.
-        let led = (process.epoch() < site.net.epoch()).then(|| process.epoch());
         self.calls.borrow_mut().push(call);
         self.led.borrow_mut().push(led);
     }

@@ -279,3 +279,48 @@ fn who_is_promoted_takes_what_the_furthest_copy_has() {
         )
     });
 }
+
+/// R19: the primary's process dies with what it knows of a change that it has made.
+#[test]
+fn what_a_primary_before_its_restart_was_sent_is_not_sent_again() {
+    shows(Bug::TrustUnknown, 3, |seed| {
+        play_by(
+            |rules| rules.strict = false,
+            seed,
+            |scene| async move {
+                let (hq, osaka) = (scene.sites[0].id(), scene.sites[1].id());
+                scene.net.set_blocked(&hq, &osaka, true);
+                let dies = async {
+                    sleep(Duration::from_secs(1)).await;
+                    assert_eq!(scene.ask(0, "PROPFIND", "/eng/d/", "").await.status, 207, "it is made");
+                    scene.net.reset(&osaka);
+                    scene.restart(0).await;
+                    scene.net.heal();
+                };
+                let (made, ()) = tokio::join!(scene.ask(1, "MKCOL", "/eng/d/", ""), dies);
+                made.status == 504
+            },
+        )
+    });
+}
+
+/// R19: what is too large to be sent again comes out of a session that is over, when its client was told that
+/// nothing was done.
+#[test]
+fn what_comes_late_out_of_an_old_session_changes_nothing() {
+    const LARGE: &str = match str::from_utf8(&[b'n'; 9000]) {
+        Ok(text) => text,
+        Err(_) => unreachable!(),
+    };
+    shows(Bug::TakeLate, 60, |seed| {
+        play(seed, |scene| async move {
+            let breaks = async {
+                sleep(Duration::from_millis(seed % 30)).await;
+                scene.net.reset(&scene.sites[1].id());
+            };
+            let (told, ()) = tokio::join!(scene.put(1, LARGE), breaks);
+            sleep(Duration::from_secs(3)).await;
+            told != 503 || scene.get(0).await.body == "old"
+        })
+    });
+}

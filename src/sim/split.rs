@@ -27,7 +27,7 @@ pub struct Split {
     pub takeovers: Vec<Takeover>,
 }
 
-/// The site that took a call had not heard of a later epoch than this one when the call was over.
+/// The site that took a call took itself for the primary's, in this epoch.
 pub type Led = Option<u32>;
 
 impl Takeover {
@@ -110,7 +110,7 @@ pub fn at_takeovers(
     Ok(Split { calls: split, takeovers })
 }
 
-/// What a site did that did not know of the successor is in the history if it was before that.
+/// What a site did that led, and did not know of its successor, is in the history if it was before that.
 fn on_this_side(call: &Call<Op>, led: Led, takeovers: &[Takeover]) -> Option<Call<Op>> {
     let after = led.and_then(|led| takeovers.iter().find(|takeover| takeover.epoch > led));
     let mut call = call.clone();
