@@ -64,6 +64,8 @@ pub enum Bug {
     ReuseEpoch,
     /// Where a path led is remembered when names have changed (R21).
     KeepWalks,
+    /// Who takes over by force goes by what the others had long ago (R34).
+    TrustOldReports,
     /// A change whose answer got lost is taken for one that never came, and carried out again (R19).
     CarryOutTwice,
     /// A primary says of what it does not know that it was not begun, also of what came before its start (R19).

@@ -131,4 +131,7 @@ pub struct Meta {
     pub leased: bool,
     /// To whom, among them sites that a map no longer has.
     pub leased_to: BTreeSet<SiteId>,
+    /// In this epoch a site that may lead was told what is here (copy): what came after it is no pledge for a
+    /// while, also of a later process (R34).
+    pub fenced: Epoch,
 }

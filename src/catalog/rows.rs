@@ -72,6 +72,7 @@ pub fn encode_state(state: &State) -> Vec<u8> {
             }),
             leased: meta.leased,
             leased_to: meta.leased_to.iter().map(|site| site.as_str().to_owned()).collect(),
+            fenced: meta.fenced.0,
         }),
     };
     message.encode_to_vec()
@@ -113,6 +114,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
             lead: meta.lead.map(decode_lead).transpose()?,
             leased: meta.leased,
             leased_to: leased_to.collect::<Result<_, _>>()?,
+            fenced: Epoch(meta.fenced),
         },
     })
 }
@@ -269,6 +271,8 @@ struct MetaMessage {
     leased: bool,
     #[prost(string, repeated, tag = "12")]
     leased_to: Vec<String>,
+    #[prost(uint32, tag = "13")]
+    fenced: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -270,7 +270,7 @@ impl<T: Tree> Applier<T> {
             Job::Pledge(number, objects) => {
                 let until = match objects {
                     Some(ids) => ids.into_iter().map(Until::Paid).collect(),
-                    None => vec![Until::PaidTo(self.follow.shelf.head().at.seq)],
+                    None => vec![Until::PaidSince(self.follow.shelf.head().at.seq)],
                 };
                 // A stream that fell behind asks again for all that is open.
                 if self.pledges.len() < PLEDGES_MAX {

@@ -37,6 +37,7 @@ use std::time::Duration;
 use ahead::{Ahead, Lies};
 use meter::{Done, Meter, Rates, seconds_left};
 use owed::{Lane, Owed};
+pub use succeed::FENCE;
 use suspect::Suspects;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -224,7 +225,7 @@ pub struct Follow<T: Tree> {
     kept: Mutex<Vec<u64>>,
     keeping: Notify,
     /// Until then no pledge is told as kept: a site that may be about to lead has heard what is here.
-    fence: Mutex<BootTime>,
+    fence: Mutex<Option<BootTime>>,
     stop: CancellationToken,
     applier: Mutex<Option<Thread>>,
     /// How many write contents aside, besides the applier.
@@ -338,7 +339,7 @@ impl<T: Tree> Follow<T> {
             source: Mutex::new(config.primary.clone()),
             kept: Mutex::default(),
             keeping: Notify::new(),
-            fence: Mutex::default(),
+            fence: Mutex::new(Self::fenced_since(&shelf.meta(), clock.boot())),
             stop: CancellationToken::new(),
             applier: Mutex::default(),
             writers: Mutex::default(),

@@ -32,6 +32,8 @@ impl Lane {
 pub(super) struct Owed {
     by_id: HashMap<ObjectId, Due>,
     by_seq: BTreeSet<(Seq, ObjectId)>,
+    /// Those that were awaited before the record that names them now, since when.
+    longer: BTreeSet<(Seq, ObjectId)>,
     /// What may be asked for, by lane.
     wanted: [BTreeSet<(Seq, ObjectId)>; 2],
     /// Not to be asked for before then: it came wrong, or was not to be had.
@@ -47,6 +49,8 @@ pub(super) struct Owed {
 #[derive(Debug, Clone, Copy)]
 struct Due {
     seq: Seq,
+    /// Some content of it is awaited since this record.
+    since: Seq,
     version: Version,
     size: u64,
     /// How long it has rested last.
@@ -70,10 +74,16 @@ impl Owed {
     /// What somebody has taken is not asked for until he [`gives it back`](Self::give_back).
     pub fn add(&mut self, debt: &Debt) {
         // A new version may be had; if it is not, that was to be expected.
-        let rest = self.by_id.get(&debt.id).map_or(Duration::ZERO, |due| due.rest);
+        let (since, rest) = match self.by_id.get(&debt.id) {
+            Some(due) => (due.since.min(debt.seq), due.rest),
+            None => (debt.seq, Duration::ZERO),
+        };
         self.remove(debt.id);
-        let due = Due { seq: debt.seq, version: debt.version, size: debt.size, rest };
+        let due = Due { seq: debt.seq, since, version: debt.version, size: debt.size, rest };
         self.by_id.insert(debt.id, due);
+        if since < debt.seq {
+            self.longer.insert((since, debt.id));
+        }
         self.by_seq.insert((debt.seq, debt.id));
         self.bytes += debt.size;
         self.want(debt.id);
@@ -101,6 +111,7 @@ impl Owed {
     pub fn remove(&mut self, id: ObjectId) {
         if let Some(due) = self.by_id.remove(&id) {
             self.by_seq.remove(&(due.seq, id));
+            self.longer.remove(&(due.since, id));
             self.wanted[Lane::of(due.size) as usize].remove(&(due.seq, id));
             self.bytes -= due.size;
         }
@@ -174,6 +185,11 @@ impl Owed {
     pub fn oldest(&self) -> Option<Seq> {
         self.by_seq.first().map(|(seq, _)| *seq)
     }
+    /// The oldest record since which some content is awaited, whatever later ones say of it.
+    pub fn oldest_since(&self) -> Option<Seq> {
+        let longer = self.longer.first().map(|(seq, _)| *seq);
+        longer.into_iter().chain(self.oldest()).min()
+    }
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
@@ -210,6 +226,17 @@ mod tests {
         owed.give_back(ObjectId::from_bytes([3; 16]));
         assert_eq!(ids(owed.ask(Lane::Small, 10, 1000)), [3]);
         assert_eq!(owed.oldest(), Some(Seq(1)));
+    }
+
+    #[test]
+    fn what_a_later_record_names_is_awaited_since_the_first() {
+        let mut owed = Owed::default();
+        owed.add(&debt(1, 5, 2, 900));
+        owed.add(&debt(2, 6, 1, 10));
+        owed.add(&debt(1, 9, 2, 900));
+        assert_eq!((owed.oldest(), owed.oldest_since()), (Some(Seq(6)), Some(Seq(5))));
+        owed.paid(ObjectId::from_bytes([1; 16]), Version(2));
+        assert_eq!((owed.oldest(), owed.oldest_since()), (Some(Seq(6)), Some(Seq(6))));
     }
 
     #[test]

@@ -24,8 +24,10 @@ pub(super) struct Waiting {
 pub(super) enum Until {
     Now,
     Paid(ObjectId),
-    /// Every content of records up to here has come.
+    /// Every content of records up to here has come, as far as no later record names it.
     PaidTo(Seq),
+    /// Also what a later record names, as that has it: for a pledge the disk must have some of it.
+    PaidSince(Seq),
 }
 
 impl Until {
@@ -34,6 +36,7 @@ impl Until {
             Self::Now => true,
             Self::Paid(id) => !owed.contains(*id),
             Self::PaidTo(seq) => owed.oldest().is_none_or(|oldest| oldest > *seq),
+            Self::PaidSince(seq) => owed.oldest_since().is_none_or(|oldest| oldest > *seq),
         }
     }
 }
@@ -165,7 +168,7 @@ impl<T: Tree> Applier<T> {
 
     /// Tells the primary what has come to this disk, once it is sure to stay there.
     pub(super) fn keep(&mut self) -> Result<()> {
-        if self.follow.clock.boot() < *lock(&self.follow.fence) {
+        if self.follow.is_fenced()? {
             return Ok(());
         }
         let mut kept = Vec::new();

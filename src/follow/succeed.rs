@@ -12,10 +12,9 @@ use super::applier::Job;
 use super::pull::read_sent;
 use super::{Follow, FollowError, Result, lock};
 use crate::body::Body;
-use crate::catalog::Head;
+use crate::catalog::{Head, Meta};
 use crate::clock::BootTime;
-use crate::hold::LEASE;
-use crate::id::SiteId;
+use crate::id::{Epoch, SiteId};
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{Follow as Ask, MESSAGE_MAX, Report, Sent};
 use crate::link::{Class, Net, Remote};
@@ -25,18 +24,49 @@ use crate::tree::Tree;
 const AGAIN: Duration = Duration::from_millis(20);
 /// Contents that another site gives none of for so long are not to be had there.
 const STALLED: Duration = Duration::from_secs(10);
-/// A forced promotion is known here within this, as a rule; else it went wrong, and the old primary goes on.
-const FENCE: Duration = LEASE.saturating_mul(2);
+/// For so long what was told to who may lead stays true. Then the promotion went wrong, and the old primary goes
+/// on: its changes wait for a minute.
+pub const FENCE: Duration = Duration::from_secs(30);
 
 impl<T: Tree> Follow<T> {
     pub fn head(&self) -> Head {
         self.shelf.head()
     }
 
-    /// What another site is told that may become the primary. What comes after that of the old one may be lost,
-    /// and counts for no change of it (R26) until it is known who leads.
+    /// Before another site that may become the primary is told what is here: what comes after that of the old one
+    /// may be lost, and is kept for no change of it (R26) for as long as [`FENCE`], unless it is known before
+    /// who leads. Noted, so that a later process keeps to it. Blocks.
+    pub fn fence(&self) -> Result<()> {
+        let mut fence = lock(&self.fence);
+        *fence = Some(BootTime(self.clock.boot().0 + FENCE));
+        let mut batch = self.shelf.batch();
+        batch.set_meta(|meta| meta.fenced = meta.epoch);
+        Ok(self.shelf.commit(batch, true).wait()?)
+    }
+
+    /// Whether what comes is not kept for any change.
+    pub(super) fn is_fenced(&self) -> Result<bool> {
+        let mut fence = lock(&self.fence);
+        match *fence {
+            None => return Ok(false),
+            Some(until) if self.clock.boot() < until => return Ok(true),
+            Some(_) => {}
+        }
+        let mut batch = self.shelf.batch();
+        batch.set_meta(|meta| meta.fenced = Epoch(0));
+        self.shelf.commit(batch, false).wait()?;
+        *fence = None;
+        Ok(false)
+    }
+
+    /// At a start: what the process before it promised. A later epoch has ended that.
+    pub(super) fn fenced_since(meta: &Meta, now: BootTime) -> Option<BootTime> {
+        let fenced = meta.fenced != Epoch(0) && meta.fenced == meta.epoch;
+        fenced.then(|| BootTime(now.0 + FENCE))
+    }
+
+    /// What another site is told that may become the primary.
     pub fn report(&self) -> Report {
-        *lock(&self.fence) = BootTime(self.clock.boot().0 + FENCE);
         let head = self.shelf.head();
         let progress = self.progress();
         Report {

@@ -337,7 +337,8 @@ impl<T: Tree> Notice<T> {
         open.degraded = degraded;
     }
 
-    /// Waits until the journal says what is on the disk now for these touches. Says the files among them.
+    /// Waits until the journal says what is on the disk now for these touches. Says what among them has something
+    /// that does not come with its record: files, and what has large attributes.
     async fn journalled(self: &Arc<Self>, touches: &[Touch], deep: bool) -> Result<Vec<ObjectId>> {
         let versions = self.versions(touches)?;
         loop {
@@ -373,7 +374,7 @@ impl<T: Tree> Notice<T> {
         Ok(versions)
     }
 
-    /// The files at these touches, or nothing if the catalog does not know what is there now. A version
+    /// What has something apart at these touches, or nothing if the catalog does not know what is there now. A version
     /// that is newer than `before` was read after that: somebody may go on writing the file for ever.
     fn as_journalled(
         &self,
@@ -411,7 +412,7 @@ impl<T: Tree> Notice<T> {
             if object.kind == Kind::File && !newer && !found.is_none_or(as_found) {
                 return Ok(None);
             }
-            if object.kind == Kind::File {
+            if object.kind == Kind::File || object.xattrs.is_apart() {
                 files.push(id);
             }
         }

@@ -29,8 +29,8 @@ use super::inbound::Leader;
 use super::{ServeError, blocking};
 use crate::body::{Body, collect};
 use crate::catalog::{Catalog, Head, Lead, Shelf};
-use crate::clock::Clock;
-use crate::follow::Follow;
+use crate::clock::{BootTime, Clock};
+use crate::follow::{FENCE, Follow};
 use crate::id::{Epoch, Hash, Position, Seq, ShareId, SiteId};
 use crate::link::share as said;
 use crate::link::{Class, Net};
@@ -54,6 +54,21 @@ const TELL: Duration = Duration::from_millis(250);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Longest answer between sites here.
 const ANSWER_MAX: usize = 4096;
+
+/// What other copies promise when they are asked holds for longer than this by their clocks.
+const PROMISED: Duration = Duration::from_secs(FENCE.as_secs() * 2 / 3);
+/// Times that the others are asked, if it takes longer than that to bring here what they have.
+const ROUNDS: usize = 5;
+
+/// Why a site takes up a newer epoch.
+enum Grounds {
+    /// Its primary says so, or had stepped down before.
+    Heard,
+    /// To hand over: nothing may have happened here since the pause began.
+    Handed,
+    /// Without the old primary: what the other copies promised holds until then.
+    Forced(BootTime),
+}
 
 /// A pause of one share, which ends by itself.
 struct Pause {
@@ -304,7 +319,7 @@ impl<H: Host> Leading<H> {
                 "{error}\nit is not known whether {primary} has stepped down; give the command again"
             ));
         }
-        self.assume(share, lead.clone(), false).await.map_err(text)?;
+        self.assume(share, lead.clone(), Grounds::Heard).await.map_err(text)?;
         self.must_lead(share, &lead)?;
         Ok(format!(
             "{} has the primary copy of {share} since record {} (epoch {epoch}); {primary} follows it, \
@@ -346,7 +361,7 @@ impl<H: Host> Leading<H> {
             }
         }
         let site = lead.site.clone();
-        self.assume(share, lead, false).await.map_err(text)?;
+        self.assume(share, lead, Grounds::Heard).await.map_err(text)?;
         Ok(format!("{site} has the primary copy of {share}: {primary} had stepped down before"))
     }
 
@@ -363,32 +378,9 @@ impl<H: Host> Leading<H> {
                  other copies of {share} too; give the command at a site whose copy is whole"
             ));
         }
-        let mut reports = self.ask_others(share, primary).await?;
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        if let Some((site, report)) =
-            reports.iter().find(|(_, report)| !may_follow(Epoch(report.epoch), known.epoch))
-        {
-            return Err(no_epoch(share, site, report.epoch, known.epoch));
-        }
+        let (reports, until) = self.gather(share, primary, follow, known.epoch).await?;
         let newest = reports.iter().map(|(_, report)| report.epoch).max().unwrap_or(0);
-        if plant::is(Bug::PromoteAlone) {
-            reports.clear();
-        }
-        if let Some((site, report)) = furthest(&follow.head(), &reports) {
-            tracing::warn!(%share, %site, record = report.seq, "taking what this copy lacks");
-            follow.take_from(&*self.links(), site).await.map_err(text)?;
-        }
-        let holders = reports.iter().filter(|(_, report)| report.confirmed).map(|(site, _)| site);
-        for site in holders {
-            if follow.progress().debts > 0 {
-                follow.take_from(&*self.links(), site).await.map_err(text)?;
-            }
-        }
-        // The disk is right from here on: it must be as the journal says.
-        if !follow.settled(LEVEL).await {
-            let why = follow.progress().stopped.unwrap_or_else(|| "try again".to_owned());
-            return Err(format!("the disk here is not yet as the journal says: {why}"));
-        }
         let mut told = self.what_is_known(share, follow, &reports);
         let head = follow.head();
         // The next one may have been given to a site that has not taken it up: nobody could know here.
@@ -398,7 +390,7 @@ impl<H: Host> Leading<H> {
             return Err(no_epoch(share, self.me(), latest.0, known.epoch));
         };
         let lead = Lead { epoch, site: self.me().clone(), base: head.at, chain: head.chain };
-        let lost = self.assume(share, lead.clone(), false).await.map_err(text)?;
+        let lost = self.assume(share, lead.clone(), Grounds::Forced(until)).await.map_err(text)?;
         self.must_lead(share, &lead)?;
         if lost > 0 {
             told += &format!("{lost} files whose newest contents no site had are as they were before\n");
@@ -409,6 +401,50 @@ impl<H: Host> Leading<H> {
             self.me(),
             head.at.seq.0
         ))
+    }
+
+    /// Brings here what the other copies have, and says until when none of them keeps anything more for the old
+    /// primary. What takes longer than that is done again: they may have gone on meanwhile.
+    async fn gather(
+        &self,
+        share: &ShareId,
+        primary: &SiteId,
+        follow: &Arc<Follow<H::Tree>>,
+        known: Epoch,
+    ) -> Result<(Vec<(SiteId, said::Report)>, BootTime), String> {
+        for _ in 0..ROUNDS {
+            let until = BootTime(self.clock().boot().0 + PROMISED);
+            let mut reports = self.ask_others(share, primary).await?;
+            if let Some((site, report)) =
+                reports.iter().find(|(_, report)| !may_follow(Epoch(report.epoch), known))
+            {
+                return Err(no_epoch(share, site, report.epoch, known));
+            }
+            if plant::is(Bug::PromoteAlone) {
+                reports.clear();
+            }
+            if let Some((site, report)) = furthest(&follow.head(), &reports) {
+                tracing::warn!(%share, %site, record = report.seq, "taking what this copy lacks");
+                follow.take_from(&*self.links(), site).await.map_err(text)?;
+            }
+            let holders = reports.iter().filter(|(_, report)| report.confirmed).map(|(site, _)| site);
+            for site in holders {
+                if follow.progress().debts > 0 {
+                    follow.take_from(&*self.links(), site).await.map_err(text)?;
+                }
+            }
+            // The disk is right from here on: it must be as the journal says.
+            if !follow.settled(LEVEL).await {
+                let why = follow.progress().stopped.unwrap_or_else(|| "try again".to_owned());
+                return Err(format!("the disk here is not yet as the journal says: {why}"));
+            }
+            if self.clock().boot() < until || plant::is(Bug::TrustOldReports) {
+                return Ok((reports, until));
+            }
+            tracing::info!(%share, "what this copy lacked took long to come; the others are asked again");
+        }
+        Err("the other copies have more every time they are asked; nothing has changed, try again"
+            .to_owned())
     }
 
     /// What the other copies say of themselves, as far as they can be reached within a moment. An error
@@ -451,7 +487,7 @@ impl<H: Host> Leading<H> {
                 Ok(report) => reports.push((site, report)),
                 Err(newer) => {
                     let leads = newer.site.clone();
-                    self.assume(share, newer, false).await.map_err(text)?;
+                    self.assume(share, newer, Grounds::Heard).await.map_err(text)?;
                     return Err(format!(
                         "{site} knows that {leads} was promoted while this site was away, which follows it \
                          from now on; if {leads} is lost as well, give the command again"
@@ -487,14 +523,14 @@ impl<H: Host> Leading<H> {
     }
 
     /// Takes a newer epoch: becomes the primary, or follows it. Says how many contents are lost. It is done
-    /// whole even if whoever asked goes away. `handed`: nothing may have happened here since the pause began.
-    async fn assume(&self, share: &ShareId, lead: Lead, handed: bool) -> Result<u64, ServeError> {
+    /// whole even if whoever asked goes away.
+    async fn assume(&self, share: &ShareId, lead: Lead, grounds: Grounds) -> Result<u64, ServeError> {
         let (site, share) = (self.clone(), share.clone());
-        let done = work::spawn(async move { site.take_lead(&share, lead, handed).await });
+        let done = work::spawn(async move { site.take_lead(&share, lead, grounds).await });
         done.await.map_err(|_| ServeError::Task)?
     }
 
-    async fn take_lead(&self, share: &ShareId, lead: Lead, handed: bool) -> Result<u64, ServeError> {
+    async fn take_lead(&self, share: &ShareId, lead: Lead, grounds: Grounds) -> Result<u64, ServeError> {
         let _one_at_a_time = self.moving().reloading.lock().await;
         if !self.may_lead(share, &lead.site) {
             return Err(ServeError::NoCopy { share: share.clone(), site: lead.site });
@@ -513,15 +549,21 @@ impl<H: Host> Leading<H> {
         let running = self.take_out(share);
         let mine = lead.site == *self.me();
         let wall = self.clock().wall().0;
-        let (new, held) = (lead.clone(), shelf.clone());
+        let (new, held, clock) = (lead.clone(), shelf.clone(), self.clock().clone());
         let noted = blocking(move || {
             let was_primary = running.as_ref().is_some_and(|(primary, _)| *primary);
             if let Some((_, end)) = running {
                 end()?;
             }
-            let head = held.head();
-            if handed && (head.at, head.chain) != (new.base, new.chain) {
-                return Err(ServeError::WentOn { share: held.share().clone() });
+            let (head, share) = (held.head(), || held.share().clone());
+            match grounds {
+                Grounds::Handed if (head.at, head.chain) != (new.base, new.chain) => {
+                    return Err(ServeError::WentOn { share: share() });
+                }
+                Grounds::Forced(until) if clock.boot() >= until && !plant::is(Bug::TrustOldReports) => {
+                    return Err(ServeError::TooLate { share: share() });
+                }
+                _ => {}
             }
             if mine {
                 return succeed(&held, &new, wall);
@@ -654,7 +696,7 @@ impl<H: Host> Leading<H> {
                 %share, %from, %primary, epoch,
                 "another site says that the primary copy has moved; not followed before {primary} says so"
             );
-        } else if let Err(error) = self.assume(share, newer, false).await {
+        } else if let Err(error) = self.assume(share, newer, Grounds::Heard).await {
             tracing::error!(%share, %primary, epoch, %error, "the newer primary cannot be followed");
         }
     }

@@ -94,6 +94,11 @@ pub enum ServeError {
     NoEpoch { share: ShareId, site: SiteId, epoch: Epoch, known: Epoch },
     #[error("the journal of {share} has gone on since the pause began; nothing has changed, try again")]
     WentOn { share: ShareId },
+    #[error(
+        "the other copies of {share} keep nothing for the old primary for a while, and that was over before the \
+         primary copy could be taken here; nothing has changed, try again"
+    )]
+    TooLate { share: ShareId },
     #[error("share {share}: its URL cannot be served: {source}")]
     Url { share: ShareId, source: PathError },
     #[error("{what} cannot change while running; restart nearshare at this site to take it")]

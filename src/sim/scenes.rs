@@ -324,3 +324,36 @@ fn what_comes_late_out_of_an_old_session_changes_nothing() {
         })
     });
 }
+
+/// Too long to come with its record.
+const APART: &str = match std::str::from_utf8(&[b'x'; 5000]) {
+    Ok(text) => text,
+    Err(_) => unreachable!(),
+};
+
+/// R26, R34: who takes over by force stands still when it has asked the others, and they keep more for the old
+/// primary meanwhile.
+#[test]
+fn who_takes_over_by_force_has_what_the_others_kept_meanwhile() {
+    shows(Bug::TrustOldReports, 60, |seed| {
+        play_by(
+            |rules| rules.durable = 2,
+            seed,
+            |scene| async move {
+                let (hq, osaka) = (scene.sites[0].id(), scene.sites[1].id());
+                scene.net.set_blocked(&hq, &osaka, true);
+                scene.net.set_blocked(&osaka, &hq, true);
+                sleep(LEASE * 2).await;
+                assert_eq!(scene.ask(0, "PUT", "/eng/g", APART).await.status, 201);
+                let promoted = scene.sites[1].promote(true).expect("it runs");
+                sleep(Duration::from_millis(seed * 10)).await;
+                let live = scene.sites[1].live().expect("it runs");
+                live.group.set_paused(true);
+                let answered = scene.put(0, "new").await;
+                live.group.set_paused(false);
+                let leads = matches!(promoted.await, Ok(Ok(_)));
+                !leads || answered != 204 || scene.get(1).await.body == "new"
+            },
+        )
+    });
+}

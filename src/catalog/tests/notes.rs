@@ -165,6 +165,7 @@ fn peers_and_meta_survive_a_restart() {
                     lead: Some(lead()),
                     leased: true,
                     leased_to: ["lyon", "osaka"].map(|site| site.parse().unwrap()).into(),
+                    fenced: Epoch(4),
                 }
             });
             batch.set_meta(|meta| meta.epoch = Epoch(1));
@@ -180,7 +181,7 @@ fn peers_and_meta_survive_a_restart() {
     assert_eq!((meta.marker, meta.epoch, meta.boot_id.as_str()), (Some([1; 16]), Epoch(4), "0b9e"));
     assert!(meta.scanned && meta.confirmed && meta.clean);
     assert_eq!(meta.lead, Some(lead()));
-    assert!(meta.leased && meta.leased_to.len() == 2);
+    assert!(meta.leased && meta.leased_to.len() == 2 && meta.fenced == Epoch(4));
 }
 
 fn lead() -> Lead {

@@ -196,6 +196,47 @@ fn a_pledge_is_kept_when_the_disk_syncs_again() {
     assert_eq!(*crate::follow::lock(&rig.follow().kept), [7]);
 }
 
+/// R26: a large content is on its way when a later record names it again.
+#[test]
+fn a_pledge_of_all_waits_for_what_later_records_name_again() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    share.file("b", b"b");
+    rig.feed(&mut share);
+    rig.job(Job::Pledge(7, None));
+    share.set("b", |object| object.attrs.mode = 0o600);
+    rig.feed(&mut share);
+    assert!(crate::follow::lock(&rig.follow().kept).is_empty(), "its content has not come");
+    rig.pay_all(&share);
+    rig.idle();
+    assert_eq!(*crate::follow::lock(&rig.follow().kept), [7]);
+}
+
+/// R34: a site that may lead has been told what is here, also before a restart.
+#[test]
+fn a_fenced_copy_keeps_nothing_for_the_old_primary() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    let kept = |rig: &Rig| crate::follow::lock(&rig.follow().kept).clone();
+    rig.follow().fence().unwrap();
+    for (restarts, number) in [(false, 7), (true, 8)] {
+        if restarts {
+            rig.restart();
+        }
+        rig.job(Job::Pledge(number, None));
+        // One second less than it lasts, with the two that pass when nothing is asked.
+        rig.clock.on(27);
+        rig.idle();
+        assert_eq!(kept(&rig), [0; 0], "{restarts}");
+    }
+    rig.idle();
+    assert_eq!(kept(&rig), [8]);
+    // That was over before this start.
+    rig.restart();
+    rig.job(Job::Pledge(9, None));
+    assert_eq!(kept(&rig), [9]);
+}
+
 /// What does not follow the records that are here is dropped: another stream brings what does.
 #[test]
 fn a_record_that_does_not_fit_is_asked_for_anew() {

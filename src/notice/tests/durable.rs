@@ -42,6 +42,23 @@ async fn what_a_copy_keeps_is_answered_as_done() {
     answered.await.unwrap().unwrap();
 }
 
+/// Large attributes come apart from the record, like a content.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_large_attributes_is_pledged_with_them() {
+    let (site, _following) = pledged().await;
+    let ticket = site.begin(&["d"]).await;
+    fs::create_dir(site.at("d")).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::lsetxattr(site.at("d"), "user.large", &[3; 2000], flags).unwrap();
+    let _answered = tokio::spawn(ticket.answered(true));
+    site.until("it waits for the copy", || site.notice.pledges.asked().len() == 1).await;
+    let Some(feed::Kind::Pledge(asked)) = site.notice.pledges.asked().remove(0).kind else {
+        panic!("a copy is asked for nothing else");
+    };
+    let id = bytes::Bytes::copy_from_slice(site.id("d").unwrap().as_bytes());
+    assert!(!asked.all && asked.objects.contains(&id), "{asked:?}");
+}
+
 /// A copy that is to be the primary starts where the old one says that its journal ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_steps_down_tells_where_its_journal_ends() {

@@ -37,8 +37,12 @@ impl<H: Host> Leading<H> {
                     return refuse(StatusCode::MISDIRECTED_REQUEST, "there is no copy here");
                 };
                 let here = self.shelf(share).ok().zip(self.disk(share));
+                if !self.may_lead(share, from) {
+                    let why = format!("by this site's map {from} has no copy of {share}");
+                    return refuse(StatusCode::FORBIDDEN, why);
+                }
                 match (what, here) {
-                    ("report", _) => reply(&follow.report()),
+                    ("report", _) => report(follow).await,
                     ("records", Some((shelf, _))) => crate::notice::records(shelf, request).await,
                     (_, Some((shelf, disk))) => match self.moving().contents.enter(share, from) {
                         Some(line) => crate::notice::content(&shelf, &disk, line, request),
@@ -70,7 +74,7 @@ impl<H: Host> Leading<H> {
                 format!("by this site's map {from} has no copy of {share}"),
             );
         }
-        if let Err(error) = self.assume(share, lead, false).await {
+        if let Err(error) = self.assume(share, lead, Grounds::Heard).await {
             tracing::error!(%share, primary = %from, %error, "the new primary cannot be followed");
             return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
         }
@@ -186,7 +190,7 @@ impl<H: Host> Leading<H> {
         if pause.resigning.head.at != lead.base {
             return refuse(StatusCode::CONFLICT, "that is not where the journal ends");
         }
-        if let Err(error) = self.assume(share, lead.clone(), true).await {
+        if let Err(error) = self.assume(share, lead.clone(), Grounds::Handed).await {
             tracing::error!(%share, primary = %from, %error, "the primary copy cannot be handed over");
             return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
         }
@@ -194,5 +198,14 @@ impl<H: Host> Leading<H> {
             return refuse(StatusCode::CONFLICT, why);
         }
         reply(&to_wire(&lead))
+    }
+}
+
+/// What is here, for a site that may lead: nothing that comes after it is kept for the old primary.
+async fn report<T: Tree>(follow: Arc<Follow<T>>) -> Response<Body> {
+    let fenced = follow.clone();
+    match blocking(move || fenced.fence().map_err(ServeError::from)).await {
+        Ok(()) => reply(&follow.report()),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     }
 }
