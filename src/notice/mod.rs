@@ -45,6 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use minter::Minter;
 use table::{Above, Held, Table};
 use tail::Tail;
+use ticket::Flying;
 
 use crate::catalog::{CatalogError, Head, Shelf, Touch};
 use crate::clock::{Clock, WallTime};
@@ -90,6 +91,8 @@ pub enum NoticeError {
     Moved,
     #[error("the primary copy went elsewhere while the server was at the change")]
     Overtaken,
+    #[error("the change came out of a session that {site} has ended; nothing was changed")]
+    Late { site: SiteId },
     #[error("{0}")]
     NotNow(&'static str),
     #[error("a task of the share ended early; see the log")]
@@ -169,7 +172,7 @@ pub struct Notice<T: Tree> {
     tail: Tail,
     flushes: Mutex<HashMap<u64, tokio::sync::oneshot::Sender<()>>>,
     next_flush: AtomicU64,
-    flying: Mutex<HashMap<Origin, u64>>,
+    flying: Mutex<Flying>,
     landed: tokio::sync::Notify,
     standing: Mutex<Standing>,
     restless: Mutex<still::Restless>,
@@ -539,10 +542,7 @@ impl<T: Tree> Notice<T> {
             let landed = self.landed.notified();
             tokio::pin!(landed);
             landed.as_mut().enable();
-            let older = lock(&self.flying)
-                .keys()
-                .any(|other| other.site == origin.site && other.session < origin.session);
-            if !older {
+            if lock(&self.flying).have_landed_before(origin) {
                 break;
             }
             landed.await;
@@ -552,21 +552,6 @@ impl<T: Tree> Notice<T> {
         let open = lock(&self.table).open_of(&origin.site, OPEN_MAX);
         let open = open.ok_or(NoticeError::NotNow("too many changes cannot be looked at now"))?;
         Ok((self.durable(), open))
-    }
-
-    fn land(&self, origin: Option<&Origin>) {
-        if let Some(origin) = origin {
-            let mut flying = lock(&self.flying);
-            if let Some(count) = flying.get_mut(origin) {
-                *count -= 1;
-                if *count == 0 {
-                    flying.remove(origin);
-                }
-            }
-            drop(flying);
-            self.landed.notify_waiters();
-        }
-        self.wake.ring();
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use super::{Notice, NoticeError, Origin, Result, blocking, lock, locks, pledge};
 use crate::catalog::Touch;
 use crate::effect::{Change, Target};
-use crate::id::{Gen, Name, ObjectId};
+use crate::hash::HashMap;
+use crate::id::{Gen, Name, ObjectId, SiteId};
+use crate::link::Session;
 use crate::plant::{self, Bug};
 use crate::tree::{Place, Tree};
 use crate::work;
@@ -23,7 +25,7 @@ pub struct Ticket<T: Tree> {
     touches: Vec<Touch>,
     pub(super) generation: Gen,
     deep: bool,
-    origin: Option<Origin>,
+    flight: Option<Flight<T>>,
     /// It is open in the pledges.
     pledged: bool,
     stage: Stage,
@@ -43,10 +45,61 @@ enum Stage {
     Landed,
 }
 
+/// The changes of other sites that have come and not landed, and what came too late to be one of them.
+#[derive(Default)]
+pub(super) struct Flying {
+    counts: HashMap<Origin, u64>,
+    /// A barrier was asked for in this session: nothing begins that was sent in an older one.
+    asked: HashMap<SiteId, Session>,
+}
+
+impl Flying {
+    /// Whether all that `origin`'s site sent in older sessions has landed. None of that begins from now on.
+    pub(super) fn have_landed_before(&mut self, origin: &Origin) -> bool {
+        let asked = self.asked.entry(origin.site.clone()).or_insert(origin.session);
+        *asked = origin.session.max(*asked);
+        !self.counts.keys().any(|other| other.site == origin.site && other.session < origin.session)
+    }
+}
+
+/// One change of another site, from when it comes here: before it waits for anything, so that a barrier waits
+/// for it, or it is late.
+struct Flight<T: Tree> {
+    notice: Arc<Notice<T>>,
+    origin: Origin,
+}
+
+impl<T: Tree> Flight<T> {
+    fn of(notice: &Arc<Notice<T>>, origin: Origin) -> Result<Self> {
+        let mut flying = lock(&notice.flying);
+        if flying.asked.get(&origin.site).is_some_and(|asked| origin.session < *asked) {
+            return Err(NoticeError::Late { site: origin.site });
+        }
+        *flying.counts.entry(origin.clone()).or_default() += 1;
+        drop(flying);
+        Ok(Self { notice: notice.clone(), origin })
+    }
+}
+
+impl<T: Tree> Drop for Flight<T> {
+    fn drop(&mut self) {
+        let mut flying = lock(&self.notice.flying);
+        if let Some(count) = flying.counts.get_mut(&self.origin) {
+            *count -= 1;
+            if *count == 0 {
+                flying.counts.remove(&self.origin);
+            }
+        }
+        drop(flying);
+        self.notice.landed.notify_waiters();
+    }
+}
+
 impl<T: Tree> Notice<T> {
     /// Before the server hears of a change: what it touches is found on the disk, changes of the same
     /// entries are waited for, and the marks are made durable.
     pub async fn begin(self: &Arc<Self>, change: &Change, origin: Option<Origin>) -> Result<Ticket<T>> {
+        let flight = origin.map(|origin| Flight::of(self, origin)).transpose()?;
         let open = self.gate.clone().read_owned().await;
         if self.ceased.load(Ordering::SeqCst) {
             return Err(NoticeError::Moved);
@@ -70,8 +123,8 @@ impl<T: Tree> Notice<T> {
                 self.open_pledge(generation, &held)?;
             }
             table.begin(&touches, generation, deep);
-            if let Some(origin) = &origin {
-                table.asked_by(&origin.site, &touches);
+            if let Some(flight) = &flight {
+                table.asked_by(&flight.origin.site, &touches);
             }
             (generation, self.hold(&mut table, &held))
         };
@@ -81,15 +134,12 @@ impl<T: Tree> Notice<T> {
             touches,
             generation,
             deep,
-            origin,
+            flight,
             pledged,
             stage: Stage::Unsent,
             _guard: guard,
             _open: open,
         };
-        if let Some(origin) = &ticket.origin {
-            *lock(&self.flying).entry(origin.clone()).or_default() += 1;
-        }
         let (marked, ()) = tokio::join!(self.mark(&ticket.touches, generation), self.held(questions));
         marked?;
         // While it waited another may have taken over without this site.
@@ -132,8 +182,8 @@ impl<T: Tree> Ticket<T> {
             let questions = {
                 let mut table = lock(&self.notice.table);
                 table.begin(&more, self.generation, deep);
-                if let Some(origin) = &self.origin {
-                    table.asked_by(&origin.site, &more);
+                if let Some(flight) = &self.flight {
+                    table.asked_by(&flight.origin.site, &more);
                 }
                 self.notice.hold(&mut table, &held)
             };
@@ -187,15 +237,20 @@ impl<T: Tree> Ticket<T> {
         self.stage = Stage::Landed;
         self.let_keep();
         lock(&self.notice.table).broke_off(&self.touches);
-        self.notice.land(self.origin.as_ref());
+        self.has_landed();
     }
 
     fn land(&mut self) -> Vec<(Touch, Gen)> {
         self.stage = Stage::Landed;
         self.let_keep();
         let awaits = lock(&self.notice.table).answered(&self.touches);
-        self.notice.land(self.origin.as_ref());
+        self.has_landed();
         awaits
+    }
+
+    fn has_landed(&mut self) {
+        self.flight = None;
+        self.notice.wake.ring();
     }
 
     /// Nobody waits for it, but what it did is shown only when it is durable.
@@ -285,7 +340,7 @@ impl<T: Tree> Drop for Ticket<T> {
                 self.let_keep();
                 lock(&self.notice.table).doubt(&self.touches);
                 self.notice.note_doubt(&self.touches);
-                self.notice.land(self.origin.as_ref());
+                self.has_landed();
             }
             Stage::Landed => {}
         }

@@ -76,9 +76,10 @@ fn home_error(error: NoticeError) -> HomeError {
         NoticeError::Catalog(error) if full(&error) => HomeError::Full(error.to_string()),
         NoticeError::Catalog(error) => HomeError::Catalog(error.to_string()),
         NoticeError::Stopped { why } => HomeError::NotTheShare(why),
-        error @ (NoticeError::Moved | NoticeError::NotNow(_) | NoticeError::Overtaken) => {
-            HomeError::Moved(error.to_string())
-        }
+        error @ (NoticeError::Moved
+        | NoticeError::Late { .. }
+        | NoticeError::NotNow(_)
+        | NoticeError::Overtaken) => HomeError::Moved(error.to_string()),
         error @ (NoticeError::TooFewSites { .. } | NoticeError::NotDurable { .. }) => {
             HomeError::NotDurable(error.to_string())
         }

@@ -1,6 +1,7 @@
 //! A share at its primary on a real disk with a real catalog: what happens to the directory, through
 //! requests and behind nearshare's back, and what the journal says of it.
 
+mod barriers;
 mod changes;
 mod contents;
 mod crashes;
