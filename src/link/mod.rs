@@ -210,7 +210,7 @@ impl Default for Limits {
             tls: Duration::from_secs(5),
             connect: Duration::from_secs(5),
             backoff: (Duration::from_millis(100), Duration::from_secs(5)),
-            lived: Duration::from_secs(10),
+            lived: Duration::from_secs(1),
             again: Duration::from_secs(30),
             drain: Duration::from_secs(1),
             strangers: 256,
