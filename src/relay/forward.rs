@@ -3,6 +3,7 @@
 //! `/v1/share/<share>/http/<path below the share>` with the client's own method and end-to-end
 //! fields. What only the two sites are to know travels in fields that begin with `nearshare-`.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -154,6 +155,11 @@ async fn changed(
     };
     let sent = again::send(away, &share.share, class, id, parts, payload, &client).await;
     match (&sent, ticket) {
+        (Ok(response), _)
+            if response.headers().contains_key(AHEAD) && away.left.load(Ordering::SeqCst) =>
+        {
+            return answer::overtaken(&share.share, away);
+        }
         (_, None) => {}
         (Err(WireError::NotSent(_)), Some((_, ticket))) => ticket.refused(),
         // Dropped: unknown.

@@ -21,8 +21,8 @@ mod tags;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
@@ -96,9 +96,28 @@ pub struct Away {
     pub wire: Arc<dyn Wire>,
     /// From its URLs of the share to ours.
     pub moved: Move,
+    /// This site knows of another primary by now: what the site says of changes may be of a history that has
+    /// ended (R34).
+    pub left: Arc<AtomicBool>,
+}
+
+impl Part {
+    fn away_mut(&mut self) -> Option<&mut Away> {
+        match self {
+            Self::Broadcast { away, .. } | Self::Remote { away } => Some(away),
+            Self::Local { .. } => None,
+        }
+    }
 }
 
 impl ShareHttp {
+    /// The site with the primary copy, if that is another.
+    fn away(&self) -> Option<&Away> {
+        match &self.part {
+            Part::Broadcast { away, .. } | Part::Remote { away } => Some(away),
+            Part::Local { .. } => None,
+        }
+    }
     pub fn role(&self) -> Role {
         match self.part {
             Part::Local { .. } => Role::Local,
@@ -125,9 +144,24 @@ impl ShareHttp {
     }
 }
 
+impl HttpSite {
+    /// Takes the place of `old`: whoever waits there for an answer of a site that leads no more is told.
+    fn leave(&mut self, old: &Self) {
+        for old in &old.slots {
+            let Some(away) = old.away() else { continue };
+            let now = self.slots.iter_mut().find(|slot| slot.share == old.share);
+            match now.and_then(|slot| slot.part.away_mut()) {
+                Some(now) if now.site == away.site => now.left = away.left.clone(),
+                _ => away.left.store(true, Ordering::SeqCst),
+            }
+        }
+    }
+}
+
 /// HTTP at this site.
 pub struct HttpRelay {
     site: ArcSwap<HttpSite>,
+    reloading: Mutex<()>,
     meters: Meters,
     under_way: Arc<UnderWay>,
     /// Of the changes that are forwarded from here, and to here.
@@ -142,6 +176,7 @@ impl HttpRelay {
     pub fn new(site: HttpSite, clock: Arc<dyn Clock>) -> Self {
         Self {
             site: ArcSwap::from_pointee(site),
+            reloading: Mutex::default(),
             meters: Meters::new(),
             under_way: Arc::default(),
             ids: Ids::new(),
@@ -156,7 +191,10 @@ impl HttpRelay {
         self.via.store(via, Ordering::Relaxed);
     }
     /// From the next request on; those that run end under the old map.
-    pub fn reload(&self, site: HttpSite) {
+    pub fn reload(&self, mut site: HttpSite) {
+        // Whoever else reloads at the same time would miss what this one leaves.
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        site.leave(&self.site.load());
         let leads = |site: &HttpSite, share: &ShareId| {
             site.slots.iter().any(|slot| slot.share == *share && slot.role() == Role::Local)
         };

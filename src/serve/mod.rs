@@ -322,6 +322,7 @@ impl Site {
                 site: share.primary().clone(),
                 wire: Arc::new(ToSite { links: self.links.clone(), site: share.primary().clone() }),
                 moved: Move::new(from, url.encoded()),
+                left: Arc::default(),
             };
             let here = running.get(&share.name);
             let part = match here.map(|here| &here.part) {

@@ -151,6 +151,7 @@ async fn lyon(cluster: Arc<Cluster>) -> turmoil::Result {
                     site: name("hq"),
                     wire: Arc::new(ToSite { links: links.clone(), site: name("hq") }),
                     moved: Move::new(&[], url.encoded()),
+                    left: Arc::default(),
                 },
             },
         }],

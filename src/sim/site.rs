@@ -372,7 +372,7 @@ impl Process {
         let primary = map.shares[&share()].primary().clone();
         let wire = Arc::new(Far(ToSite { links: self.links.clone(), site: primary.clone() }));
         let moved = Move::new(url.prefix(), url.encoded());
-        let away = Away { site: primary, wire: wire.clone(), moved };
+        let away = Away { site: primary, wire: wire.clone(), moved, left: Arc::default() };
         let part = match self.part() {
             Some(Part::Home(notice)) => relay::Part::Local { home: Arc::new(AtHome(notice)) },
             Some(Part::Copy(follow)) => {

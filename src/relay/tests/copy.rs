@@ -40,7 +40,7 @@ where
     });
     let from = ShareUrl::new("eng".parse().unwrap(), "/srv/eng").unwrap();
     let moved = Move::new(from.prefix(), "/e");
-    let away = Away { site: "hq".parse().unwrap(), wire: wire.clone(), moved };
+    let away = Away { site: "hq".parse().unwrap(), wire: wire.clone(), moved, left: Arc::default() };
     let part = match copy {
         true => Part::Broadcast { near: near.clone(), away },
         false => Part::Remote { away },
@@ -176,6 +176,30 @@ async fn a_change_that_is_answered_by_who_no_longer_leads_is_in_doubt() {
     *two.near.3.lock().unwrap() = true;
     assert_eq!(ask(&two.lyon, "PUT", "/e/f").await.0, 504);
     assert_eq!(two.log.take().last().map(String::as_str), Some("ahead, unknown"));
+}
+
+/// R34: nor does a site without a copy pass that on, if it has heard of another primary meanwhile.
+#[tokio::test]
+async fn a_site_without_a_copy_is_in_doubt_of_whom_it_no_longer_asks() {
+    let late = |line: String| async move {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        ok(line).await
+    };
+    for (reloads, status) in [(&["hq"][..], 200), (&["osaka"], 504), (&["osaka", "hq"], 504)] {
+        let two = two(false, late).await;
+        let asked = tokio::spawn({
+            let lyon = two.lyon.clone();
+            async move { ask(&lyon, "PUT", "/e/f").await.0 }
+        });
+        two.log.until("server PUT /srv/eng/f").await;
+        for primary in reloads {
+            let moved = Move::new(&[], "/e");
+            let (wire, left) = (two.wire.clone(), Arc::default());
+            let away = Away { site: primary.parse().unwrap(), wire, moved, left };
+            two.lyon.reload(site("lyon", "/e", dead().await, Part::Remote { away }, &two.log));
+        }
+        assert_eq!(asked.await.unwrap(), status, "{reloads:?}");
+    }
 }
 
 /// It may change anything.

@@ -111,7 +111,8 @@ async fn what_the_primary_cannot_know_stays_in_doubt() {
     let two = two(true, ok).await;
     // It is elsewhere by now, and whether what was done here counts there is not known.
     let moved = crate::wire::http::Move::new(&[], "/srv/eng");
-    let away = Away { site: "osaka".parse().unwrap(), wire: two.wire.clone(), moved };
+    let away =
+        Away { site: "osaka".parse().unwrap(), wire: two.wire.clone(), moved, left: Arc::default() };
     let elsewhere = site("hq", "/srv/eng", dead().await, Part::Remote { away }, &two.log);
     trouble(&two, &[Trouble::After, Trouble::Before]);
     let asked = tokio::spawn({
