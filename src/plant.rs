@@ -64,6 +64,8 @@ pub enum Bug {
     ReuseEpoch,
     /// Where a path led is remembered when names have changed (R21).
     KeepWalks,
+    /// Who takes over by force takes what an ended history went on with (R33).
+    TakeEnded,
     /// Who takes over by force goes by what the others had long ago (R34).
     TrustOldReports,
     /// A change whose answer got lost is taken for one that never came, and carried out again (R19).

@@ -14,7 +14,7 @@ use super::{Follow, FollowError, Result, lock};
 use crate::body::Body;
 use crate::catalog::{Head, Meta};
 use crate::clock::BootTime;
-use crate::id::{Epoch, SiteId};
+use crate::id::{Epoch, Seq, SiteId};
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{Follow as Ask, MESSAGE_MAX, Report, Sent};
 use crate::link::{Class, Net, Remote};
@@ -124,13 +124,13 @@ impl<T: Tree> Follow<T> {
         true
     }
 
-    /// Takes what another copy has behind this one's position: its records, then the contents that are
-    /// awaited here. Says how many of those it could not give.
-    pub async fn take_from(self: &Arc<Self>, links: &dyn Net, site: &SiteId) -> Result<u64> {
+    /// Takes what another copy has behind this one's position: its records up to `last`, then the contents that
+    /// are awaited here. Says how many of those it could not give.
+    pub async fn take_from(self: &Arc<Self>, links: &dyn Net, site: &SiteId, last: Seq) -> Result<u64> {
         let Some(peer) = links.peer(site).filter(|peer| peer.up()) else {
             return Err(self.not_told(site, "the link is down".to_owned()));
         };
-        self.take_records(&*peer, site).await?;
+        self.take_records(&*peer, site, last).await?;
         *lock(&self.source) = site.clone();
         let left = self.take_contents().await;
         // If the promotion fails, contents come from the primary again.
@@ -153,8 +153,11 @@ impl<T: Tree> Follow<T> {
         }
     }
 
-    async fn take_records(self: &Arc<Self>, peer: &dyn Remote, site: &SiteId) -> Result<()> {
+    async fn take_records(self: &Arc<Self>, peer: &dyn Remote, site: &SiteId, last: Seq) -> Result<()> {
         let head = self.shelf.head();
+        if head.at.seq >= last {
+            return Ok(());
+        }
         let ask = Ask {
             epoch: head.at.epoch.0,
             seq: head.at.seq.0,
@@ -181,6 +184,9 @@ impl<T: Tree> Follow<T> {
             frames.next::<Sent>(MESSAGE_MAX).await.map_err(|error| failed(error.to_string()))?
         {
             let record = read_sent(&sent).map_err(|error| failed(error.to_string()))?;
+            if record.0.at.seq > last {
+                break;
+            }
             let (done, durable) = oneshot::channel();
             let job = Job::Records(vec![record], done);
             self.jobs.send(job).await.map_err(|_| FollowError::Task)?;

@@ -379,7 +379,7 @@ impl<H: Host> Leading<H> {
             ));
         }
         let known = lead_of(&self.shelf(share).map_err(text)?, primary).map_err(text)?;
-        let (reports, until) = self.gather(share, primary, follow, known.epoch).await?;
+        let (reports, until) = self.gather(share, primary, follow, &known).await?;
         let newest = reports.iter().map(|(_, report)| report.epoch).max().unwrap_or(0);
         let mut told = self.what_is_known(share, follow, &reports);
         let head = follow.head();
@@ -410,27 +410,28 @@ impl<H: Host> Leading<H> {
         share: &ShareId,
         primary: &SiteId,
         follow: &Arc<Follow<H::Tree>>,
-        known: Epoch,
+        known: &Lead,
     ) -> Result<(Vec<(SiteId, said::Report)>, BootTime), String> {
         for _ in 0..ROUNDS {
             let until = BootTime(self.clock().boot().0 + PROMISED);
             let mut reports = self.ask_others(share, primary).await?;
             if let Some((site, report)) =
-                reports.iter().find(|(_, report)| !may_follow(Epoch(report.epoch), known))
+                reports.iter().find(|(_, report)| !may_follow(Epoch(report.epoch), known.epoch))
             {
-                return Err(no_epoch(share, site, report.epoch, known));
+                return Err(no_epoch(share, site, report.epoch, known.epoch));
             }
             if plant::is(Bug::PromoteAlone) {
                 reports.clear();
             }
-            if let Some((site, report)) = furthest(&follow.head(), &reports) {
-                tracing::warn!(%share, %site, record = report.seq, "taking what this copy lacks");
-                follow.take_from(&*self.links(), site).await.map_err(text)?;
+            if let Some((site, report)) = furthest(&follow.head(), &reports, known) {
+                let last = counts_to(report, known);
+                tracing::warn!(%share, %site, record = last.0, "taking what this copy lacks");
+                follow.take_from(&*self.links(), site, last).await.map_err(text)?;
             }
-            let holders = reports.iter().filter(|(_, report)| report.confirmed).map(|(site, _)| site);
-            for site in holders {
+            for (site, report) in reports.iter().filter(|(_, report)| report.confirmed) {
                 if follow.progress().debts > 0 {
-                    follow.take_from(&*self.links(), site).await.map_err(text)?;
+                    let last = counts_to(report, known);
+                    follow.take_from(&*self.links(), site, last).await.map_err(text)?;
                 }
             }
             // The disk is right from here on: it must be as the journal says.
@@ -714,16 +715,26 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
+/// The last record of a copy that is in the history that goes on. Who went on under a primary whose epoch has
+/// ended may not have heard that, or not have put it aside yet (R33).
+fn counts_to(report: &said::Report, known: &Lead) -> Seq {
+    match Epoch(report.epoch) < known.epoch && !plant::is(Bug::TakeEnded) {
+        true => known.base.seq.min(Seq(report.seq)),
+        false => Seq(report.seq),
+    }
+}
+
 /// The copy of the same history that has most, if it has more than this one.
 fn furthest<'a>(
     here: &Head,
     reports: &'a [(SiteId, said::Report)],
+    known: &Lead,
 ) -> Option<&'a (SiteId, said::Report)> {
     let same = reports.iter().filter(|(_, report)| {
         report.incarnation == here.incarnation.0[..] && report.epoch >= here.at.epoch.0
     });
-    same.max_by_key(|(_, report)| (report.epoch, report.seq))
-        .filter(|(_, report)| report.seq > here.at.seq.0)
+    same.max_by_key(|(_, report)| (report.epoch, counts_to(report, known)))
+        .filter(|(_, report)| counts_to(report, known) > here.at.seq)
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use super::site::{TOLD, Told};
 use super::*;
 use crate::body::{Body, collect};
 use crate::hold::LEASE;
+use crate::id::SiteId;
 use crate::plant::{Bug, plant};
+use crate::relay;
 
 /// Three sites of a strict share, all filled, with a file that both copies answer for.
 struct Scene {
@@ -96,6 +98,14 @@ impl Scene {
             _ => panic!("hq does not lead"),
         }
     }
+    /// Who leads, as far as a site knows.
+    fn primary_at(&self, site: usize) -> SiteId {
+        let relay = self.sites[site].process().expect("it runs").relay().site();
+        match &relay.slots[0].part {
+            relay::Part::Local { .. } => self.sites[site].id(),
+            relay::Part::Broadcast { away, .. } | relay::Part::Remote { away } => away.site.clone(),
+        }
+    }
     async fn restart(&self, site: usize) {
         self.sites[site].crash(false);
         self.sites[site].start();
@@ -104,11 +114,23 @@ impl Scene {
         }
     }
     fn cut_off(&self, site: usize) {
-        let one = &self.sites[site];
-        for other in self.sites.iter().filter(|other| other.name != one.name) {
-            self.net.set_blocked(&one.id(), &other.id(), true);
-            self.net.set_blocked(&other.id(), &one.id(), true);
+        self.set_cut_off(site, true);
+    }
+    fn open(&self, site: usize) {
+        self.set_cut_off(site, false);
+    }
+    fn set_cut_off(&self, site: usize, cut_off: bool) {
+        for other in (0..self.sites.len()).filter(|other| *other != site) {
+            self.set_blocked(site, other, cut_off);
         }
+    }
+    fn cut(&self, one: usize, other: usize) {
+        self.set_blocked(one, other, true);
+    }
+    fn set_blocked(&self, one: usize, other: usize, blocked: bool) {
+        let (one, other) = (self.sites[one].id(), self.sites[other].id());
+        self.net.set_blocked(&one, &other, blocked);
+        self.net.set_blocked(&other, &one, blocked);
     }
 }
 
@@ -340,9 +362,7 @@ fn who_takes_over_by_force_has_what_the_others_kept_meanwhile() {
             |rules| rules.durable = 2,
             seed,
             |scene| async move {
-                let (hq, osaka) = (scene.sites[0].id(), scene.sites[1].id());
-                scene.net.set_blocked(&hq, &osaka, true);
-                scene.net.set_blocked(&osaka, &hq, true);
+                scene.cut(0, 1);
                 sleep(LEASE * 2).await;
                 assert_eq!(scene.ask(0, "PUT", "/eng/g", APART).await.status, 201);
                 let promoted = scene.sites[1].promote(true).expect("it runs");
@@ -355,5 +375,37 @@ fn who_takes_over_by_force_has_what_the_others_kept_meanwhile() {
                 !leads || answered != 204 || scene.get(1).await.body == "new"
             },
         )
+    });
+}
+
+/// R33: lyon takes over while hq goes on, hq hears of that and has put nothing aside yet, and lyon is gone too.
+#[test]
+fn who_takes_over_by_force_takes_nothing_of_an_ended_history() {
+    shows(Bug::TakeEnded, 40, |seed| {
+        play(seed, |scene| async move {
+            let (hq, osaka, lyon) = (0, 1, 2);
+            scene.cut_off(hq);
+            let ended = scene.ask(hq, "MKCOL", "/eng/ended", "").await.status;
+            let takes_over = async |site: usize| {
+                let asked = scene.sites[site].promote(true).expect("it runs");
+                matches!(asked.await, Ok(Ok(_)))
+            };
+            if ended != 201 || !takes_over(lyon).await {
+                return true;
+            }
+            while scene.primary_at(osaka) != scene.sites[lyon].id() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            // Before it has a record of that.
+            scene.cut(osaka, lyon);
+            scene.open(hq);
+            while scene.primary_at(hq) != scene.sites[lyon].id() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            sleep(Duration::from_millis(seed * 10)).await;
+            scene.cut_off(lyon);
+            !takes_over(osaka).await
+                || scene.ask(osaka, "PROPFIND", "/eng/ended", "").await.status == 404
+        })
     });
 }
