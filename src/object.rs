@@ -57,15 +57,17 @@ impl Xattrs {
 
     /// Whether an attribute is the share's and not a site's own: `user.`, `security.` (capabilities, Samba's
     /// `security.NTACL`) and `trusted.`, and POSIX ACLs. Not the labels, hashes and signatures that the
-    /// policy and the keys of one machine put there, not overlayfs's notes of its layers, not ours (R30).
+    /// policy and the keys of one machine put there, not overlayfs's notes of its layers, not the second names
+    /// under which XFS shows its ACLs, not ours (R30).
     pub fn is_carried(name: &[u8]) -> bool {
-        const OWN: [&[u8]; 7] = [
+        const OWN: [&[u8]; 8] = [
             b"security.selinux",
             b"security.SMACK64",
             b"security.apparmor",
             b"security.ima",
             b"security.evm",
             b"trusted.overlay.",
+            b"trusted.SGI_ACL_",
             b"trusted.nearshare.",
         ];
         const CARRIED: [&[u8]; 3] = [b"user.", b"security.", b"trusted."];
@@ -244,6 +246,8 @@ mod tests {
             "security.SMACK64EXEC",
             "security.ima",
             "trusted.overlay.origin",
+            "trusted.SGI_ACL_FILE",
+            "trusted.SGI_ACL_DEFAULT",
             "trusted.nearshare.id",
             "system.nfs4_acl",
             "btrfs.compression",

@@ -99,27 +99,98 @@ fn filled<'a>(
 }
 
 /// Makes what travels of an inode's attributes what is `wanted`; says whether that changed anything. What
-/// this disk or this process cannot carry is left, but for an ACL on a disk that has none: without it others
-/// might read what they may not.
+/// this disk or this process cannot carry is left, but for an ACL: without it others might read what they
+/// may not.
 pub(super) fn set(fd: BorrowedFd<'_>, wanted: &Xattrs) -> io::Result<bool> {
     let path = proc_path(fd);
-    let have = of_inode(fd)?;
-    let mut touched = false;
-    let mut note = |name: &[u8], done: Result<(), Errno>| match done {
-        Ok(()) => {
-            touched = true;
-            Ok(())
-        }
-        Err(Errno::NODATA | Errno::PERM) => Ok(()),
-        Err(Errno::OPNOTSUPP) if !Xattrs::is_acl(name) => Ok(()),
-        Err(error) => Err(io::Error::from(error)),
+    let remove = |name: &[u8]| rustix::fs::removexattr(&path, OsStr::from_bytes(name));
+    let put = |name: &[u8], value: &[u8]| {
+        rustix::fs::setxattr(&path, OsStr::from_bytes(name), value, XattrFlags::empty())
     };
+    bring(wanted, || of_inode(fd), remove, put)
+}
+
+fn bring(
+    wanted: &Xattrs,
+    read: impl Fn() -> io::Result<Xattrs>,
+    remove: impl Fn(&[u8]) -> Result<(), Errno>,
+    put: impl Fn(&[u8], &[u8]) -> Result<(), Errno>,
+) -> io::Result<bool> {
+    let mut have = read()?;
+    let mut touched = false;
     for (name, _) in have.iter().filter(|(name, _)| wanted.get(name).is_none()) {
-        note(name, rustix::fs::removexattr(&path, OsStr::from_bytes(name)))?;
+        touched |= done(name, remove(name))?;
+    }
+    if touched {
+        // What a file system shows under two names, as XFS does its ACLs, has gone with either of them.
+        have = read()?;
     }
     for (name, value) in wanted.iter().filter(|(name, value)| have.get(name) != Some(value)) {
-        let set = rustix::fs::setxattr(&path, OsStr::from_bytes(name), value, XattrFlags::empty());
-        note(name, set)?;
+        touched |= done(name, put(name, value))?;
     }
     Ok(touched)
+}
+
+/// Whether a change of one attribute was made.
+fn done(name: &[u8], result: Result<(), Errno>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        // What was to go had gone.
+        Err(Errno::NODATA) => Ok(false),
+        Err(Errno::PERM | Errno::OPNOTSUPP) if !Xattrs::is_acl(name) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn set(pairs: &[(&str, &str)]) -> Xattrs {
+        let mut set = Xattrs::default();
+        pairs.iter().for_each(|(name, value)| set.insert((*name).into(), (*value).into()));
+        set
+    }
+
+    /// On a file system that shows an ACL under another name as well.
+    #[test]
+    fn what_goes_with_a_second_name_is_put_again() {
+        let (acl, other) = ("system.posix_acl_access", "trusted.second-name");
+        let disk = RefCell::new(set(&[(acl, "rights"), (other, "rights"), ("user.a", "1")]));
+        let remove = |name: &[u8]| {
+            if name == other.as_bytes() {
+                disk.borrow_mut().remove(acl.as_bytes());
+            }
+            disk.borrow_mut().remove(name);
+            Ok(())
+        };
+        let put = |name: &[u8], value: &[u8]| {
+            disk.borrow_mut().insert(name.into(), value.into());
+            Ok(())
+        };
+        let wanted = set(&[(acl, "rights"), ("user.b", "2")]);
+        assert!(bring(&wanted, || Ok(disk.borrow().clone()), remove, put).unwrap());
+        assert_eq!(*disk.borrow(), wanted);
+        assert!(!bring(&wanted, || Ok(disk.borrow().clone()), remove, put).unwrap());
+    }
+
+    #[test]
+    fn only_an_acl_has_to_be_carried() {
+        let refusing = |errno: Errno, name: &str, have: bool| {
+            let set = set(&[(name, "x")]);
+            let (have, wanted) = if have { (set, Xattrs::default()) } else { (Xattrs::default(), set) };
+            bring(&wanted, || Ok(have.clone()), |_| Err(errno), |_, _| Err(errno))
+        };
+        for have in [false, true] {
+            for errno in [Errno::PERM, Errno::OPNOTSUPP] {
+                assert!(!refusing(errno, "trusted.x", have).unwrap());
+                let error = refusing(errno, "system.posix_acl_default", have).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()));
+            }
+            assert!(refusing(Errno::NOSPC, "user.x", have).is_err());
+        }
+        assert!(!refusing(Errno::NODATA, "system.posix_acl_access", true).unwrap());
+    }
 }

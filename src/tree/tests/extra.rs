@@ -19,11 +19,11 @@ fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     bytes
 }
 const NOBODY: u32 = u32::MAX;
-const ACCESS: &str = "system.posix_acl_access";
-const DEFAULT: &str = "system.posix_acl_default";
+pub(super) const ACCESS: &str = "system.posix_acl_access";
+pub(super) const DEFAULT: &str = "system.posix_acl_default";
 
 /// The owner, somebody, the group, the mask and others.
-fn rights(owner: u16, somebody: u16, group: u16, mask: u16, other: u16) -> Vec<u8> {
+pub(super) fn rights(owner: u16, somebody: u16, group: u16, mask: u16, other: u16) -> Vec<u8> {
     let entries = [
         (1, owner, NOBODY),
         (2, somebody, 1234),
@@ -34,18 +34,18 @@ fn rights(owner: u16, somebody: u16, group: u16, mask: u16, other: u16) -> Vec<u
     acl(&entries)
 }
 
-fn put(path: &Path, name: &str, value: &[u8]) {
+pub(super) fn put(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
         .unwrap_or_else(|error| panic!("{name} of {path:?}: {error}"));
 }
 
-fn set(pairs: &[(&str, &[u8])]) -> Xattrs {
+pub(super) fn set(pairs: &[(&str, &[u8])]) -> Xattrs {
     let mut set = Xattrs::default();
     pairs.iter().for_each(|(name, value)| set.insert(name.as_bytes().into(), value.to_vec()));
     set
 }
 
-fn of(f: &Fixture, path: &str) -> Xattrs {
+pub(super) fn of(f: &Fixture, path: &str) -> Xattrs {
     let root = f.root_dir();
     f.disk.xattrs(Spot::Entry(&root, &name(path))).unwrap()
 }

@@ -7,6 +7,7 @@ mod mounts;
 mod paths;
 mod random;
 mod roots;
+mod xfs;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

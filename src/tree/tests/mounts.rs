@@ -10,7 +10,7 @@ use rustix::fs::{Gid, Uid};
 use super::*;
 
 /// Runs `test` on a thread whose mounts nobody else sees.
-fn with_mounts(test: impl FnOnce(&Fixture) + Send + 'static) {
+pub(super) fn with_mounts(test: impl FnOnce(&Fixture) + Send + 'static) {
     if !is_root() {
         return println!("skipped: mounting takes root");
     }
@@ -29,12 +29,12 @@ fn with_mounts(test: impl FnOnce(&Fixture) + Send + 'static) {
 }
 
 /// mount(8) is a child of this thread and shares its namespace.
-fn mount(args: &[&str]) {
+pub(super) fn mount(args: &[&str]) {
     let done = Command::new("mount").args(args).output().unwrap();
     assert!(done.status.success(), "mount {args:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn umount(path: &Path) {
+pub(super) fn umount(path: &Path) {
     assert!(Command::new("umount").arg("-l").arg(path).status().unwrap().success());
 }
 
