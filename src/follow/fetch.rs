@@ -36,6 +36,8 @@ const REST: Duration = Duration::from_secs(1);
 const WANTS_MAX: usize = 64 << 10;
 /// Longest message between contents.
 const HEAD_MAX: usize = 1024;
+/// Longest file of Linux, in bytes: an `off_t`.
+const SIZE_MAX: u64 = i64::MAX as u64;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
@@ -114,10 +116,9 @@ async fn fetch<T: Tree>(
 ) -> Result<(), FetchError> {
     let source = lock(&follow.source).clone();
     let peer = links.peer(&source).filter(|peer| peer.up()).ok_or(FetchError::Down)?;
-    let asked = wants.iter().map(|(id, version)| want(follow, *id, *version));
-    let asked: Vec<Want> = asked.collect::<Result<_, _>>()?;
-    let asked_for: Vec<_> = wants.iter().zip(&asked).map(|((id, _), want)| (*id, want.only)).collect();
-    let message = Wants { wants: asked };
+    let asked = wants.iter().map(|(id, version)| Asked::of(follow, *id, *version));
+    let asked: Vec<Asked> = asked.collect::<Result<_, _>>()?;
+    let message = Wants { wants: asked.iter().map(|asked| asked.want.clone()).collect() };
     let (asks, body) = sender(WANTS_MAX);
     asks.send(&message).await.map_err(|_| FetchError::Down)?;
     asks.finish().await.map_err(|_| FetchError::Down)?;
@@ -132,12 +133,16 @@ async fn fetch<T: Tree>(
     let mut answers = FrameReader::new(response.into_body());
     let mut small = Vec::new();
     let mut held = 0;
-    for (asked, only) in asked_for {
+    for asked in asked {
+        let (id, only) = (asked.id, asked.want.only);
         let head: Content = next(&mut answers).await?;
-        let id =
-            ObjectId::try_from(&head.id[..]).map_err(|error| FetchError::Peer(error.to_string()))?;
-        if id != asked {
+        if head.id[..] != id.as_bytes()[..] {
             return Err(FetchError::Peer("contents in another order than they were asked for".into()));
+        }
+        if let Err(why) = asked.check(&head) {
+            // The stream is of no more use, and others must not have to wait for this one.
+            rest(follow, id);
+            return Err(FetchError::Peer(why));
         }
         match Supply::try_from(head.supply) {
             // The record that says it is gone comes by itself; until then nothing is lost by asking.
@@ -172,19 +177,46 @@ async fn fetch<T: Tree>(
     write_small(follow, small, ours).await
 }
 
-/// What of an object is not here.
-pub(super) fn want<T: Tree>(
-    follow: &Follow<T>,
-    id: ObjectId,
-    version: Version,
-) -> Result<Want, FollowError> {
-    let object = follow.shelf.object(id)?;
-    let here = follow.shelf.local(id)?.is_some_and(|local| local.version == version);
-    let xattrs = object.as_ref().is_some_and(|object| object.xattrs.is_apart());
-    let bare =
-        object.is_some_and(|object| object.kind != Kind::File || object.version == version && here);
-    let id = Bytes::copy_from_slice(id.as_bytes());
-    Ok(Want { id, version: version.0, xattrs, only: xattrs && bare, holes: true })
+/// A content that is asked for.
+pub(super) struct Asked {
+    pub id: ObjectId,
+    /// What of the object is not here.
+    pub want: Want,
+    /// How long it is at which version.
+    known: Option<(Version, u64)>,
+}
+
+impl Asked {
+    pub fn of<T: Tree>(
+        follow: &Follow<T>,
+        id: ObjectId,
+        version: Version,
+    ) -> Result<Self, FollowError> {
+        let object = follow.shelf.object(id)?;
+        let here = follow.shelf.local(id)?.is_some_and(|local| local.version == version);
+        let known = object.as_ref().map(|object| (object.version, object.size));
+        let xattrs = object.as_ref().is_some_and(|object| object.xattrs.is_apart());
+        let bare =
+            object.is_some_and(|object| object.kind != Kind::File || object.version == version && here);
+        let bytes = Bytes::copy_from_slice(id.as_bytes());
+        let want =
+            Want { id: bytes, version: version.0, xattrs, only: xattrs && bare, holes: true };
+        Ok(Self { id, want, known })
+    }
+
+    /// Before anything is made for what follows: whether it can be what was asked for.
+    pub fn check(&self, head: &Content) -> Result<(), String> {
+        let Content { version, size, .. } = *head;
+        let most = match self.known {
+            _ if self.want.only => 0,
+            Some((known, size)) if known.0 == version => size,
+            _ => SIZE_MAX,
+        };
+        if size > most {
+            return Err(format!("version {version} of {} of {size} bytes, the limit is {most}", self.id));
+        }
+        Ok(())
+    }
 }
 
 /// It was not to be had: others first.
@@ -347,7 +379,8 @@ async fn receive<T: Tree>(
     while left > 0 {
         let (hole, mut data) = if head.sparse {
             let Extent { hole, data } = next(answers).await?;
-            if hole.checked_add(data).is_none_or(|both| both == 0 || both > left) {
+            // Only at the end is there no data behind a hole: there are no more of them than bytes sent.
+            if hole.checked_add(data).is_none_or(|both| both > left || data == 0 && hole < left) {
                 let why = format!("a hole of {hole} and data of {data} bytes where {left} are left");
                 return Err(FetchError::Peer(why));
             }

@@ -43,7 +43,8 @@ pub(super) struct Owed {
     taken: HashSet<ObjectId>,
     /// Some lost a name while they were awaited: what the disk has there is older than that, until it is settled.
     leaving: bool,
-    bytes: u64,
+    /// Three files of nothing but holes are more than 2^64.
+    bytes: u128,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +86,7 @@ impl Owed {
             self.longer.insert((since, debt.id));
         }
         self.by_seq.insert((debt.seq, debt.id));
-        self.bytes += debt.size;
+        self.bytes += u128::from(debt.size);
         self.want(debt.id);
     }
 
@@ -113,7 +114,7 @@ impl Owed {
             self.by_seq.remove(&(due.seq, id));
             self.longer.remove(&(due.since, id));
             self.wanted[Lane::of(due.size) as usize].remove(&(due.seq, id));
-            self.bytes -= due.size;
+            self.bytes -= u128::from(due.size);
         }
         self.resting.remove(&id);
     }
@@ -197,7 +198,7 @@ impl Owed {
         self.by_id.len()
     }
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.try_into().unwrap_or(u64::MAX)
     }
 }
 
@@ -318,6 +319,17 @@ mod tests {
         assert!(owed.take(id) && owed.ask(Lane::Small, 10, 1000).is_empty());
         owed.give_back(id);
         assert_eq!(owed.ask(Lane::Small, 10, 1000).len(), 1);
+    }
+
+    #[test]
+    fn sizes_of_files_of_holes_are_no_trouble_together() {
+        let mut owed = Owed::default();
+        let most = i64::MAX as u64;
+        (1..=3).for_each(|n| owed.add(&debt(n, n.into(), 1, most)));
+        assert_eq!(owed.bytes(), u64::MAX);
+        owed.paid(ObjectId::from_bytes([2; 16]), Version(1));
+        owed.paid(ObjectId::from_bytes([1; 16]), Version(1));
+        assert_eq!(owed.bytes(), most);
     }
 
     #[test]

@@ -252,7 +252,8 @@ pub struct Content {
     pub sparse: bool,
 }
 
-/// A hole of a sparse content, and the length of the data behind it, which follows. Together at least 1.
+/// A hole of a sparse content, and the length of the data behind it, which follows: at least 1, unless the
+/// hole goes to the end.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Extent {
     #[prost(uint64, tag = "1")]

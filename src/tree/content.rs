@@ -27,12 +27,13 @@ const MASK_LONG: u64 = MASKS[14];
 /// Separates roots from every other use of BLAKE3 in nearshare.
 const CONTEXT: &str = "nearshare content root v1";
 
-static ROOT: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_derive_key(CONTEXT));
+/// A content's longest chunks of nothing but zeros that have a row each: 8 GiB of them. What it has more of
+/// them is counted, one row for all that follow one another: a file of 8 EiB may have 2^46.
+const ZEROS_MAX: u64 = 1 << 16;
 
 /// Hashes content that is pushed in pieces. How it is cut into pieces makes no difference.
 pub struct Hasher {
-    /// Over (chunk length as u32 LE, chunk's BLAKE3) for each chunk in order.
-    root: blake3::Hasher,
+    root: Root,
     /// The beginning of the next chunk: always shorter than `CHUNK_MAX` between two updates.
     carry: Vec<u8>,
     size: u64,
@@ -46,7 +47,7 @@ impl Default for Hasher {
 
 impl Hasher {
     pub fn new() -> Self {
-        Self { root: ROOT.clone(), carry: Vec::new(), size: 0 }
+        Self { root: Root::new(), carry: Vec::new(), size: 0 }
     }
 
     pub fn update(&mut self, mut data: &[u8]) {
@@ -61,7 +62,7 @@ impl Hasher {
                 return;
             }
             let cut = cut(&self.carry);
-            add(&mut self.root, &self.carry[..cut]);
+            self.root.add(&self.carry[..cut]);
             self.carry.drain(..cut);
             if self.carry.len() <= taken {
                 // All that is left came from `data`: read it from there.
@@ -71,24 +72,19 @@ impl Hasher {
         }
         while data.len() >= CHUNK_MAX {
             let (chunk, rest) = data.split_at(cut(data));
-            add(&mut self.root, chunk);
+            self.root.add(chunk);
             data = rest;
         }
         self.carry.extend_from_slice(data);
     }
 
-    /// As `update` with so many zeros, at a thousandth of the price: what a hole reads as.
+    /// As `update` with so many zeros, however many: what a hole reads as. In all no more than 2^64 bytes.
     pub fn zeros(&mut self, mut count: u64) {
-        static ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
-        /// Of a chunk that is all zeros: those are never cut before they are as long as a chunk gets.
-        static CHUNK: LazyLock<[u8; ROW]> = LazyLock::new(|| row(&ZEROS));
         while count > 0 {
             if self.carry.iter().all(|byte| *byte == 0) {
                 self.size += count;
                 count += self.carry.len() as u64;
-                for _ in 0..count / CHUNK_MAX as u64 {
-                    self.root.update(&*CHUNK);
-                }
+                self.root.add_zeros(count / CHUNK_MAX as u64);
                 self.carry.clear();
                 self.carry.resize((count % CHUNK_MAX as u64) as usize, 0);
                 return;
@@ -101,25 +97,16 @@ impl Hasher {
     }
 
     pub fn finish(mut self) -> Content {
-        add_rest(&mut self.root, &self.carry);
-        Content { root: Hash(*self.root.finalize().as_bytes()), size: self.size }
+        self.root.add_rest(&self.carry);
+        Content { root: self.root.finish(), size: self.size }
     }
 }
 
 /// Of a whole content in memory.
 pub fn hash_bytes(data: &[u8]) -> Content {
-    let mut root = ROOT.clone();
-    add_rest(&mut root, data);
-    Content { root: Hash(*root.finalize().as_bytes()), size: data.len() as u64 }
-}
-
-/// Cuts and adds all of `data`, the end of a content.
-fn add_rest(root: &mut blake3::Hasher, mut data: &[u8]) {
-    while !data.is_empty() {
-        let (chunk, rest) = data.split_at(cut(data));
-        add(root, chunk);
-        data = rest;
-    }
+    let mut root = Root::new();
+    root.add_rest(data);
+    Content { root: root.finish(), size: data.len() as u64 }
 }
 
 /// Length of the first chunk of `data`, which is `CHUNK_MAX` bytes or more, or ends the content.
@@ -137,7 +124,8 @@ fn cut(data: &[u8]) -> usize {
     length
 }
 
-/// What a root is made of, for each chunk.
+/// What a root is made of, for each chunk: its length as u32 LE and its BLAKE3. Or, as no chunk is empty, 0,
+/// how many chunks of zeros there are as u64 LE, and 24 zeros.
 const ROW: usize = 4 + 32;
 
 fn row(chunk: &[u8]) -> [u8; ROW] {
@@ -147,13 +135,72 @@ fn row(chunk: &[u8]) -> [u8; ROW] {
     row
 }
 
-fn add(root: &mut blake3::Hasher, chunk: &[u8]) {
-    root.update(&row(chunk));
+static ZEROS: [u8; CHUNK_MAX] = [0; CHUNK_MAX];
+/// Of a chunk that is all zeros: those are never cut before they are as long as a chunk gets.
+static ZEROS_ROW: LazyLock<[u8; ROW]> = LazyLock::new(|| row(&ZEROS));
+
+/// A root in the making.
+struct Root {
+    rows: blake3::Hasher,
+    /// Chunks of zeros that still have a row each.
+    left: u64,
+    /// Chunks of zeros that have none yet.
+    counted: u64,
+}
+
+impl Root {
+    fn new() -> Self {
+        static BEGIN: LazyLock<blake3::Hasher> =
+            LazyLock::new(|| blake3::Hasher::new_derive_key(CONTEXT));
+        Self { rows: BEGIN.clone(), left: ZEROS_MAX, counted: 0 }
+    }
+
+    fn add(&mut self, chunk: &[u8]) {
+        let row = row(chunk);
+        if row == *ZEROS_ROW {
+            return self.add_zeros(1);
+        }
+        self.end_count();
+        self.rows.update(&row);
+    }
+
+    /// So many chunks of zeros, all as long as a chunk gets.
+    fn add_zeros(&mut self, count: u64) {
+        let single = count.min(self.left);
+        for _ in 0..single {
+            self.rows.update(&*ZEROS_ROW);
+        }
+        self.left -= single;
+        self.counted += count - single;
+    }
+
+    fn end_count(&mut self) {
+        if self.counted > 0 {
+            let mut row = [0; ROW];
+            row[4..12].copy_from_slice(&self.counted.to_le_bytes());
+            self.rows.update(&row);
+            self.counted = 0;
+        }
+    }
+
+    /// Cuts and adds all of `data`, the end of a content.
+    fn add_rest(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let (chunk, rest) = data.split_at(cut(data));
+            self.add(chunk);
+            data = rest;
+        }
+    }
+
+    fn finish(mut self) -> Hash {
+        self.end_count();
+        Hash(*self.rows.finalize().as_bytes())
+    }
 }
 
 /// A file open for reading that may have holes: ranges that read as zeros and take no room.
 pub trait Sparse: Read + Seek {
-    /// The next range at `at` or behind that is no hole; `None`: there is none.
+    /// The next range at `at` or behind that is no hole, never empty; `None`: there is none.
     fn data_from(&mut self, at: u64) -> io::Result<Option<Range<u64>>>;
 }
 
@@ -246,6 +293,44 @@ mod tests {
         let lengths = [0, 1, CHUNK_MIN, CHUNK_MIN + 1, 1_000_000];
         let roots = lengths.map(|len| hash_bytes(&bytes(7, len)).root.to_string()[..8].to_owned());
         assert_eq!(roots, ["2638aed7", "ca818e47", "ad6f22b5", "c0efeb4f", "152743d2"]);
+    }
+
+    #[test]
+    fn roots_of_many_zeros_never_change_and_take_no_time() {
+        let root = |parts: &[(u64, &[u8])]| {
+            let mut hasher = Hasher::new();
+            for (hole, data) in parts {
+                hasher.zeros(*hole);
+                hasher.update(data);
+            }
+            hasher.finish()
+        };
+        let (chunk, limit) = (CHUNK_MAX as u64, ZEROS_MAX * CHUNK_MAX as u64);
+        // Up to the limit: a row each.
+        let mut plain = blake3::Hasher::new_derive_key(CONTEXT);
+        for _ in 0..ZEROS_MAX {
+            plain.update(&*ZEROS_ROW);
+        }
+        let rows = |hasher: &blake3::Hasher| Hash(*hasher.finalize().as_bytes());
+        assert_eq!(root(&[(limit, b"")]), Content { root: rows(&plain), size: limit });
+        // From there on counted, whether they are holes or not.
+        let mut counted = plain.clone();
+        counted.update(&[&[0; 4][..], &3u64.to_le_bytes(), &[0; 24]].concat());
+        assert_eq!(root(&[(limit + 3 * chunk, b"")]).root, rows(&counted));
+        assert_eq!(root(&[(limit + chunk, &ZEROS), (chunk, b"")]).root, rows(&counted));
+        counted.update(&row(&[1; 500]));
+        assert_eq!(root(&[(limit + 3 * chunk, &[1; 500])]).root, rows(&counted));
+        // The longest file there is, and one with data at its end and in the middle.
+        let most = i64::MAX as u64;
+        let sizes = [
+            root(&[(most, b"")]),
+            root(&[(most - 1, b"x")]),
+            root(&[(most / 2, b"x"), (most - most / 2 - 1, b"")]),
+            root(&[(most - chunk, b"")]),
+        ];
+        let roots = sizes.map(|content| content.root.to_string()[..8].to_owned());
+        assert_eq!(sizes.map(|content| most - content.size), [0, 0, 0, chunk]);
+        assert_eq!(roots, ["264b2402", "6526246e", "6890c3d9", "710134fc"]);
     }
 
     #[test]

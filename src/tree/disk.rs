@@ -472,18 +472,25 @@ impl Tree for Disk {
 }
 
 impl Sparse for File {
-    fn data_from(&mut self, at: u64) -> io::Result<Option<Range<u64>>> {
-        let seek = |to| rustix::fs::seek(&*self, to);
-        match seek(rustix::fs::SeekFrom::Data(at)) {
-            Ok(start) => match seek(rustix::fs::SeekFrom::Hole(start)) {
+    fn data_from(&mut self, mut at: u64) -> io::Result<Option<Range<u64>>> {
+        loop {
+            let seek = |to| rustix::fs::seek(&*self, to);
+            let start = match seek(rustix::fs::SeekFrom::Data(at)) {
+                Err(Errno::NXIO) => return Ok(None),
+                // A file system that knows of no holes.
+                Err(Errno::INVAL) => return Ok(Some(at..u64::MAX)),
+                start => start?,
+            };
+            let end = match seek(rustix::fs::SeekFrom::Hole(start)) {
                 // It has become shorter.
-                Err(Errno::NXIO) => Ok(None),
-                end => Ok(Some(start..end?)),
-            },
-            Err(Errno::NXIO) => Ok(None),
-            // A file system that knows of no holes.
-            Err(Errno::INVAL) => Ok(Some(at..u64::MAX)),
-            Err(error) => Err(error.into()),
+                Err(Errno::NXIO) => return Ok(None),
+                end => end?,
+            };
+            if start < end {
+                return Ok(Some(start..end));
+            }
+            // Between the two it became a hole, as on XFS what was read of a range without data does.
+            at = start;
         }
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::rig::{Rig, list};
+use super::share::Share;
 use crate::body::Body;
-use crate::follow::fetch::take_large;
-use crate::id::ObjectId;
+use crate::follow::fetch::{Asked, take_large};
+use crate::id::{ObjectId, Version};
 use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{Content, ContentEnd, Extent};
 use crate::tree::content::{Hasher, hash_bytes};
@@ -145,7 +146,7 @@ async fn a_sparse_content_is_staged_with_its_holes() {
 #[tokio::test]
 async fn holes_that_do_not_fit_are_refused() {
     let rig = Rig::bare();
-    let wrong = [(0, 0), (u64::MAX, 1), (1, 2 * PIECE as u64), (2 * PIECE as u64 + 1, 0)];
+    let wrong = [(0, 0), (u64::MAX, 1), (1, 2 * PIECE as u64), (2 * PIECE as u64 + 1, 0), (5, 0)];
     for (hole, data) in wrong {
         let (line, mut answers) = lines();
         let head = Content { sparse: true, ..head() };
@@ -157,4 +158,38 @@ async fn holes_that_do_not_fit_are_refused() {
         assert!(error.contains("where 200000 are left"), "{error}");
         assert_eq!(parts(&rig), 0);
     }
+}
+
+/// A content longer than the journal says, or than any file, would fill the disk before its hash told.
+#[tokio::test]
+async fn a_size_that_cannot_be_is_refused_before_anything_is_made() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    let id = share.file("f", b"12345");
+    rig.feed(&mut share);
+    let asked = Asked::of(rig.follow(), id, Version(1)).unwrap();
+    let fits = |version, size| asked.check(&Content { version, size, ..Content::default() });
+    assert_eq!((fits(1, 5), fits(1, 0)), (Ok(()), Ok(())));
+    assert!(fits(1, 6).unwrap_err().ends_with("of 6 bytes, the limit is 5"));
+    // Of a version that is not known here yet only what no file can be.
+    let most = i64::MAX as u64;
+    assert!(fits(2, most).is_ok() && fits(2, most + 1).is_err() && fits(0, u64::MAX).is_err());
+}
+
+#[tokio::test]
+async fn the_longest_file_is_staged_in_no_time() {
+    let rig = Rig::bare();
+    let (line, mut answers) = lines();
+    // ext4 has none longer than 16 TiB.
+    let head = Content { size: (16 << 40) - (64 << 10), sparse: true, ..Content::default() };
+    let sending = async {
+        line.send(&Extent { hole: head.size, data: 0 }).await.unwrap();
+        line.send(&ContentEnd { whole: true }).await.unwrap();
+    };
+    let taking = take_large(rig.follow(), &mut answers, id(), &head);
+    let both = async { tokio::join!(taking, sending) };
+    let (root, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+    let mut hasher = Hasher::new();
+    hasher.zeros(head.size);
+    assert_eq!(root.unwrap(), Some(hasher.finish().root));
 }

@@ -16,7 +16,7 @@ use super::share::Share;
 use crate::catalog::{Catalog, Inline, Options, Record, Shelf, Touch};
 use crate::clock::{BootTime, Clock, WallTime};
 use crate::follow::applier::{Applier, Arrived, Job, Step};
-use crate::follow::fetch::{Small, put_aside, want};
+use crate::follow::fetch::{Asked, Small, put_aside};
 use crate::follow::owed::Lane;
 use crate::follow::{Config, Follow, Result, lock};
 use crate::id::{Gen, ObjectId, Version};
@@ -156,7 +156,7 @@ impl Rig {
         wants.extend(lock(&self.follow().owed).ask(Lane::Large, most, u64::MAX));
         let mut arrived = Vec::new();
         for (id, version) in wants {
-            let want = want(self.follow(), id, version).unwrap();
+            let want = Asked::of(self.follow(), id, version).unwrap().want;
             let Some(object) =
                 share.objects.get(&id).filter(|_| want.only || share.data.contains_key(&id))
             else {
