@@ -45,9 +45,8 @@ impl Tag {
     }
 }
 
-/// Made of visible ASCII.
 fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
+    HeaderValue::try_from(text).expect("an id, digits, quotes and the letters of a coding are visible ASCII")
 }
 
 fn is_coding(name: &[u8]) -> bool {
@@ -132,7 +131,9 @@ fn digit(byte: u8) -> Option<u8> {
 /// What nginx and Apache call a file with that stamp, without quotes; nothing for one from before 1970.
 pub(super) fn server_tags(stamp: &Stamp) -> [Option<String>; 2] {
     let Stamp { size, mtime, .. } = stamp;
-    let micros = mtime.sec.checked_mul(1_000_000).map(|micros| micros + i64::from(mtime.nsec / 1000));
+    // A file system may say any time at all; what is beyond 292,000 years no server names either.
+    let micros = mtime.sec.checked_mul(1_000_000);
+    let micros = micros.and_then(|micros| micros.checked_add(i64::from(mtime.nsec / 1000)));
     let known = |time: i64| u64::try_from(time).ok();
     [
         known(mtime.sec).map(|sec| format!("{sec:x}-{size:x}")),

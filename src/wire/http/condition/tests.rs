@@ -57,6 +57,24 @@ fn the_tags_are_what_their_servers_make() {
     assert_eq!(tag().weak_field(Some(b"gzip, br")), WEAK);
 }
 
+#[test]
+fn a_file_of_any_size_and_time_has_tags_or_none() {
+    let tags = |sec, nsec| {
+        let mtime = Timespec { sec, nsec };
+        server_tags(&Stamp { size: u64::MAX, mtime, ctime: mtime }).map(|tag| tag.unwrap_or_default())
+    };
+    let last = i64::MAX / 1_000_000;
+    assert_eq!(tags(0, 0), ["0-ffffffffffffffff", "ffffffffffffffff-0"]);
+    assert_eq!(tags(last, 0)[1], "ffffffffffffffff-7ffffffffff42980");
+    // Some microseconds later there are too many of them, and long after that as well.
+    for (sec, nsec) in [(last, 999_999_999), (last, u32::MAX), (last + 1, 0), (i64::MAX, 999_999_999)] {
+        assert_eq!(tags(sec, nsec), [format!("{sec:x}-ffffffffffffffff"), String::new()]);
+    }
+    for sec in [-1, -last, i64::MIN] {
+        assert_eq!(tags(sec, 999), ["", ""]);
+    }
+}
+
 /// RFC 9110 sections 13.1.1 and 13.1.2, for a read of version 3: what If-None-Match and If-Match become, and
 /// what the answer rests on.
 #[test]
