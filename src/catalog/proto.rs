@@ -212,6 +212,7 @@ pub fn decode_xattrs(bytes: &[u8]) -> Result<Xattrs, DecodeError> {
         }
         xattrs.insert(name, value);
     }
+    limit("bytes of xattrs", xattrs.bytes() as u64, Xattrs::MAX as u64)?;
     Ok(xattrs)
 }
 
@@ -417,7 +418,11 @@ impl TryFrom<ObjectMessage> for Object {
                 mtime: timespec("object.mtime_nsec", row.mtime_sec, row.mtime_nsec)?,
             },
             xattrs: match &row.xattrs_hash[..] {
-                [] => Extra::Here(decode_xattrs(&row.xattrs)?),
+                [] => {
+                    let xattrs = decode_xattrs(&row.xattrs)?;
+                    limit("bytes of object.xattrs", xattrs.bytes() as u64, Extra::ROW_MAX as u64)?;
+                    Extra::Here(xattrs)
+                }
                 apart => Extra::Apart(hash("object.xattrs_hash", apart)?),
             },
             size: row.size,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::catalog::proto::{decode_object, encode_object};
 use crate::id::Position;
 use crate::object::{Extra, Xattrs};
 
@@ -211,8 +212,22 @@ fn attributes_are_refused_that_do_not_travel_or_are_too_many() {
     );
     assert_eq!(wrong("user.a", 0, 9_363), "number of elements is 9363, the limit is 9362");
     assert!(wrong("user.a", Xattrs::VALUE_MAX, 20).starts_with("length of xattrs is 1311"));
+    assert_eq!(
+        wrong("user.a", Xattrs::VALUE_MAX, 16),
+        "bytes of xattrs is 1048693, the limit is 1048576"
+    );
+    // A row has few of them, wherever it comes from.
     let mut object = file(id(1), 1);
     let mut few = Xattrs::default();
+    for (len, fits) in [(Extra::ROW_MAX - 6, true), (Extra::ROW_MAX - 5, false)] {
+        few.insert(b"user.a".to_vec(), vec![0; len]);
+        object.xattrs = Extra::Here(few.clone());
+        let bytes = encode_change(&Change::Put(object.clone()));
+        let read = decode_change(&bytes).map(|_| ()).map_err(|error| error.to_string());
+        let limit = "bytes of object.xattrs is 1025, the limit is 1024".to_owned();
+        assert_eq!(read, if fits { Ok(()) } else { Err(limit) });
+        assert_eq!(decode_object(object.id, &encode_object(&object)).is_ok(), fits);
+    }
     few.insert(b"user.a".to_vec(), vec![0; 600]);
     object.xattrs = few.into();
     let with = encode_change(&Change::Put(object.clone())).len();
