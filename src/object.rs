@@ -173,6 +173,18 @@ pub struct Object {
     pub seq: Seq,
 }
 
+impl Object {
+    /// Its attributes for as long as those apart from its row have not come: an ACL may be among them, and
+    /// without it the mode is not to let in anybody but the owner.
+    pub fn closed(&self) -> Attrs {
+        match self.kind {
+            // Its mode is none, and stays.
+            Kind::Symlink => self.attrs,
+            _ => Attrs { mode: self.attrs.mode & 0o7700, ..self.attrs },
+        }
+    }
+}
+
 /// The kernel's own file handle (`name_to_handle_at`) with the file system's index in front: names
 /// one inode of one site's disk, through renames, until it is deleted. At most 2 + 4 + 128 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

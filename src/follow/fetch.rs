@@ -187,11 +187,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub fn of<T: Tree>(
-        follow: &Follow<T>,
-        id: ObjectId,
-        version: Version,
-    ) -> Result<Self, FollowError> {
+    pub fn of<T: Tree>(follow: &Follow<T>, id: ObjectId, version: Version) -> Result<Self, FollowError> {
         let object = follow.shelf.object(id)?;
         let here = follow.shelf.local(id)?.is_some_and(|local| local.version == version);
         let known = object.as_ref().map(|object| (object.version, object.size));
@@ -199,8 +195,7 @@ impl Asked {
         let bare =
             object.is_some_and(|object| object.kind != Kind::File || object.version == version && here);
         let bytes = Bytes::copy_from_slice(id.as_bytes());
-        let want =
-            Want { id: bytes, version: version.0, xattrs, only: xattrs && bare, holes: true };
+        let want = Want { id: bytes, version: version.0, xattrs, only: xattrs && bare, holes: true };
         Ok(Self { id, want, known })
     }
 
@@ -213,7 +208,10 @@ impl Asked {
             _ => SIZE_MAX,
         };
         if size > most {
-            return Err(format!("version {version} of {} of {size} bytes, the limit is {most}", self.id));
+            return Err(format!(
+                "version {version} of {} of {size} bytes, the limit is {most}",
+                self.id
+            ));
         }
         Ok(())
     }

@@ -212,8 +212,8 @@ pub trait Tree: Send + Sync + 'static {
     fn skip(&self, stage: &mut Self::Stage, bytes: u64) -> io::Result<()>;
     /// Closes a stage; its content stays at `Spot::Tmp(id)`.
     fn staged(&self, stage: Self::Stage) -> Result<()>;
-    /// Makes a directory, symlink or special file with `object`'s attributes, those apart from its row left
-    /// out. Fails if one is there.
+    /// Makes a directory, symlink or special file with `object`'s attributes; if it has some apart from its
+    /// row, without those, and [closed](Object::closed). Fails if one is there.
     fn make(&self, at: Spot<'_, Self::Dir>, object: &Object) -> Result<Found>;
     /// Owner, extended attributes, mode, mtime, in this order, of the entry itself (symlinks not followed;
     /// their mode left). Extended attributes that travel and are not in `xattrs` go.

@@ -335,7 +335,7 @@ impl Tree for Model {
             let inode = state.add(object.kind, object.attrs.mode);
             state.put(dir, name, inode)?;
             let row = state.row(inode);
-            row.attrs = object.attrs;
+            row.attrs = if object.xattrs.is_apart() { object.closed() } else { object.attrs };
             if object.kind == Kind::Symlink {
                 row.data.clone_from(&object.target);
                 row.attrs.mode = 0o777;

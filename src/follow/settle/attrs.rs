@@ -10,7 +10,8 @@ use crate::tree::{Spot, Tree, TreeError};
 
 impl<T: Tree> Settler<'_, T> {
     /// Gives what is at `spot` the object's attributes. Those that are apart from its row and have not come
-    /// are owed, and as they were until then: says whether there are none.
+    /// are owed, and as they were until then, with a [closed](Object::closed) mode: says whether there are
+    /// none.
     pub(super) fn carry(
         &mut self,
         spot: Spot<'_, T::Dir>,
@@ -27,11 +28,12 @@ impl<T: Tree> Settler<'_, T> {
         if !whole && self.shelf.debt(object.id)?.is_none() {
             self.out.lost.push(self.debt(object, 0));
         }
+        let attrs = if whole { object.attrs } else { object.closed() };
         let wanted = wanted.unwrap_or(Cow::Borrowed(&have));
-        if found.attrs == object.attrs && *wanted == have {
+        if found.attrs == attrs && *wanted == have {
             return Ok((found, whole));
         }
-        Ok((self.tree.set_attrs(spot, &object.attrs, &wanted)?, whole))
+        Ok((self.tree.set_attrs(spot, &attrs, &wanted)?, whole))
     }
 
     /// Gives verified content its attributes. `None`: somebody removed it, it is asked for again.

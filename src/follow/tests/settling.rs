@@ -465,6 +465,31 @@ fn attributes_of_every_kind_come_with_the_row_or_apart_from_it() {
     rig.assert_settled(&share);
 }
 
+/// What is awaited may be an ACL that lets fewer in than the mode alone would.
+#[test]
+fn nothing_is_open_to_others_before_its_attributes_are_here() {
+    let (mut share, mut rig) = both();
+    let mode = |rig: &Rig, path: &str| {
+        let meta = rig.path(path).symlink_metadata().unwrap();
+        meta.mode() & 0o7777
+    };
+    share.make("new", Kind::Directory, |object| object.attrs.mode = 0o2775);
+    share.make("fifo", Kind::Fifo, |object| object.attrs.mode = 0o666);
+    share.make("link", Kind::Symlink, |object| object.target = b"a".to_vec());
+    share.set("a", |object| object.attrs.mode = 0o664);
+    share.set("dir", |object| object.attrs.mode = 0o1777);
+    for path in ["new", "fifo", "link", "a", "dir"] {
+        share.dress(share.at(path), &[2000]);
+    }
+    rig.feed(&mut share);
+    let modes = [("new", 0o2700), ("fifo", 0o600), ("link", 0o777), ("a", 0o600), ("dir", 0o1700)];
+    modes.iter().for_each(|(path, closed)| assert_eq!(mode(&rig, path), *closed, "{path}"));
+    rig.restart();
+    modes.iter().for_each(|(path, closed)| assert_eq!(mode(&rig, path), *closed, "{path}"));
+    settled(&mut share, &mut rig);
+    assert_eq!(["new", "fifo", "a", "dir"].map(|path| mode(&rig, path)), [0o2775, 0o666, 0o664, 0o1777]);
+}
+
 #[test]
 fn a_seeded_file_gets_the_attributes_that_it_lacks() {
     let mut share = Share::new();
