@@ -33,6 +33,11 @@ impl Restless {
         self.0.get(&id).is_some_and(|file| now < file.rest)
     }
 
+    /// Whether it could be read the last time, or was never tried.
+    pub fn is_new(&self, id: ObjectId) -> bool {
+        self.0.get(&id).is_none_or(|file| file.since.is_none())
+    }
+
     /// It could not be read, which took from `began` until `now`.
     pub fn unread(&mut self, id: ObjectId, entry: Entry, began: BootTime, now: BootTime) {
         if self.0.len() >= MANY && !self.0.contains_key(&id) {
@@ -87,11 +92,13 @@ mod tests {
             now += 10;
         }
         assert!((1000..1300).contains(&now), "{now}");
+        assert!(!restless.is_new(id));
         assert_eq!(restless.kept_still(at(now)), [(id, entry.clone())]);
         // Others waited: not again at once, and from there on as at first.
         restless.read(id, at(now), at(now + 100), true);
         assert!(restless.rests(id, at(now + 499)) && !restless.rests(id, at(now + 500)));
         assert!(restless.kept_still(at(now + 5000)).is_empty());
+        assert!(restless.is_new(id) && restless.is_new(ObjectId::ROOT));
         restless.unread(id, entry, at(now + 500), at(now + 510));
         assert!(restless.kept_still(at(now + 1499)).is_empty());
         assert_eq!(restless.kept_still(at(now + 1500)).len(), 1);

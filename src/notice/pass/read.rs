@@ -66,7 +66,9 @@ impl<T: Tree> Pass<'_, T> {
             }
             Err(error @ (NoticeError::Tree(TreeError::Io { .. }) | NoticeError::Read { .. })) => {
                 // One bad block, or a name that changed hands meanwhile, must not stop the share.
-                tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
+                if lock(self.restless).is_new(id) {
+                    tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
+                }
             }
             other => return other,
         }
@@ -111,10 +113,11 @@ impl<T: Tree> Pass<'_, T> {
             if before.handle != found.handle {
                 return Ok(Read::Replaced);
             }
+            // Before the content, which is read for nothing if there are too many of them.
+            let xattrs = self.tree.file_xattrs(&file)?;
             let (content, inline) = self
                 .read_file(&mut file, before.size)
                 .map_err(|source| NoticeError::Read { what: name.to_string(), source })?;
-            let xattrs = self.tree.file_xattrs(&file)?;
             let after = self.tree.file_stamp(&file)?;
             if after == before.stamp && content.size == after.size {
                 self.tally.files += 1;

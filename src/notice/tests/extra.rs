@@ -2,6 +2,9 @@
 
 use std::io::{Seek, SeekFrom, Write};
 
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+
 use super::contents::{ask, want};
 use super::*;
 use crate::catalog::{Change as Row, decode_xattrs};
@@ -132,4 +135,44 @@ async fn holes_are_neither_read_nor_sent_to_who_understands_them() {
         bytes.extend(answers.raw(left).next().await.unwrap().unwrap());
     }
     assert_eq!(bytes, [0; 8192]);
+}
+
+/// It is looked at again and again, which must cost nothing, and nothing else waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_too_many_attributes_is_left_and_its_content_not_even_read() {
+    // ext4 keeps 4 KiB of them.
+    let large = |n: u8| (format!("user.{n}"), vec![n; Xattrs::VALUE_MAX]);
+    let flags = rustix::fs::XattrFlags::empty();
+    let dressed = |path: &Path, n| {
+        let (name, value) = large(n);
+        rustix::fs::lsetxattr(path, name, &value, flags)
+    };
+    let reads = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+    let mut skipped = false;
+    let site = Site::unscanned_in("/dev/shm", |root| {
+        fs::write(root.join("good"), "good").unwrap();
+        fs::write(root.join("bad"), "bad").unwrap();
+        skipped = (0..17).any(|n| dressed(&root.join("bad"), n).is_err());
+        inotify::add_watch(&reads, root.join("bad"), WatchFlags::ACCESS).unwrap();
+    });
+    if skipped {
+        return println!("skipped: this tmpfs has no attributes of users");
+    }
+    let name = |name: &str| Name::new(name.as_bytes()).unwrap();
+    let child = |path: &str| site.shelf.child(ObjectId::ROOT, &name(path)).unwrap();
+    site.until("the other is there", || child("good").is_some() && !site.scanning()).await;
+    assert_eq!(child("bad"), None);
+    let mut room = [0; 64];
+    assert_eq!(rustix::io::read(&reads, &mut room), Err(Errno::AGAIN), "nobody has read it");
+    // Others go on.
+    site.relay(&["other"], |site| site.write("other", "other")).await;
+    site.until("it is there as well", || child("other").is_some()).await;
+    assert_eq!(child("bad"), None);
+    for name in ["user.15", "user.16"] {
+        rustix::fs::removexattr(site.at("bad"), name).unwrap();
+    }
+    site.until("it can be read now", || child("bad").is_some()).await;
+    site.quiet().await;
+    assert!(site.object("bad").xattrs.is_apart() && rustix::io::read(&reads, &mut room).is_ok());
+    site.agrees();
 }

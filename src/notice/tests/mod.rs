@@ -105,7 +105,12 @@ impl Site {
     }
 
     fn unscanned(fill: impl FnOnce(&Path)) -> Self {
-        let base = TempDir::with_prefix("notice-").unwrap();
+        Self::unscanned_in(std::env::temp_dir(), fill)
+    }
+
+    /// On the file system that `home` is of.
+    fn unscanned_in(home: impl AsRef<Path>, fill: impl FnOnce(&Path)) -> Self {
+        let base = TempDir::with_prefix_in("notice-", home).unwrap();
         for dir in ["root", "outside", "state"] {
             fs::create_dir(base.path().join(dir)).unwrap();
         }

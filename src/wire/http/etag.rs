@@ -46,7 +46,8 @@ impl Tag {
 }
 
 fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("an id, digits, quotes and the letters of a coding are visible ASCII")
+    HeaderValue::try_from(text)
+        .expect("an id, digits, quotes and the letters of a coding are visible ASCII")
 }
 
 fn is_coding(name: &[u8]) -> bool {
