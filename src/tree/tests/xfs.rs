@@ -1,10 +1,13 @@
 //! A real XFS, which shows its ACLs to root under two names.
 
+use std::io::Write as _;
 use std::process::Command;
+use std::time::Instant;
 
 use super::extra::{ACCESS, DEFAULT, of, put, rights, set};
 use super::mounts::{mount, umount, with_mounts};
 use super::*;
+use crate::tree::content::{Hasher, hash_sparse};
 
 /// Runs `test` on a share on an XFS.
 fn with_xfs(test: impl FnOnce(&Fixture) + Send + 'static) {
@@ -58,5 +61,34 @@ fn an_acl_outlives_every_further_setting_of_attributes() {
             f.disk.set_attrs(spot, &attrs, &wanted).unwrap();
             assert_eq!(of(f, path), wanted);
         }
+    });
+}
+
+/// 8 EiB, of which a few bytes at the beginning, in the middle and at the end are no hole.
+#[test]
+fn the_longest_file_is_staged_and_read_in_no_time() {
+    with_xfs(|f| {
+        let began = Instant::now();
+        let most = i64::MAX as u64;
+        let parts = [(0, 5000), (most / 2, 70_000), (most / 4, 1)];
+        let mut stage = f.disk.stage(id(1)).unwrap();
+        let mut hasher = Hasher::new();
+        let data = |len| vec![b'd'; len as usize];
+        for (hole, len) in parts {
+            f.disk.skip(&mut stage, hole).unwrap();
+            stage.write_all(&data(len)).unwrap();
+            hasher.zeros(hole);
+            hasher.update(&data(len));
+        }
+        let rest = most - parts.iter().map(|(hole, len)| hole + len).sum::<u64>();
+        f.disk.skip(&mut stage, rest).unwrap();
+        hasher.zeros(rest);
+        assert!(f.disk.skip(&mut stage, 1).is_err(), "there is no longer one");
+        f.disk.staged(stage).unwrap();
+        let mut file = f.disk.open_file(Spot::Tmp(id(1))).unwrap().unwrap();
+        let found = f.disk.file_found(&file).unwrap();
+        let content = hash_sparse(&mut file, found.size, &mut vec![0; 1 << 20]).unwrap();
+        assert_eq!((content, content.size), (hasher.finish(), most));
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     });
 }
