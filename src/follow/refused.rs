@@ -91,11 +91,14 @@ impl<T: Tree> Applier<T> {
             }
         });
         let now = follow.clock.boot();
+        // Of a disk that has no ACLs, say, one line for all of them.
+        let mut new = refused.iter().filter(|(touch, _)| !self.refused.0.contains_key(touch));
+        if let Some((_, why)) = new.next() {
+            let (share, more) = (&follow.config.share, new.count());
+            tracing::error!(%share, error = %why, more, "the disk refuses an entry; trying again");
+            follow.note(|progress| progress.last_error = Some(why.clone()));
+        }
         for (touch, why) in refused {
-            if !self.refused.0.contains_key(&touch) {
-                tracing::error!(share = %follow.config.share, error = %why, "the disk refuses an entry; trying again");
-                follow.note(|progress| progress.last_error = Some(why.clone()));
-            }
             self.refused
                 .add(touch, why, now, |touch| follow.with_ahead(|ahead| ahead.suspect(touch.clone())));
         }

@@ -230,6 +230,11 @@ impl Disk {
         TreeError::Io { what, path: self.name(spot), source }
     }
 
+    fn fail_attrs(&self, what: &'static str, spot: Spot<'_, Dir>, source: io::Error) -> TreeError {
+        let (what, source) = xattr::failed(what, source);
+        self.fail(what, spot, source)
+    }
+
     fn fail_dir(&self, what: &'static str, dir: BorrowedFd<'_>, source: io::Error) -> TreeError {
         TreeError::Io { what, path: self.name_dir(dir), source }
     }
@@ -420,11 +425,11 @@ impl Tree for Disk {
     }
 
     fn make(&self, spot: Spot<'_, Dir>, object: &Object) -> Result<Found> {
-        self.create(spot, object).map_err(|e| self.fail("make", spot, e))
+        self.create(spot, object).map_err(|e| self.fail_attrs("make", spot, e))
     }
 
     fn set_attrs(&self, spot: Spot<'_, Dir>, attrs: &Attrs, xattrs: &Xattrs) -> Result<Found> {
-        self.carry(spot, attrs, xattrs).map_err(|e| self.fail("set the attributes of", spot, e))
+        self.carry(spot, attrs, xattrs).map_err(|e| self.fail_attrs("set the attributes of", spot, e))
     }
 
     fn rename(&self, from: Spot<'_, Dir>, to: Spot<'_, Dir>, replace: bool) -> Result<()> {

@@ -138,7 +138,34 @@ fn done(name: &[u8], result: Result<(), Errno>) -> io::Result<bool> {
         // What was to go had gone.
         Err(Errno::NODATA) => Ok(false),
         Err(Errno::PERM | Errno::OPNOTSUPP) if !Xattrs::is_acl(name) => Ok(false),
+        Err(errno) if Xattrs::is_acl(name) => Err(io::Error::other(OfAcl(errno))),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// An ACL could not be set, and why.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct OfAcl(Errno);
+
+/// What could not be done if `error` is of attributes, with what helps against it, and the disk's own error.
+pub(super) fn failed(what: &'static str, error: io::Error) -> (&'static str, io::Error) {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<OfAcl>()) {
+        Some(OfAcl(errno)) => {
+            let what = match *errno {
+                Errno::OPNOTSUPP => {
+                    "set the ACL (without it others may read what they must not: use ext4, xfs or btrfs \
+                     here, not mounted with noacl) of"
+                }
+                Errno::PERM => {
+                    "set the ACL (without it others may read what they must not: run nearshare as root \
+                     or with CAP_FOWNER, and see with lsattr whether this is immutable) of"
+                }
+                _ => "set the ACL of",
+            };
+            (what, (*errno).into())
+        }
+        None => (what, error),
     }
 }
 
@@ -187,9 +214,15 @@ mod tests {
             for errno in [Errno::PERM, Errno::OPNOTSUPP] {
                 assert!(!refusing(errno, "trusted.x", have).unwrap());
                 let error = refusing(errno, "system.posix_acl_default", have).unwrap_err();
+                let (what, error) = failed("set", error);
                 assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()));
+                assert!(what.starts_with("set the ACL (without it"), "{what}");
             }
-            assert!(refusing(Errno::NOSPC, "user.x", have).is_err());
+            let full = |name| failed("set", refusing(Errno::NOSPC, name, have).unwrap_err());
+            for (name, said) in [("user.x", "set"), ("system.posix_acl_access", "set the ACL of")] {
+                let (what, error) = full(name);
+                assert_eq!((what, error.raw_os_error()), (said, Some(libc::ENOSPC)));
+            }
         }
         assert!(!refusing(Errno::NODATA, "system.posix_acl_access", true).unwrap());
     }

@@ -1,6 +1,7 @@
 //! Extended attributes, ACLs and holes on real file systems.
 
 use std::io::Write as _;
+use std::process::Command;
 
 use rustix::fs::XattrFlags;
 
@@ -176,6 +177,38 @@ fn large_values_and_many_names_are_read_whole_up_to_the_limit() {
     }
     let error = f.disk.xattrs(Spot::Entry(&root, &file)).unwrap_err().to_string();
     assert!(error.contains("its extended attributes are more than 1048576 bytes"), "{error}");
+}
+
+/// It is not left out, as others are: what would help is said.
+#[test]
+fn an_acl_that_cannot_be_set_is_an_error_with_a_remedy() {
+    everywhere(|f| {
+        let root = f.root_dir();
+        f.write("file", "x");
+        f.symlink("file", "link");
+        let wanted = set(&[(ACCESS, &rights(6, 6, 4, 6, 0))]);
+        let said = |path: &str| {
+            let name = name(path);
+            let failed =
+                f.disk.set_attrs(Spot::Entry(&root, &name), &attrs(0o660), &wanted).unwrap_err();
+            let said = failed.to_string();
+            (errno(Err::<(), _>(failed)), said)
+        };
+        // Symbolic links have none anywhere.
+        let (errno, why) = said("link");
+        assert_eq!(errno, libc::EOPNOTSUPP);
+        assert!(why.contains("use ext4, xfs or btrfs here, not mounted with noacl) of /"), "{why}");
+        let chattr =
+            |flag| Command::new("chattr").arg(flag).arg(f.path("file")).output().unwrap().status;
+        if !is_root() || !chattr("+i").success() {
+            return println!("skipped: making a file immutable takes root and ext4 or a new tmpfs");
+        }
+        let (errno, why) = said("file");
+        assert!(chattr("-i").success());
+        assert_eq!(errno, libc::EPERM);
+        assert!(why.contains("see with lsattr whether this is immutable) of /"), "{why}");
+        f.disk.set_attrs(Spot::Entry(&root, &name("file")), &attrs(0o660), &wanted).unwrap();
+    });
 }
 
 #[test]
