@@ -80,6 +80,10 @@ impl Xattrs {
         matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
     }
 
+    #[cfg(test)]
+    pub fn of(pairs: &[(&str, &[u8])]) -> Self {
+        Self(pairs.iter().map(|(name, value)| (name.as_bytes().into(), value.to_vec())).collect())
+    }
     pub fn insert(&mut self, name: Vec<u8>, value: Vec<u8>) {
         self.0.insert(name, value);
     }

@@ -75,12 +75,15 @@ impl Scan {
         let expected = if first { notice.tree.used()?.inodes } else { notice.shelf.totals().objects };
         let crashed = meta.boot_id.is_empty();
         tracing::info!(share = %notice.config.share, first, "scanning");
+        let progress = Progress { first, ..Progress::default() };
+        // The first file may take hours.
+        lock(&notice.standing).scan = Some(progress);
         Ok(Self {
             stack: vec![ObjectId::ROOT],
             names: Vec::new().into_iter(),
             dir: ObjectId::ROOT,
             again: Vec::new(),
-            progress: Progress { first, ..Progress::default() },
+            progress,
             expected,
             began: now,
             reported: now,

@@ -539,9 +539,12 @@ impl<T: Tree> Worker<T> {
         let notice = self.notice.clone();
         let mut scan = match self.scan.take() {
             Some(scan) => scan,
-            None if notice.scan_wanted.swap(false, Ordering::SeqCst) => {
+            None if notice.scan_wanted.load(Ordering::SeqCst) => {
+                let scan = Scan::begin(&notice)?;
+                // No sooner than it stands in the standing, and before it looks at anything.
+                notice.scan_wanted.store(false, Ordering::SeqCst);
                 self.scans += 1;
-                Scan::begin(&notice)?
+                scan
             }
             None => return Ok(()),
         };

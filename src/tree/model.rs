@@ -123,6 +123,14 @@ impl Model {
         })
     }
 
+    pub fn mkdir(&self, dir: &ModelDir, name: &Name) -> Result<()> {
+        self.run("mkdir", "in the model", |state| {
+            state.room()?;
+            let inode = state.add(Kind::Directory, 0o755);
+            state.put(dir.0, name.clone(), inode)
+        })
+    }
+
     /// Every path with what is there: a file's content, with a word more if it has not the attribute that it
     /// was written with; none of a directory.
     pub fn tree(&self) -> BTreeMap<String, Option<Vec<u8>>> {

@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt;
 
 use http::{Request, StatusCode};
 
+use super::restless::{Share, data};
+use super::scans::put_of;
 use super::*;
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{Feed, Follow, MESSAGE_MAX, feed};
@@ -56,11 +58,7 @@ async fn what_the_answer_shows_instead_is_marked_too() {
 /// R2: names are resolved on the disk. The catalog still has the directory where it was before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_below_a_directory_that_has_just_moved_is_found_on_the_disk() {
-    let site = Site::with(|root| {
-        fs::create_dir(root.join("a")).unwrap();
-        fs::write(root.join("a/f"), "x").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("a/f", "x")]).await;
     let (dir, file) = (site.id("a").unwrap(), site.id("a/f").unwrap());
     // The worker reads this, and comes to what is answered after it only then.
     slow(&site.outside("large"), 256);
@@ -85,11 +83,7 @@ async fn a_name_below_a_directory_that_has_just_moved_is_found_on_the_disk() {
 /// What a method does that nobody knows may be anywhere below.
 #[tokio::test]
 async fn a_change_that_may_reach_anything_below_is_looked_at_to_the_bottom() {
-    let site = Site::with(|root| {
-        fs::create_dir_all(root.join("a/b/c")).unwrap();
-        fs::write(root.join("a/b/c/f"), "one").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("a/b/c/f", "one")]).await;
     let change = |reach, data: &'static str| {
         let (mut change, site) = (site.change(&["a"]), &site);
         change.targets[0].reach = reach;
@@ -119,7 +113,7 @@ async fn a_path_that_leaves_the_share_is_refused_by_name() {
 
 #[tokio::test]
 async fn each_change_of_an_object_has_a_newer_generation_and_is_released_up_to_it() {
-    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let site = Site::with_files(&[("f", "0")]).await;
     let head = site.head();
     let mut last = Gen(0);
     for data in ["one", "two"] {
@@ -141,7 +135,7 @@ async fn each_change_of_an_object_has_a_newer_generation_and_is_released_up_to_i
 
 #[tokio::test]
 async fn nothing_is_released_while_a_change_is_in_flight() {
-    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let site = Site::with_files(&[("f", "0")]).await;
     let second = site.begin(&["f"]).await;
     site.notice.rescan();
     site.flush().await;
@@ -380,7 +374,7 @@ async fn records_are_in_the_order_of_the_answers() {
 /// R20: what is replaced again before it is read is read again, before anything behind it is journalled.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_replaced_over_and_over_is_journalled_before_what_was_answered_after_it() {
-    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let site = Site::with_files(&[("f", "0")]).await;
     let (root, round, over) =
         (site.root.clone(), Arc::new(Mutex::new(0)), Arc::new(AtomicBool::new(false)));
     let put = |root: &Path, by: &str, round: u32| {
@@ -421,26 +415,19 @@ async fn a_file_that_is_replaced_over_and_over_is_journalled_before_what_was_ans
 /// R20: a look that takes its time reads what was written after something else was answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_slow_look_has_read_is_journalled_behind_what_it_may_depend_on() {
-    let site = Site::with(|root| fs::write(root.join("g"), "0").unwrap()).await;
-    let start = site.head();
-    let ticket = site.begin(&["f"]).await;
-    slow(&site.at("f"), 128);
-    ticket.answered(false).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    site.relay(&["g"], |site| site.write("g", "1")).await;
-    let file = fs::OpenOptions::new().write(true).open(site.at("f")).unwrap();
-    site.relay(&["f"], |_| file.write_all_at(b"2", 0).unwrap()).await;
-    site.flush().await;
-    let puts: Vec<Object> = site
-        .news(start)
-        .into_iter()
-        .filter_map(|row| match row {
-            Row::Put(object) => Some(object),
-            _ => None,
-        })
-        .collect();
-    let of = |path: &str| puts.iter().rposition(|object| Some(object.id) == site.id(path)).unwrap();
-    assert!(of("g") < of("f"), "{puts:?}");
+    let share = Share::new().await;
+    let start = share.shelf.head().at.seq;
+    let gate = share.gate("/f");
+    share.relay("f", 1, None).await;
+    share.until("it is read", || gate.is_reached()).await;
+    share.relay("g", 1, None).await;
+    share.relay("f", 2, None).await;
+    gate.open();
+    share.quiet().await;
+    let news = share.news(start);
+    let (f, g) = (share.object("f"), share.object("g"));
+    assert_eq!([f.root, g.root], [2, 1].map(|round| hash_bytes(&data(round)).root));
+    assert!(put_of(&news, &g) < put_of(&news, &f), "{news:?}");
 }
 
 #[tokio::test]
@@ -469,10 +456,7 @@ async fn a_flip_never_comes_before_the_data() {
 
 #[tokio::test]
 async fn a_delete_answered_before_a_put_comes_before_it() {
-    let site = Site::with(|root| {
-        fs::write(root.join("old"), "x").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("old", "x")]).await;
     let (head, old) = (site.head(), site.id("old").unwrap());
     site.relay(&["old"], |site| fs::remove_file(site.at("old")).unwrap()).await;
     site.relay(&["new"], |site| site.write("new", "y")).await;
@@ -550,7 +534,7 @@ async fn a_new_tree_is_held_until_all_of_it_is_settled() {
 /// A file that is replaced again while it is read: the old one and the new one change places in one record.
 #[tokio::test]
 async fn an_entry_that_is_replaced_is_never_recorded_as_missing() {
-    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let site = Site::with_files(&[("f", "0")]).await;
     let before = site.head();
     let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (f, new, ends) = (site.at("f"), site.outside("new"), over.clone());

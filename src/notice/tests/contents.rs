@@ -34,17 +34,23 @@ fn in_line(site: &Site) -> InLine {
     site.notice.contents.enter(site.notice.share(), &"osaka".parse().unwrap()).unwrap()
 }
 
+/// The next `count` bytes.
+pub(super) async fn bytes(answers: &mut FrameReader, count: u64) -> Vec<u8> {
+    let mut data = Vec::new();
+    while (data.len() as u64) < count {
+        let left = count - data.len() as u64;
+        data.extend_from_slice(&answers.raw(left).next().await.unwrap().unwrap());
+    }
+    data
+}
+
 /// One content: what it is, and whether it was whole.
 async fn next(answers: &mut FrameReader) -> (Content, Vec<u8>, bool) {
     let head: Content = answers.next(1024).await.unwrap().unwrap();
     if head.supply != Supply::Whole as i32 {
         return (head, Vec::new(), false);
     }
-    let mut data = Vec::new();
-    while (data.len() as u64) < head.size {
-        let left = head.size - data.len() as u64;
-        data.extend_from_slice(&answers.raw(left).next().await.unwrap().unwrap());
-    }
+    let data = bytes(answers, head.size).await;
     let end: ContentEnd = answers.next(1024).await.unwrap().unwrap();
     (head, data, end.whole)
 }
@@ -125,10 +131,7 @@ async fn a_content_that_changes_on_its_way_is_not_whole_and_those_behind_it_come
     // It is not read further ahead than fits into the queue.
     let file = fs::OpenOptions::new().write(true).open(site.at("large")).unwrap();
     file.set_len(12 << 20).unwrap();
-    let mut left = head.size;
-    while left > 0 {
-        left -= answers.raw(left).next().await.unwrap().unwrap().len() as u64;
-    }
+    bytes(&mut answers, head.size).await;
     let end: ContentEnd = answers.next(1024).await.unwrap().unwrap();
     assert!(!end.whole);
     let (_, came, whole) = next(&mut answers).await;

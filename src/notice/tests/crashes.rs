@@ -7,7 +7,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_mark_is_durable_before_the_server_hears_and_gone_after_a_sync() {
-    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let site = Site::with_files(&[("f", "0")]).await;
     let (entry, object) = (site.entry("", "f"), Touch::Object(site.id("f").unwrap()));
     let ticket = site.begin(&["f"]).await;
     assert!(site.marked(&entry).is_some() && site.marked(&object).is_some());
@@ -27,7 +27,7 @@ async fn a_mark_is_durable_before_the_server_hears_and_gone_after_a_sync() {
 
 #[tokio::test]
 async fn a_mark_in_force_at_a_crash_is_looked_at_after_it() {
-    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let site = Site::with_files(&[("f", "0")]).await;
     let ticket = site.begin(&["f", "d/g"]).await;
     // The request is lost with the process, but for what the server had begun.
     let site = {
@@ -52,12 +52,7 @@ async fn a_mark_in_force_at_a_crash_is_looked_at_after_it() {
 /// What changed while nearshare was down, a directory renamed and changed below included.
 #[tokio::test]
 async fn a_start_finds_what_happened_meanwhile() {
-    let site = Site::with(|root| {
-        fs::create_dir_all(root.join("a/deep")).unwrap();
-        fs::write(root.join("a/deep/f"), "0").unwrap();
-        fs::write(root.join("g"), "0").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("a/deep/f", "0"), ("g", "0")]).await;
     let id = site.id("a/deep/f");
     let site = site
         .restart(true, "boot 1", |root| {
@@ -79,7 +74,7 @@ async fn after_a_crash_of_the_machine_content_is_compared() {
     for (boot_id, clean, compared) in
         [("boot 2", false, true), ("boot 1", false, false), ("boot 2", true, false)]
     {
-        let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+        let site = Site::with_files(&[("f", "0")]).await;
         torn(&site, "f");
         let site = site.restart(clean, boot_id, |_| {}).await;
         site.quiet().await;
@@ -143,7 +138,7 @@ async fn with_an_older_state_directory_the_copies_wait_for_a_scan() {
     use crate::link::frames::sender;
     use crate::link::share::Follow;
     use http::{Request, StatusCode};
-    let site = Site::with(|root| fs::write(root.join("f"), "0").unwrap()).await;
+    let site = Site::with_files(&[("f", "0")]).await;
     let ask = async |what: &'static str, body| {
         let osaka = Origin { site: "osaka".parse().unwrap(), session: Session::default() };
         site.notice.clone().inbound(osaka, what, Request::new(body)).await.status()
@@ -165,6 +160,8 @@ async fn with_an_older_state_directory_the_copies_wait_for_a_scan() {
     site.write("d/later", "x");
     let later = Position { seq: Seq(head.at.seq.0 + 5), ..head.at };
     assert_eq!(follow(later, head.incarnation).await, StatusCode::CONFLICT);
+    assert_eq!(ask("snapshot", Body::Empty).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(site.scanning());
     while ask("snapshot", Body::Empty).await == StatusCode::SERVICE_UNAVAILABLE {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -175,12 +172,7 @@ async fn with_an_older_state_directory_the_copies_wait_for_a_scan() {
 }
 
 async fn comes_back_by_itself(take: fn(&Path, &Path), back: fn(&Path, &Path)) {
-    let site = Site::with(|root| {
-        fs::create_dir(root.join("d")).unwrap();
-        fs::write(root.join("d/f"), "0").unwrap();
-        fs::write(root.join("g"), "0").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("d/f", "0"), ("g", "0")]).await;
     let head = site.head();
     let away = site.outside("away");
     let ticket = site.begin(&["g"]).await;

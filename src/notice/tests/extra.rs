@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::contents::{ask, want};
+use super::contents::{ask, bytes, want};
 use super::*;
 use crate::catalog::{Change as Row, decode_xattrs};
 use crate::link::share::{Content, ContentEnd, Extent, Supply, Want};
@@ -16,26 +16,16 @@ fn put(site: &Site, path: &str, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(site.at(path), name, value, flags).unwrap();
 }
 
-fn set(pairs: &[(&str, &[u8])]) -> Xattrs {
-    let mut set = Xattrs::default();
-    pairs.iter().for_each(|(name, value)| set.insert(name.as_bytes().into(), value.to_vec()));
-    set
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn attributes_alone_are_one_row_without_content() {
-    let site = Site::with(|root| {
-        fs::write(root.join("f"), "content").unwrap();
-        fs::create_dir(root.join("d")).unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("f", "content"), ("d/", "")]).await;
     let (version, head) = (site.object("f").version, site.head());
     granule().await;
     put(&site, "f", "user.small", b"1");
     put(&site, "d", "user.of-d", b"2");
     site.rescan().await;
-    assert_eq!(site.object("f").xattrs, Extra::Here(set(&[("user.small", b"1")])));
-    assert_eq!(site.object("d").xattrs, Extra::Here(set(&[("user.of-d", b"2")])));
+    assert_eq!(site.object("f").xattrs, Extra::Here(Xattrs::of(&[("user.small", b"1")])));
+    assert_eq!(site.object("d").xattrs, Extra::Here(Xattrs::of(&[("user.of-d", b"2")])));
     assert_eq!(site.object("f").version, version);
     let rows: Vec<Row> = site.records(head).into_iter().flat_map(|record| record.changes).collect();
     assert!(rows.len() == 2 && rows.iter().all(|row| matches!(row, Row::Put(_))), "{rows:?}");
@@ -43,23 +33,19 @@ async fn attributes_alone_are_one_row_without_content() {
     granule().await;
     put(&site, "f", "user.large", &[3; 2000]);
     site.rescan().await;
-    let large = set(&[("user.small", b"1"), ("user.large", &[3; 2000])]);
+    let large = Xattrs::of(&[("user.small", b"1"), ("user.large", &[3; 2000])]);
     assert_eq!(site.object("f").xattrs, Extra::Apart(large.hash()));
     granule().await;
     rustix::fs::removexattr(site.at("f"), "user.large").unwrap();
     site.rescan().await;
-    assert_eq!(site.object("f").xattrs, Extra::Here(set(&[("user.small", b"1")])));
+    assert_eq!(site.object("f").xattrs, Extra::Here(Xattrs::of(&[("user.small", b"1")])));
     assert_eq!(site.object("f").version, version);
     site.agrees();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attributes_apart_from_the_row_come_with_the_content_or_alone() {
-    let site = Site::with(|root| {
-        fs::write(root.join("f"), "content").unwrap();
-        fs::create_dir(root.join("d")).unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("f", "content"), ("d/", "")]).await;
     granule().await;
     let sets = [("f", vec![1; 3000]), ("d", vec![2; 3500])];
     sets.iter().for_each(|(path, value)| put(&site, path, "user.large", value));
@@ -75,12 +61,9 @@ async fn attributes_apart_from_the_row_come_with_the_content_or_alone() {
     for (set_of, content) in [(None, "content"), (Some(0), "content"), (Some(0), ""), (Some(1), "")] {
         let head: Content = answers.next(1024).await.unwrap().unwrap();
         assert_eq!((head.supply, head.size), (Supply::Whole as i32, content.len() as u64));
-        let mut bytes = Vec::new();
-        while bytes.len() < head.xattrs as usize + content.len() {
-            let left = head.xattrs as usize + content.len() - bytes.len();
-            bytes.extend(answers.raw(left as u64).next().await.unwrap().unwrap());
-        }
-        let expected = set_of.map(|n: usize| set(&[("user.large", &sets[n].1)])).unwrap_or_default();
+        let bytes = bytes(&mut answers, u64::from(head.xattrs) + content.len() as u64).await;
+        let expected =
+            set_of.map(|n: usize| Xattrs::of(&[("user.large", &sets[n].1)])).unwrap_or_default();
         assert_eq!(decode_xattrs(&bytes[..head.xattrs as usize]).unwrap(), expected);
         assert_eq!(&bytes[head.xattrs as usize..], content.as_bytes());
         assert!(answers.next::<ContentEnd>(1024).await.unwrap().unwrap().whole);
@@ -119,22 +102,14 @@ async fn holes_are_neither_read_nor_sent_to_who_understands_them() {
             let extent: Extent = answers.next(1024).await.unwrap().unwrap();
             left -= extent.hole + extent.data;
             data += extent.data;
-            let mut piece = extent.data;
-            while piece > 0 {
-                piece -= answers.raw(piece).next().await.unwrap().unwrap().len() as u64;
-            }
+            bytes(&mut answers, extent.data).await;
         }
         assert!(some.contains(&data), "{path}: {data} bytes of data");
         assert!(answers.next::<ContentEnd>(1024).await.unwrap().unwrap().whole);
     }
     let head: Content = answers.next(1024).await.unwrap().unwrap();
     assert!(!head.sparse);
-    let mut bytes = Vec::new();
-    while bytes.len() < 8192 {
-        let left = 8192 - bytes.len() as u64;
-        bytes.extend(answers.raw(left).next().await.unwrap().unwrap());
-    }
-    assert_eq!(bytes, [0; 8192]);
+    assert_eq!(bytes(&mut answers, 8192).await, [0; 8192]);
 }
 
 /// It is looked at again and again, which must cost nothing, and nothing else waits for it.

@@ -51,7 +51,7 @@ async fn follow(site: &Site, head: crate::catalog::Head) -> FrameSender {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_after_a_snapshot_are_kept_for_who_reads_it() {
-    let site = Site::with(|root| fs::write(root.join("f"), "x").unwrap()).await;
+    let site = Site::with_files(&[("f", "x")]).await;
     site.notice.reconfigure(Terms { copies: vec![osaka().site], ..Terms::default() });
     let head = site.shelf.head();
     let ask = Request::new(Body::Empty);

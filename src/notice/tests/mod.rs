@@ -104,6 +104,20 @@ impl Site {
         Self::with(|_| {}).await
     }
 
+    /// With files of these contents, and with a directory for each name that ends in a slash.
+    async fn with_files(files: &[(&str, &str)]) -> Self {
+        Self::with(|root| {
+            for (path, data) in files {
+                let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+                fs::create_dir_all(root.join(dir)).unwrap();
+                if !name.is_empty() {
+                    fs::write(root.join(path), data).unwrap();
+                }
+            }
+        })
+        .await
+    }
+
     fn unscanned(fill: impl FnOnce(&Path)) -> Self {
         Self::unscanned_in(std::env::temp_dir(), fill)
     }

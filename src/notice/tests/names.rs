@@ -6,11 +6,7 @@ use crate::catalog::Change::{Gone, Link, Move, Unlink};
 
 #[tokio::test]
 async fn a_hint_after_a_rename_above_it_journals_no_delete() {
-    let site = Site::with(|root| {
-        fs::create_dir(root.join("a")).unwrap();
-        fs::write(root.join("a/f"), "one").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("a/f", "one")]).await;
     let (head, id) = (site.head(), site.id("a/f"));
     let ticket = site.begin(&["a/f"]).await;
     site.write("a/f", "two");
@@ -28,7 +24,7 @@ async fn a_hint_after_a_rename_above_it_journals_no_delete() {
 #[tokio::test]
 async fn a_rename_seen_by_either_half_is_one_move() {
     for seen in ["old", "new"] {
-        let site = Site::with(|root| fs::write(root.join("old"), "x").unwrap()).await;
+        let site = Site::with_files(&[("old", "x")]).await;
         let (head, id) = (site.head(), site.id("old").unwrap());
         site.relay(&[seen], |site| fs::rename(site.at("old"), site.at("new")).unwrap()).await;
         site.flush().await;
@@ -77,7 +73,7 @@ async fn one_name_of_two_goes_and_the_object_stays() {
 
 #[tokio::test]
 async fn a_second_name_is_a_link() {
-    let site = Site::with(|root| fs::write(root.join("one"), "x").unwrap()).await;
+    let site = Site::with_files(&[("one", "x")]).await;
     let (head, id) = (site.head(), site.id("one").unwrap());
     site.relay(&["two"], |site| fs::hard_link(site.at("one"), site.at("two")).unwrap()).await;
     site.quiet().await;
@@ -88,12 +84,7 @@ async fn a_second_name_is_a_link() {
 
 #[tokio::test]
 async fn what_is_renamed_out_of_the_share_is_deleted() {
-    let site = Site::with(|root| {
-        fs::create_dir_all(root.join("d/e")).unwrap();
-        fs::write(root.join("d/e/f"), "x").unwrap();
-        fs::write(root.join("g"), "x").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("d/e/f", "x"), ("g", "x")]).await;
     let before = site.shelf.totals().objects;
     site.relay(&["g", "d"], |site| {
         fs::rename(site.at("g"), site.outside("g")).unwrap();
@@ -112,7 +103,7 @@ async fn what_is_renamed_out_of_the_share_is_deleted() {
 
 #[tokio::test]
 async fn what_left_the_share_costs_one_scan_and_no_more() {
-    let site = Site::with(|root| fs::write(root.join("f"), "x").unwrap()).await;
+    let site = Site::with_files(&[("f", "x")]).await;
     site.relay(&["f"], |site| fs::rename(site.at("f"), site.outside("f")).unwrap()).await;
     site.until("it is gone", || site.shelf.totals().objects == 1).await;
     site.quiet().await;
@@ -126,11 +117,7 @@ async fn what_left_the_share_costs_one_scan_and_no_more() {
 /// The kernel tells no path of an inode that nobody has looked up since it was read in.
 #[tokio::test]
 async fn a_file_that_lives_without_a_known_name_is_found_by_the_scan() {
-    let site = Site::with(|root| {
-        fs::create_dir(root.join("d")).unwrap();
-        fs::write(root.join("d/f"), "x").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("d/f", "x")]).await;
     let id = site.id("d/f").unwrap();
     let head = site.head();
     // By way of outside, so that the look in between finds no place in the share.
@@ -212,7 +199,7 @@ async fn a_long_chain_of_renames_loses_nothing() {
 
 #[tokio::test]
 async fn a_name_deleted_and_made_anew_in_one_burst_is_another_object() {
-    let site = Site::with(|root| fs::write(root.join("f"), "one").unwrap()).await;
+    let site = Site::with_files(&[("f", "one")]).await;
     let (head, old) = (site.head(), site.id("f").unwrap());
     site.relay(&["f"], |site| {
         fs::write(site.at("g"), "two").unwrap();
@@ -245,7 +232,7 @@ async fn a_name_that_comes_and_goes_in_one_burst_changes_its_directory() {
 
 #[tokio::test]
 async fn a_file_becomes_a_directory_and_back() {
-    let site = Site::with(|root| fs::write(root.join("f"), "one").unwrap()).await;
+    let site = Site::with_files(&[("f", "one")]).await;
     site.relay(&["f"], |site| {
         fs::remove_file(site.at("f")).unwrap();
         fs::create_dir(site.at("f")).unwrap();
@@ -300,12 +287,7 @@ async fn our_own_directory_is_never_journalled() {
 /// What was in a directory that is gone may live on where nobody looks.
 #[tokio::test]
 async fn a_directory_ends_after_the_names_in_it() {
-    let site = Site::with(|root| {
-        fs::create_dir_all(root.join("d/sub")).unwrap();
-        fs::write(root.join("d/f"), "1").unwrap();
-        fs::write(root.join("d/sub/g"), "2").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("d/f", "1"), ("d/sub/g", "2")]).await;
     fs::create_dir_all(site.outside("")).unwrap();
     site.relay(&["d"], |site| {
         fs::rename(site.at("d/f"), site.outside("f")).unwrap();

@@ -13,17 +13,17 @@ use crate::tree::model::Model;
 /// Read in three pieces.
 const LENGTH: usize = 600_000;
 
-struct Share {
-    tree: Arc<Model>,
-    shelf: Arc<Shelf>,
-    notice: Arc<Notice<Model>>,
+pub(super) struct Share {
+    pub(super) tree: Arc<Model>,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) notice: Arc<Notice<Model>>,
     _catalog: Arc<Catalog>,
     _base: TempDir,
 }
 
 impl Share {
     /// With `f` and `g`, once they are journalled.
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let base = TempDir::with_prefix("restless-").unwrap();
         let catalog = Catalog::open(base.path(), &Options::default()).unwrap();
         let shelf = catalog.share(&"eng".parse().unwrap()).unwrap();
@@ -51,7 +51,7 @@ impl Share {
         share
     }
 
-    async fn until(&self, what: &str, done: impl Fn() -> bool) {
+    pub(super) async fn until(&self, what: &str, done: impl Fn() -> bool) {
         let began = Instant::now();
         while !done() {
             assert!(began.elapsed() < PATIENCE, "waited for: {what}; {:?}", self.notice.standing());
@@ -60,30 +60,61 @@ impl Share {
     }
 
     /// As a server changes a file where it is, for another site or for nobody else.
-    async fn relay(&self, name: &str, round: u32, from: Option<&Origin>) {
-        let path = RelPath::parse(name.as_bytes()).unwrap();
-        let targets = vec![Target { path, reach: Reach::Entry }];
-        let change = Change { share: "eng".parse().unwrap(), targets };
-        let ticket = self.notice.begin(&change, from.cloned()).await.unwrap();
+    pub(super) async fn relay(&self, name: &str, round: u32, from: Option<&Origin>) {
+        let ticket = self.begin(name, Reach::Entry, from).await;
         write(&self.tree, name, round);
         ticket.answered(false).await.unwrap();
+    }
+
+    pub(super) async fn begin(&self, path: &str, reach: Reach, from: Option<&Origin>) -> Ticket<Model> {
+        let path = RelPath::parse(path.as_bytes()).unwrap();
+        let change = Change { share: "eng".parse().unwrap(), targets: vec![Target { path, reach }] };
+        self.notice.begin(&change, from.cloned()).await.unwrap()
+    }
+
+    /// From now on whoever reads the file at `path` stays there until the gate opens.
+    pub(super) fn gate(&self, path: &'static str) -> Gate {
+        let gate = Gate::default();
+        self.tree.on_read({
+            let (reached, open) = (gate.reached.clone(), gate.open.clone());
+            move |read| {
+                while read == path && !open.load(Ordering::SeqCst) {
+                    reached.store(true, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(())
+            }
+        });
+        gate
+    }
+
+    pub(super) fn scanning(&self) -> bool {
+        self.notice.scan_wanted.load(Ordering::SeqCst) || lock(&self.notice.standing).scan.is_some()
+    }
+
+    /// Waits until nothing is left to look at.
+    pub(super) async fn quiet(&self) {
+        self.until("all is looked at", || !self.scanning() && self.notice.standing().marks == 0).await;
     }
 
     fn entry(&self, text: &str) -> Touch {
         Touch::Entry(ObjectId::ROOT, name(text))
     }
-    fn object(&self, text: &str) -> Object {
+    pub(super) fn object(&self, text: &str) -> Object {
         let id = self.shelf.child(ObjectId::ROOT, &name(text)).unwrap().unwrap();
         self.shelf.object(id).unwrap().unwrap()
     }
     fn has(&self, name: &str, round: u32) -> bool {
         self.object(name).root == hash_bytes(&data(round)).root
     }
+    pub(super) fn news(&self, after: Seq) -> Vec<Row> {
+        let records = self.shelf.records_after(after, usize::MAX, usize::MAX).unwrap();
+        records.into_iter().flat_map(|record| record.changes).collect()
+    }
     /// Every content that the journal ever told of `f`.
     fn told(&self) -> Vec<Hash> {
         let id = self.object("f").id;
-        let records = self.shelf.records_after(Seq(0), usize::MAX, usize::MAX).unwrap();
-        let rows = records.into_iter().flat_map(|record| record.changes);
+        let rows = self.news(Seq(0)).into_iter();
         rows.filter_map(|row| match row {
             Row::Put(object) if object.id == id => Some(object.root),
             _ => None,
@@ -98,6 +129,29 @@ impl Share {
     }
 }
 
+/// Where a read of one file waits.
+#[derive(Default)]
+pub(super) struct Gate {
+    reached: Arc<AtomicBool>,
+    open: Arc<AtomicBool>,
+}
+
+impl Gate {
+    pub(super) fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::SeqCst)
+    }
+    pub(super) fn open(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // The share's end waits for whoever reads.
+        self.open();
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.notice.stop();
@@ -105,11 +159,11 @@ impl Drop for Share {
     }
 }
 
-fn data(round: u32) -> Vec<u8> {
+pub(super) fn data(round: u32) -> Vec<u8> {
     round.to_be_bytes().repeat(LENGTH / 4)
 }
 
-fn write(tree: &Model, text: &str, round: u32) {
+pub(super) fn write(tree: &Model, text: &str, round: u32) {
     tree.write(&tree.root().unwrap(), &name(text), &data(round), true).unwrap();
 }
 
@@ -225,10 +279,7 @@ async fn a_barrier_tells_what_could_not_be_read_until_it_could() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_barrier_tells_what_is_in_doubt_until_somebody_believes_it() {
     let share = Share::new().await;
-    let path = RelPath::parse(b"g").unwrap();
-    let change =
-        Change { share: "eng".parse().unwrap(), targets: vec![Target { path, reach: Reach::Entry }] };
-    drop(share.notice.begin(&change, Some(session("osaka", 1))).await.unwrap());
+    drop(share.begin("g", Reach::Entry, Some(&session("osaka", 1))).await);
     let open = share.open(&session("osaka", 2)).await;
     assert!(open.contains(&share.entry("g")), "{open:?}");
     let there = share.tree.look(Spot::Entry(&share.tree.root().unwrap(), &name("g"))).unwrap();

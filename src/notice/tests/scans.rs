@@ -1,8 +1,8 @@
 //! Scans, the first one and later ones, alone and while changes go on.
 
-use std::os::unix::fs::FileExt;
-
+use super::restless::{Share, write};
 use super::*;
+use crate::tree::Spot;
 
 #[tokio::test]
 async fn the_first_scan_records_everything() {
@@ -24,11 +24,7 @@ async fn the_first_scan_records_everything() {
 
 #[tokio::test]
 async fn a_scan_that_finds_nothing_writes_nothing() {
-    let site = Site::with(|root| {
-        fs::create_dir(root.join("d")).unwrap();
-        fs::write(root.join("d/f"), "x").unwrap();
-    })
-    .await;
+    let site = Site::with_files(&[("d/f", "x")]).await;
     granule().await;
     site.rescan().await;
     let head = site.head();
@@ -72,6 +68,8 @@ async fn how_far_a_scan_is_can_be_seen() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     seen.dedup();
+    // Before it has looked at anything.
+    seen.retain(|progress| *progress != scan::Progress { first: true, ..Default::default() });
     // Of each slice at least once, and never backwards.
     assert!(seen.len() >= 3, "{seen:?}");
     for (before, after) in seen.iter().zip(&seen[1..]) {
@@ -94,7 +92,7 @@ async fn how_far_a_scan_is_can_be_seen() {
     let mut again = None;
     while again.is_none() || last().is_some() {
         assert!(began.elapsed() < 2 * PATIENCE, "{again:?}");
-        again = last().or(again);
+        again = last().filter(|progress| progress.entries > 0).or(again);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let again: scan::Progress = again.unwrap();
@@ -120,70 +118,63 @@ async fn a_scan_wanted_during_a_scan_is_made() {
 /// R20: a scan that takes its time reads what was written after something else was answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_scan_has_read_is_journalled_behind_what_it_may_depend_on() {
-    let site = Site::with(|root| {
-        fs::write(root.join("g"), "0").unwrap();
-        fs::write(root.join("f"), "0").unwrap();
-    })
-    .await;
-    granule().await;
-    let start = site.head();
-    // Behind nearshare's back: for the scan alone.
-    slow(&site.at("f"), 64);
-    let file = fs::OpenOptions::new().write(true).open(site.at("f")).unwrap();
-    fs::create_dir(site.at("new")).unwrap();
-    site.write("new/x", "x");
-    site.notice.rescan();
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    site.relay(&["g"], |site| site.write("g", "1")).await;
-    site.relay(&["f"], |_| file.write_all_at(b"2", 0).unwrap()).await;
-    site.quiet().await;
-    let puts: Vec<(ObjectId, Hash)> = site
-        .news(start)
-        .into_iter()
-        .filter_map(|row| match row {
-            Row::Put(object) => Some((object.id, object.root)),
-            _ => None,
-        })
-        .collect();
-    let first = |path: &str| {
-        let object = site.object(path);
-        puts.iter().position(|put| *put == (object.id, object.root)).unwrap()
-    };
-    assert!(first("g") < first("f"), "{puts:?}");
+    let share = Share::new().await;
+    let (start, root) = (share.shelf.head().at.seq, share.tree.root().unwrap());
+    // Behind nearshare's back: for the scan alone, which comes to `a` first.
+    write(&share.tree, "f", 1);
+    share.tree.mkdir(&root, &name("a")).unwrap();
+    let a = share.tree.open_at(Spot::Entry(&root, &name("a"))).unwrap().unwrap();
+    share.tree.write(&a, &name("x"), b"x", false).unwrap();
+    let gate = share.gate("/f");
+    share.notice.rescan();
+    share.until("the scan reads", || gate.is_reached()).await;
+    share.relay("g", 1, None).await;
+    share.relay("f", 2, None).await;
+    assert!(share.scanning());
+    gate.open();
+    share.quiet().await;
+    let news = share.news(start);
+    assert!(put_of(&news, &share.object("g")) < put_of(&news, &share.object("f")), "{news:?}");
     // And nothing else that the scan had found is forgotten.
-    site.agrees();
+    model::agrees(&share.shelf, &*share.tree);
+}
+
+/// Where the journal tells of an object as it is now.
+pub(super) fn put_of(news: &[Row], object: &Object) -> usize {
+    let is = |row: &Row| matches!(row, Row::Put(put) if (put.id, put.root) == (object.id, object.root));
+    news.iter().position(is).unwrap_or_else(|| panic!("{object:?} is not in {news:?}"))
 }
 
 /// R20: a tree is being deleted, and a scan finds what is below it gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_scan_finds_below_a_change_is_journalled_behind_what_it_may_depend_on() {
-    let site = Site::with(|root| {
-        fs::create_dir(root.join("d")).unwrap();
-        for name in ["d/a", "d/b", "g"] {
-            fs::write(root.join(name), "0").unwrap();
-        }
-    })
-    .await;
-    granule().await;
-    let (start, b) = (site.head(), site.id("d/b").unwrap());
-    slow(&site.at("d/a"), 64);
-    site.notice.rescan();
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    site.relay(&["g"], |site| site.write("g", "1")).await;
-    let mut change = site.change(&["d"]);
-    change.targets[0].reach = Reach::Below;
-    let ticket = site.notice.begin(&change, None).await.unwrap();
-    fs::remove_file(site.at("d/b")).unwrap();
-    site.until("the scan is through", || !site.scanning()).await;
+    let share = Share::new().await;
+    let root = share.tree.root().unwrap();
+    share.tree.mkdir(&root, &name("d")).unwrap();
+    let d = share.tree.open_at(Spot::Entry(&root, &name("d"))).unwrap().unwrap();
+    for text in ["a", "b"] {
+        share.tree.write(&d, &name(text), b"0", false).unwrap();
+    }
+    share.notice.rescan();
+    share.quiet().await;
+    let id = share.object("d").id;
+    let (start, b) = (share.shelf.head().at.seq, share.shelf.child(id, &name("b")).unwrap().unwrap());
+    share.tree.write(&d, &name("a"), b"1", true).unwrap();
+    let gate = share.gate("/d/a");
+    share.notice.rescan();
+    share.until("the scan reads", || gate.is_reached()).await;
+    share.relay("g", 1, None).await;
+    let ticket = share.begin("d", Reach::Below, None).await;
+    share.tree.remove(Spot::Entry(&d, &name("b"))).unwrap();
+    assert!(share.scanning());
+    gate.open();
+    share.until("the scan is through", || !share.scanning()).await;
     drop(ticket.refused());
-    site.quiet().await;
-    let g = site.object("g");
-    let news = site.news(start);
-    let put = |row: &Row| matches!(row, Row::Put(object) if object.id == g.id && object.root == g.root);
-    let gone = |row: &Row| *row == Row::Gone { id: b };
-    let first = |is: &dyn Fn(&Row) -> bool| news.iter().position(is).unwrap();
-    assert!(first(&put) < first(&gone), "{news:?}");
-    site.agrees();
+    share.quiet().await;
+    let news = share.news(start);
+    let gone = news.iter().position(|row| *row == Row::Gone { id: b }).unwrap();
+    assert!(put_of(&news, &share.object("g")) < gone, "{news:?}");
+    model::agrees(&share.shelf, &*share.tree);
 }
 
 /// One file that cannot be read is tried again; the share goes on.
