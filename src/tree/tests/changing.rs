@@ -197,7 +197,7 @@ fn attributes_of_a_link_are_its_own() {
 #[test]
 fn set_uid_survives_a_new_owner_and_no_change_is_no_change() {
     if !is_root() {
-        return println!("skipped: chown takes root");
+        return skipped("chown takes root");
     }
     everywhere(|f| {
         f.write("file", "x");

@@ -41,7 +41,7 @@ fn a_look_tells_every_kind_and_attribute() {
 #[test]
 fn devices_keep_their_numbers() {
     if !is_root() {
-        return println!("skipped: mknod of devices takes root");
+        return skipped("mknod of devices takes root");
     }
     everywhere(|f| {
         let root = f.root_dir();
@@ -154,7 +154,7 @@ fn only_regular_files_are_opened() {
 #[test]
 fn a_handle_lives_through_renames_and_dies_with_the_last_link() {
     if !is_root() {
-        return println!("skipped: opening by handle takes root");
+        return skipped("opening by handle takes root");
     }
     everywhere(|f| {
         f.mkdir("a/b");
@@ -193,7 +193,7 @@ fn a_handle_lives_through_renames_and_dies_with_the_last_link() {
 #[test]
 fn a_handle_that_is_asked_for_while_it_dies_is_alive_or_gone() {
     if !is_root() {
-        return println!("skipped: opening by handle takes root");
+        return skipped("opening by handle takes root");
     }
     everywhere(|f| {
         for round in 0..300 {
@@ -220,7 +220,7 @@ fn a_handle_that_is_asked_for_while_it_dies_is_alive_or_gone() {
 #[test]
 fn what_left_the_share_is_alive_without_a_place() {
     if !is_root() {
-        return println!("skipped: opening by handle takes root");
+        return skipped("opening by handle takes root");
     }
     everywhere(|f| {
         f.mkdir("dir/sub");

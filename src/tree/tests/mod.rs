@@ -10,6 +10,7 @@ mod roots;
 mod xfs;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,12 +43,34 @@ const BARE: Limits = Limits { no_owners: true, no_devices: true, no_handles: tru
 
 /// Whether this process may do all that root may; in many containers root may not.
 fn is_root() -> bool {
-    let needed = CapabilitySet::CHOWN
-        | CapabilitySet::MKNOD
-        | CapabilitySet::DAC_READ_SEARCH
-        | CapabilitySet::SYS_ADMIN;
-    rustix::process::geteuid().is_root()
-        && rustix::thread::capabilities(None).unwrap().effective.contains(needed)
+    let needed = CapabilitySet::CHOWN | CapabilitySet::MKNOD | CapabilitySet::DAC_READ_SEARCH;
+    rustix::process::geteuid().is_root() && may(needed)
+}
+
+/// Whether this process may set attributes of `trusted` and `security`, capabilities among them.
+fn may_trusted() -> bool {
+    may(CapabilitySet::SYS_ADMIN | CapabilitySet::SETFCAP)
+}
+
+fn may(needed: CapabilitySet) -> bool {
+    rustix::thread::capabilities(None).unwrap().effective.contains(needed)
+}
+
+/// Whether files may have attributes of `user` there, as on tmpfs since Linux 6.6.
+fn has_users_attributes(f: &Fixture) -> bool {
+    let flags = rustix::fs::XattrFlags::empty();
+    match rustix::fs::setxattr(f.outside(), "user.probe", b"x", flags) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::OPNOTSUPP) => false,
+        Err(error) => panic!("user.probe of {:?}: {error}", f.outside()),
+    }
+}
+
+/// Says what is not tested here, past the harness, which keeps to itself what a test that passes prints.
+fn skipped(what: impl std::fmt::Display) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a thread of a test");
+    writeln!(std::io::stderr(), "skipped in {test}: {what}").unwrap();
 }
 
 /// Where tests make their trees: the file systems here that have handles.
@@ -57,7 +80,7 @@ fn homes() -> impl Iterator<Item = &'static str> {
         match Disk::open(&spec(base.path()), clock()) {
             Ok(_) => true,
             Err(TreeError::NotTheShare { why, .. }) if why.contains("no file handles") => {
-                println!("skipped on {home}: {why}");
+                skipped(format_args!("{home}: {why}"));
                 false
             }
             Err(other) => panic!("{other}"),

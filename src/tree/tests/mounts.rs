@@ -12,13 +12,13 @@ use super::*;
 /// Runs `test` on a thread whose mounts nobody else sees.
 pub(super) fn with_mounts(test: impl FnOnce(&Fixture) + Send + 'static) {
     if !is_root() {
-        return println!("skipped: mounting takes root");
+        return skipped("mounting takes root");
     }
     let run = move || {
         // SAFETY: `unshare` gives only this thread, which ends with the test, a namespace of its own.
         let done = unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) };
         if done != 0 {
-            return println!("skipped: no mounts here: {}", io::Error::last_os_error());
+            return skipped(format_args!("no mounts here: {}", io::Error::last_os_error()));
         }
         mount(&["--make-rprivate", "/"]);
         test(&Fixture::new());
@@ -206,7 +206,7 @@ fn a_full_disk_refuses_and_keeps_what_was_there() {
 #[test]
 fn a_process_without_rights_says_what_it_leaves_out() {
     if !is_root() {
-        return println!("skipped: becoming another user takes root");
+        return skipped("becoming another user takes root");
     }
     let run = || {
         let base = TempDir::with_prefix_in("tree-", homes().next().unwrap()).unwrap();
