@@ -8,7 +8,10 @@ pub struct Two {
     pub lyon: Arc<HttpRelay>,
     near: Arc<FakeNear>,
     pub wire: Arc<FakeWire>,
+    /// What happened anywhere, and HQ's disk.
     pub log: Log,
+    /// Lyon's disk.
+    pub shown: Arc<Mutex<Shown>>,
 }
 
 /// What a server says of the locks and the tag of a file.
@@ -57,8 +60,9 @@ where
         response
     })
     .await;
-    let lyon = HttpRelay::new(site("lyon", "/e", own, part, &log), Arc::new(Still));
-    Two { lyon: Arc::new(lyon), near, wire, log }
+    let disk = Log(log.0.clone(), Arc::default());
+    let lyon = HttpRelay::new(site("lyon", "/e", own, part, &disk), Arc::new(Still));
+    Two { lyon: Arc::new(lyon), near, wire, log, shown: disk.1 }
 }
 
 const OURS: &str = "\"0123456789abcdef0123456789abcdef-3\"";

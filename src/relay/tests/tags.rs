@@ -1,5 +1,6 @@
 //! A server that goes by size and time, under a disk that changes while it answers.
 
+use super::copy::two;
 use super::*;
 use crate::object::{Attrs, Kind, LocalHandle, Stamp, Timespec};
 
@@ -177,4 +178,56 @@ async fn an_if_field_is_told_in_words_that_every_server_knows() {
     relay.serve(client(), with("PUT", "/eng/file", &[("if", &format!("([{five}])"))])).await;
     let want = ["begin /file:Entry", "reconcile", "server PUT /eng/file if=(Not <DAV:no-lock>)"];
     assert_eq!(log.take()[..3], want);
+}
+
+/// R21: which version the copy has is not known yet, and the primary can tell.
+#[tokio::test]
+async fn a_copy_leaves_conditions_to_the_primary_while_its_own_version_is_not_proven() {
+    let two = two(true, five).await;
+    two.log.1.lock().unwrap().versions = [5].into();
+    two.shown.lock().unwrap().versions = [5].into();
+    let (five, four) = (ours(5), ours(4));
+    let ask = async |method: &str, uri: &str, fields: &[(&'static str, &str)]| {
+        let status = two.lyon.serve(client(), with(method, uri, fields)).await.status().as_u16();
+        (status, two.log.take())
+    };
+    // Nor is it at the primary's site which form its server's own tag has.
+    let all_forms = format!(" if-none-match={five}, {}, \"5-6422c40\"", own(5));
+    for unread in [true, false] {
+        two.shown.lock().unwrap().unread = unread;
+        for (fields, status, heard) in [
+            (&[("if-none-match", &*five)][..], 304, &*all_forms),
+            (&[("if-none-match", &*four)], 200, ""),
+            (&[("if-match", &*five)], 200, ""),
+            (&[("if-match", &*four)], 200, " if-match=\"none-of-these\""),
+            (&[("range", "bytes=4-4"), ("if-range", &*five)], 206, " range=bytes=4-4"),
+        ] {
+            for method in ["GET", "HEAD"] {
+                // A whole file may be large.
+                let lane = if method == "GET" && fields[0].0 != "range" { "Bulk" } else { "Control" };
+                let (answered, happened) = ask(method, "/e/file", fields).await;
+                if unread {
+                    let link = format!("link {lane} {method} /v1/share/eng/http/file");
+                    let server = format!("server {method} /srv/eng/file{heard}");
+                    assert_eq!((answered, happened), (status, vec![link, server]), "{fields:?}");
+                } else {
+                    assert!(
+                        happened[0].starts_with(&format!("server {method} /e/file")),
+                        "{happened:?}"
+                    );
+                    assert!(!happened.iter().any(|line| line.starts_with("link")), "{happened:?}");
+                }
+            }
+        }
+    }
+    // What rests on no version of ours is answered near all the same, and so is what is no file.
+    two.shown.lock().unwrap().unread = true;
+    for (uri, fields) in [
+        ("/e/file", &[][..]),
+        ("/e/file", &[("if-none-match", "\"x\"")]),
+        ("/e/other", &[("if-none-match", &*five)]),
+    ] {
+        let (answered, happened) = ask("GET", uri, fields).await;
+        assert_eq!((answered, happened), (200, vec![format!("server GET {uri}")]), "{fields:?}");
+    }
 }
