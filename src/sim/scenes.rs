@@ -113,6 +113,13 @@ impl Scene {
             sleep(Duration::from_millis(10)).await;
         }
     }
+    /// A map that takes lyon's copy away comes to these, and lyon does not hear of it.
+    async fn forget_lyon(&self, at: impl IntoIterator<Item = usize>) {
+        let without = Rules { remote: Some("lyon"), ..self.rules.clone() };
+        for site in at {
+            self.sites[site].reload(&without).await;
+        }
+    }
     fn cut_off(&self, site: usize) {
         self.set_cut_off(site, true);
     }
@@ -231,9 +238,7 @@ fn who_has_another_map_answers_for_nothing_and_changes_nothing_until_it_is_the_s
 fn a_lease_of_a_copy_that_the_map_no_longer_has_is_waited_out() {
     shows(Bug::ForgetStrangers, 3, |seed| {
         play(seed, |scene| async move {
-            let without = Rules { remote: Some("lyon"), ..scene.rules.clone() };
-            scene.sites[0].reload(&without).await;
-            scene.sites[1].reload(&without).await;
+            scene.forget_lyon([0, 1]).await;
             scene.answers_for_itself(2).await;
             scene.cut_off(2);
             scene.restart(0).await;
@@ -248,9 +253,7 @@ fn a_lease_of_a_copy_that_the_map_no_longer_has_is_waited_out() {
 fn a_lease_of_a_copy_that_the_map_no_longer_has_is_waited_out_before_another_leads() {
     shows(Bug::ForgetStrangers, 3, |seed| {
         play(seed, |scene| async move {
-            let without = Rules { remote: Some("lyon"), ..scene.rules.clone() };
-            scene.sites[0].reload(&without).await;
-            scene.sites[1].reload(&without).await;
+            scene.forget_lyon([0, 1]).await;
             scene.answers_for_itself(2).await;
             scene.cut_off(2);
             let promoted = scene.sites[1].promote(false).expect("it runs").await;
@@ -266,8 +269,7 @@ fn a_lease_of_a_copy_that_the_map_no_longer_has_is_waited_out_before_another_lea
 fn a_lease_of_a_copy_that_the_map_no_longer_has_ends() {
     for seed in 1..=3 {
         play(seed, |scene| async move {
-            let without = Rules { remote: Some("lyon"), ..scene.rules.clone() };
-            scene.sites[0].reload(&without).await;
+            scene.forget_lyon([0]).await;
             for _ in 0..50 {
                 let lyon = scene.get(2).await;
                 assert!(lyon.status == 200 && lyon.body == "old");
