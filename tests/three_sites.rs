@@ -713,9 +713,10 @@ fn a_big_body_through_a_copy_takes_no_memory() {
         grown("the way up");
         cluster.settle();
         grown("the fill");
-        // A condition is judged at the primary, which sends the whole file.
+        // A condition on locks is judged at the primary, which sends the whole file.
+        let passed = cluster.cable("lyon").passed();
         let mut slow = lyon.client().connect().unwrap();
-        let get = "GET /docs/big HTTP/1.1\r\nHost: lyon\r\nIf-None-Match: \"none\"\r\n\r\n";
+        let get = "GET /docs/big HTTP/1.1\r\nHost: lyon\r\nIf: (Not <urn:x>)\r\n\r\n";
         slow.write_all(get.as_bytes()).unwrap();
         let mut reader = BufReader::new(slow);
         let mut head = String::new();
@@ -727,6 +728,8 @@ fn a_big_body_through_a_copy_takes_no_memory() {
         // All that is not held back would come meanwhile.
         std::thread::sleep(Duration::from_secs(3));
         assert_eq!(std::io::copy(&mut reader.take(BIG), &mut std::io::sink()).unwrap(), BIG);
+        let passed = cluster.cable("lyon").passed() - passed;
+        assert!(passed >= BIG, "{passed} bytes: it did not come from hq");
         grown("the way down");
     }
 }
