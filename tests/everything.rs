@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use common::cluster::{Cluster, Plan, Server, SitePlan};
+use common::disk::Disk;
 use common::{needs_root, run, wait_for, wait_until};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, XattrFlags};
 
@@ -258,12 +259,18 @@ fn bursts_of_renames_end_right_and_move_the_same_inodes() {
 }
 
 /// Entries of one directory.
-const MANY: usize = 10_000;
+const MANY: usize = 100_000;
 
 #[test]
-fn a_directory_of_10_000_entries_arrives_and_is_renamed_with_one_record() {
+fn a_directory_of_100_000_entries_arrives_and_is_renamed_with_one_record() {
     needs_root("a primary and a copy");
-    let mut cluster = pair().prepare();
+    // Of their own, and dropped after the cluster: to unmount them is quicker than to remove all that.
+    let disks = [Disk::ext4(2048), Disk::ext4(2048)];
+    let mut plan = pair();
+    for (site, disk) in plan.sites.iter_mut().zip(&disks) {
+        site.disk = Some(disk.path.join("www"));
+    }
+    let mut cluster = plan.prepare();
     let hq = cluster.site("hq").share();
     let many = hq.join("up/many");
     fs::create_dir_all(&many).unwrap();
