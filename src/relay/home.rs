@@ -170,7 +170,7 @@ impl Carry {
         if let Some(keeper) = &keeper
             && vanishes(&classified, response.status())
         {
-            keeper.gone(share, classified.path()).await;
+            keeper.gone(classified.path()).await;
         }
         match settle(ticket, response.status()).await {
             Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
@@ -202,7 +202,7 @@ async fn admit(
         return Ok(request);
     }
     let (mut parts, body) = request.into_parts();
-    tags::judged(site, slot, classified.path(), ticket, &parts).await?;
+    tags::judged(site, slot, classified.path(), ticket, &parts.headers, &parts).await?;
     drop_judged(&mut parts.headers);
     Ok(Request::from_parts(parts, body))
 }

@@ -22,14 +22,13 @@ use crate::wire::http::condition::{drop_judged, is_judged};
 use crate::wire::http::lock::{self, Denied, Judged, Lock, Locks, Use};
 use crate::wire::http::multistatus::Tell;
 use crate::wire::http::xml::{self, LockInfo};
-use crate::wire::http::{Classified, IfField, ShareUrl, SiteShares, Touches, depth, encode};
+use crate::wire::http::{Classified, IfField, ShareUrl, SiteShares, Touches, depth, encode, propfind};
 use crate::work;
 
 /// Who keeps a share's locks.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub enum KeptBy {
     /// Whoever serves it.
-    #[default]
     Server,
     /// nearshare, at another site.
     Elsewhere,
@@ -47,6 +46,7 @@ impl KeptBy {
 
 /// Keeps the locks of one share.
 pub struct Keeper {
+    share: ShareId,
     table: Mutex<Locks>,
     rows: Arc<dyn LockRows>,
     clock: Arc<dyn Clock>,
@@ -54,9 +54,14 @@ pub struct Keeper {
 
 impl Keeper {
     /// With those that an earlier run has left.
-    pub fn new(left: Vec<Lock>, rows: Arc<dyn LockRows>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(share: ShareId, left: Vec<Lock>, rows: Arc<dyn LockRows>, clock: Arc<dyn Clock>) -> Self {
         let table = Mutex::new(Locks::new(left, clock.boot()));
-        Self { table, rows, clock }
+        Self { share, table, rows, clock }
+    }
+
+    /// How many are in force.
+    pub fn count(&self) -> usize {
+        self.now().0.count()
     }
 
     /// Those that are in force, and the time that it is.
@@ -65,14 +70,13 @@ impl Keeper {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let over = table.expire(now);
         if !over.is_empty() {
-            // One that comes back after a crash lasts once more, and no longer.
-            let rows = self.rows.clone();
-            drop(work::spawn(async move { rows.save(None, over).await }));
+            let (rows, share) = (self.rows.clone(), self.share.clone());
+            drop(work::spawn(async move { forget(&share, &*rows, over).await }));
         }
         (table, now)
     }
 
-    async fn grant(&self, share: &ShareId, lock: &Lock, url: &ShareUrl) -> Result<(), Early> {
+    async fn grant(&self, lock: &Lock, url: &ShareUrl) -> Result<(), Early> {
         let granted = {
             let (mut table, now) = self.now();
             table.grant(lock.clone(), now)
@@ -80,40 +84,33 @@ impl Keeper {
         match granted {
             Ok(()) => {}
             Err(Denied::Locked(other)) => return Err(locked(&other, "no-conflicting-lock", url)),
-            Err(Denied::TooMany) => {
-                let most = lock::LOCKS_MAX;
-                return Err(Box::new(answer::retry(format!(
-                    "{share} has {most} locks, as many as it may"
-                ))));
-            }
+            Err(Denied::TooMany) => return Err(too_many(&self.share)),
         }
         let saved = self.rows.save(Some(lock), Vec::new()).await;
         if let Err(error) = saved {
             self.now().0.release(&lock.path, &lock.token);
-            return Err(unsaved(share, &error));
+            return Err(unsaved(&self.share, &error));
         }
         Ok(())
     }
 
-    async fn release(&self, share: &ShareId, path: &RelPath, token: &str) -> Result<bool, Early> {
+    async fn release(&self, path: &RelPath, token: &str) -> Result<bool, Early> {
         let Some(lock) = self.now().0.release(path, token) else { return Ok(false) };
         let saved = self.rows.save(None, vec![token.to_owned()]).await;
         if let Err(error) = saved {
             let (mut table, now) = self.now();
             // It is there again, unless somebody else was faster.
             let _ = table.grant(lock, now);
-            return Err(unsaved(share, &error));
+            return Err(unsaved(&self.share, &error));
         }
         Ok(true)
     }
 
     /// What was at the place or below it is no more.
-    pub async fn gone(&self, share: &ShareId, path: &RelPath) {
+    pub async fn gone(&self, path: &RelPath) {
         let gone = self.now().0.gone(path);
-        if !gone.is_empty()
-            && let Err(error) = self.rows.save(None, gone).await
-        {
-            tracing::warn!(%share, "locks of what is gone: {error}");
+        if !gone.is_empty() {
+            forget(&self.share, &*self.rows, gone).await;
         }
     }
 
@@ -140,9 +137,39 @@ impl Keeper {
     }
 }
 
+/// Locks that are over go from the catalog. One that comes back after a crash lasts once more, and no longer.
+async fn forget(share: &ShareId, rows: &dyn LockRows, over: Vec<String>) {
+    let many = over.len();
+    if let Err(error) = rows.save(None, over).await {
+        tracing::warn!(
+            %share,
+            many,
+            "locks that are over stay written down, and last once more after a restart: {error}"
+        );
+    }
+}
+
 fn unsaved(share: &ShareId, error: &str) -> Early {
-    tracing::error!(%share, "locks: {error}");
-    Box::new(answer::retry(format!("the locks of {share} cannot be written down; nothing was changed")))
+    tracing::error!(
+        %share,
+        "what becomes of a lock cannot be written down, and is refused: {error}; make room in the state \
+         directory, or see to its disk"
+    );
+    let text = format!(
+        "the locks of {share} cannot be written down at the primary's site; nothing was changed; try again"
+    );
+    Box::new(answer::retry(text))
+}
+
+/// Waiting alone need not help (RFC 4918 section 11.5): who holds so many may hold them for as long as it likes.
+fn too_many(share: &ShareId) -> Early {
+    let most = lock::LOCKS_MAX;
+    tracing::debug!(%share, most, "a lock is refused: there are as many as may be");
+    let text = format!(
+        "{share} has {most} locks, as many as there may be; nothing was locked: end locks that nobody needs \
+         (UNLOCK), or let them run out, which takes an hour at most"
+    );
+    Box::new(answer::text(StatusCode::INSUFFICIENT_STORAGE, text))
 }
 
 fn written(url: &ShareUrl, path: &RelPath) -> String {
@@ -320,7 +347,8 @@ async fn judge(asked: &mut Asked, ticket: &mut Box<dyn HomeTicket>) -> Result<()
     tags::fit_if(&asked.site.slots[asked.slot], &mut asked.classified, Some(&mut *ticket)).await?;
     if is_judged(&asked.parts.headers, true) {
         let (parts, _) = instead(asked, Method::PUT)?.into_parts();
-        tags::judged(&asked.site, asked.slot, asked.classified.path(), ticket, &parts).await?;
+        let (path, conditions) = (asked.classified.path(), &asked.parts.headers);
+        tags::judged(&asked.site, asked.slot, path, ticket, conditions, &parts).await?;
         drop_judged(&mut asked.parts.headers);
     }
     Ok(())
@@ -332,7 +360,6 @@ async fn refresh(asked: &Asked, keeper: &Keeper) -> Response<Body> {
         let text = "a LOCK without a body refreshes the lock that its If field names, and it has none";
         return answer::text(StatusCode::BAD_REQUEST, text);
     };
-    let share = asked.share();
     let timeout = lock::timeout(&asked.parts.headers);
     let refreshed = {
         let (mut table, now) = keeper.now();
@@ -349,7 +376,7 @@ async fn refresh(asked: &Asked, keeper: &Keeper) -> Response<Body> {
     }
     match saved {
         Ok(()) => granted(asked, &lock, false),
-        Err(error) => *unsaved(share, &error),
+        Err(error) => *unsaved(&keeper.share, &error),
     }
 }
 
@@ -384,7 +411,7 @@ async fn begin(
     deep: bool,
 ) -> Result<(Lock, bool), Fell> {
     let (site, slot, path) = (&asked.site, asked.slot, asked.classified.path());
-    let (share, url) = (asked.share(), asked.url());
+    let url = asked.url();
     let field = asked.conditions();
     field.map(|field| keeper.judge(field, path)).transpose()?;
     let missing = is_unmapped(asked).await?;
@@ -405,13 +432,13 @@ async fn begin(
     let timeout = lock::timeout(&asked.parts.headers);
     let LockInfo { shared, owner } = info;
     let lock = Lock { token: token(), path: path.clone(), deep, shared, owner, timeout };
-    keeper.grant(share, &lock, url).await?;
+    keeper.grant(&lock, url).await?;
     if missing {
         let put = near::ask(site, slot, true, instead(asked, Method::PUT)?).await;
         if put.as_ref().is_ok_and(|response| response.status().is_success()) {
             return Ok((lock, true));
         }
-        keeper.release(share, path, &lock.token).await?;
+        keeper.release(path, &lock.token).await?;
         return Err(match put {
             Ok(response) => Fell::Refused(Box::new(response)),
             Err(error) if error.nothing_done() => {
@@ -426,7 +453,7 @@ async fn begin(
 /// Whether nothing is there, by the server's word: it says as well who may look.
 async fn is_unmapped(asked: &Asked) -> Result<bool, Early> {
     let (site, slot) = (&asked.site, asked.slot);
-    let find = instead(asked, Method::from_bytes(b"PROPFIND").unwrap_or_default())?;
+    let find = instead(asked, propfind())?;
     let response = near::ask(site, slot, true, find)
         .await
         .map_err(|error| Box::new(answer::no_answer(&error, false)))?;
@@ -440,26 +467,20 @@ async fn is_unmapped(asked: &Asked) -> Result<bool, Early> {
     }
 }
 
-/// A request for the same place by the same client.
+/// Another request for the same place by the same client.
 fn instead(asked: &Asked, method: Method) -> Result<Request<Body>, Early> {
-    let mut parts = asked.parts.clone();
-    for name in
-        ["content-encoding", "content-type", "depth", "expect", "if", "timeout", "transfer-encoding"]
-    {
-        parts.headers.remove(name);
-    }
+    let (mut parts, body) = near::instead(&asked.parts, method).into_parts();
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    if method != Method::PUT {
+    if parts.method != Method::PUT {
         parts.headers.insert("depth", HeaderValue::from_static("0"));
     }
-    parts.method = method;
     let mut classified = asked.classified.clone();
     if let Some(place) = &mut classified.place {
         place.conditions = None;
     }
     let (site, room) = (asked.site.clone(), asked.room.clone());
     let Asked { slot, client, .. } = *asked;
-    near::to_server(Taken { site, slot, client, classified, parts, body: Body::Empty, from: None, room })
+    near::to_server(Taken { site, slot, client, classified, parts, body, from: None, room })
 }
 
 /// `urn:uuid:` and a random UUID (RFC 9562 section 5.4).
@@ -474,13 +495,12 @@ fn token() -> String {
 
 /// Ends a lock.
 pub async fn unlock(asked: &Asked, keeper: &Keeper) -> Response<Body> {
-    let share = asked.share();
     let field = asked.parts.headers.get("lock-token").and_then(|field| field.to_str().ok());
     let token = field.map(str::trim).and_then(|field| field.strip_prefix('<')?.strip_suffix('>'));
     let Some(token) = token else {
         return answer::text(StatusCode::BAD_REQUEST, "an UNLOCK names its lock: Lock-Token: <...>");
     };
-    match keeper.release(share, asked.classified.path(), token).await {
+    match keeper.release(asked.classified.path(), token).await {
         Ok(true) => {
             let mut response = Response::new(Body::Empty);
             *response.status_mut() = StatusCode::NO_CONTENT;

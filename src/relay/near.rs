@@ -175,6 +175,20 @@ pub fn to_server(taken: Taken) -> Result<Request<Body>, Early> {
     Ok(Request::from_parts(parts, body))
 }
 
+/// Another request for the place that a request is for, by the same client: who that is, and nothing that is
+/// about the first one, such as its body or its conditions.
+pub fn instead(parts: &Parts, method: Method) -> Request<Body> {
+    let mut other = Request::new(Body::Empty);
+    *other.method_mut() = method;
+    *other.uri_mut() = parts.uri.clone();
+    for name in [header::HOST, header::AUTHORIZATION, header::COOKIE, header::USER_AGENT] {
+        for field in parts.headers.get_all(&name) {
+            other.headers_mut().append(&name, field.clone());
+        }
+    }
+    other
+}
+
 /// A place as other fields than the target name it: some servers refuse a path there, and some a host that is
 /// not the one they heard.
 fn absolute(headers: &HeaderMap, url: &ShareUrl, path: &RelPath, slash: bool) -> String {

@@ -212,7 +212,8 @@ fn name(response: &mut Response<Body>, fitted: &Fitted, said: Said, proven: Opti
     };
 }
 
-/// A change's conditions, under its locks: what they hold for stays so until it has ended.
+/// A change's conditions, under its locks: what they hold for stays so until it has ended. `change`: as this
+/// site's server is to hear of it.
 ///
 /// # Errors
 /// The answer if it may not be made.
@@ -221,15 +222,16 @@ pub async fn judged(
     slot: usize,
     path: &RelPath,
     ticket: &mut Box<dyn HomeTicket>,
-    parts: &Parts,
+    conditions: &HeaderMap,
+    change: &Parts,
 ) -> Result<(), Early> {
     let share = &site.slots[slot];
     for _ in 0..SETTLE_TRIES {
         let (fenced, file) = reach(share, path).await;
         let at = file.as_ref().map(|file| Current { stamp: file.stamp, tag: version(share, file) });
-        match judge(&parts.headers, fenced == Fenced::Inside, at.as_ref()) {
+        match judge(conditions, fenced == Fenced::Inside, at.as_ref()) {
             Verdict::Holds => return Ok(()),
-            Verdict::Fails => return Err(Box::new(failed(site, parts).await)),
+            Verdict::Fails => return Err(Box::new(failed(site, change).await)),
             Verdict::Unproven => {}
         }
         reconcile(share, ticket).await?;
@@ -314,13 +316,7 @@ async fn proven(
 
 /// Who may not look at what is there is told that instead (RFC 9110 section 13.2.1).
 async fn failed(site: &HttpSite, change: &Parts) -> Response<Body> {
-    let mut look = Request::new(Body::Empty);
-    *look.method_mut() = Method::HEAD;
-    *look.uri_mut() = change.uri.clone();
-    for name in [header::HOST, header::AUTHORIZATION, header::COOKIE] {
-        look.headers_mut().extend(change.headers.get(&name).map(|field| (name, field.clone())));
-    }
-    let seen = site.upstream.clone().serve(look).await;
+    let seen = site.upstream.clone().serve(near::instead(change, Method::HEAD)).await;
     match seen {
         Ok(seen) if matches!(seen.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             let mut refused = answer::text(seen.status(), "the file server refuses");

@@ -4,6 +4,7 @@
 mod copy;
 mod dav;
 mod edge;
+mod locks;
 mod lost;
 mod primary;
 mod tags;
@@ -101,6 +102,7 @@ where
                         "if-range",
                         "range",
                         "authorization",
+                        "depth",
                         "x-end",
                         "nearshare-x",
                         "connection",

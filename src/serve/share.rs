@@ -87,7 +87,7 @@ impl Running {
             let terms = copy_terms(map, share, at);
             Part::Copy(Follow::start(config, terms, shelf.clone(), disk.clone(), links, clock)?)
         };
-        let keeper = if local { Some(Arc::new(keeper(&shelf, around.clock)?)) } else { None };
+        let keeper = if local { Some(Arc::new(keeper(share, &shelf, around.clock)?)) } else { None };
         Ok(Some(Self { shelf, disk, part, keeper, clock: around.clock.clone() }))
     }
 
@@ -141,7 +141,7 @@ impl Running {
 }
 
 /// With the locks that are left of an earlier run. Those of an earlier epoch ended when another site led.
-fn keeper(shelf: &Arc<Shelf>, clock: &Arc<dyn Clock>) -> Result<Keeper, ServeError> {
+fn keeper(share: &ShareId, shelf: &Arc<Shelf>, clock: &Arc<dyn Clock>) -> Result<Keeper, ServeError> {
     let epoch = shelf.meta().epoch;
     let (left, over): (Vec<_>, Vec<_>) =
         shelf.locks()?.into_iter().partition(|(given, _)| *given == epoch);
@@ -151,7 +151,7 @@ fn keeper(shelf: &Arc<Shelf>, clock: &Arc<dyn Clock>) -> Result<Keeper, ServeErr
     }
     shelf.commit(batch, false).wait()?;
     let left = left.into_iter().map(|(_, lock)| lock).collect();
-    Ok(Keeper::new(left, Arc::new(LockShelf(shelf.clone())), clock.clone()))
+    Ok(Keeper::new(share.clone(), left, Arc::new(LockShelf(shelf.clone())), clock.clone()))
 }
 
 /// What the map says to a primary.

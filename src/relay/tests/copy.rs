@@ -304,7 +304,7 @@ async fn a_long_answer_moves_to_the_other_connection() {
     assert_eq!(two.log.take().len(), 2);
     let (status, said) = find("/e/big").await;
     assert_eq!((status, said.matches("<D:href>/e/x</D:href>").count()), (207, 2000));
-    let asked = "server PROPFIND /srv/eng/big body=11";
+    let asked = "server PROPFIND /srv/eng/big depth=1 body=11";
     assert_eq!(
         two.log.take(),
         [

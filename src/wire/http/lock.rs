@@ -159,6 +159,10 @@ impl Locks {
         None
     }
 
+    pub fn count(&self) -> usize {
+        self.held.len()
+    }
+
     pub fn holds(&self, token: &str) -> bool {
         self.held.contains_key(token)
     }

@@ -75,3 +75,8 @@ pub fn row(method: &Method) -> &'static Row {
     let name = method.as_str();
     ROWS.iter().find(|row| row.name == name).unwrap_or(&OTHER)
 }
+
+/// What `http` has no constant for.
+pub fn propfind() -> Method {
+    Method::from_bytes(b"PROPFIND").expect("letters are a method's name")
+}
