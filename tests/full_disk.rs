@@ -7,9 +7,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::cluster::{Plan, Server};
+use common::cluster::{Cluster, Plan, Server};
 use common::disk::Disk;
-use common::wait_for;
+use common::{run, wait_for, wait_until};
 
 const FILE: usize = 2 << 20;
 
@@ -116,4 +116,77 @@ fn a_full_primary_refuses_and_goes_on() {
         assert!(std::fs::read(cluster.site("osaka").share().join("old")).unwrap() == body);
         drop(cluster);
     }
+}
+
+fn set(path: &std::path::Path, name: &str, bytes: usize) {
+    let none = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(path, name, &vec![b'x'; bytes], none).unwrap();
+}
+
+/// What was changed on the primary's disk behind nearshare is found now.
+fn scan(cluster: &Cluster) {
+    // Later than the file system's clock ticks.
+    std::thread::sleep(Duration::from_millis(50));
+    let socket = cluster.site("hq").state().join("control.sock");
+    run(common::NEARSHARE, &["scan", "docs", "--socket", socket.to_str().unwrap()]);
+}
+
+/// What `status` says of the share at a site, once that is as wished.
+fn said(
+    cluster: &Cluster,
+    site: &str,
+    wished: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    wait_until(site, Duration::from_secs(60), || {
+        let share = cluster.site(site).status()?["shares"][0].clone();
+        if wished(&share) { Ok(share) } else { Err(share.to_string()) }
+    })
+}
+
+fn is_well(share: &serde_json::Value) -> bool {
+    share["wrong"].is_null() && share["home"]["unread"].as_u64().unwrap_or(0) == 0
+}
+
+/// There is room on the disk, and none in the inode (copy); or more of them than are carried (primary).
+#[test]
+fn attributes_that_do_not_fit_are_named_with_what_to_do() {
+    let (large, usual) = (Disk::ext4_with(64, &["-O", "ea_inode"]), Disk::ext4(64));
+    let mut plan = Plan::three(Server::Embedded);
+    plan.site("hq").disk = Some(large.path.clone());
+    plan.site("osaka").disk = Some(usual.path.clone());
+    let cluster = plan.start();
+    let mut hq = cluster.site("hq").client();
+    let mut osaka = cluster.site("osaka").client();
+    for name in ["a", "b"] {
+        hq.put(&format!("/docs/{name}"), b"old").unwrap().expect(&[201]);
+    }
+    cluster.settle();
+    let share = cluster.site("hq").share();
+    set(&share.join("a"), "user.large", 6000);
+    scan(&cluster);
+    let wrong = said(&cluster, "osaka", |share| !share["wrong"].is_null());
+    let text = |key: &str| wrong[key].as_str().unwrap_or_default().to_owned();
+    assert!(text("wrong").contains("6010 bytes of extended attributes"), "{wrong}");
+    assert!(text("fix").contains("ea_inode"), "{wrong}");
+    assert_eq!(osaka.get("/docs/a").unwrap().expect(&[200]).text(), "old");
+    hq.put("/docs/c", b"goes on").unwrap().expect(&[201]);
+    wait_for("what comes behind it", || {
+        std::fs::read(cluster.site("osaka").share().join("c")).is_ok_and(|at| at == b"goes on")
+    });
+
+    (0..17).for_each(|n| set(&share.join("b"), &format!("user.{n}"), 64 << 10));
+    std::fs::write(share.join("b"), b"more than is carried").unwrap();
+    scan(&cluster);
+    let wrong = said(&cluster, "hq", |share| !share["wrong"].is_null());
+    let text = |key: &str| wrong[key].as_str().unwrap_or_default().to_owned();
+    assert!(text("wrong").starts_with("/b cannot be read"), "{wrong}");
+    assert!(text("wrong").contains("more than 1048576 bytes"), "{wrong}");
+    assert!(text("fix").contains("getfattr"), "{wrong}");
+
+    rustix::fs::removexattr(share.join("a"), "user.large").unwrap();
+    (0..17).for_each(|n| rustix::fs::removexattr(share.join("b"), format!("user.{n}")).unwrap());
+    scan(&cluster);
+    said(&cluster, "hq", is_well);
+    cluster.settle();
+    said(&cluster, "osaka", is_well);
 }

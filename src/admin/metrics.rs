@@ -97,6 +97,16 @@ fn shares(status: &Status, page: &mut Page) {
     page.gauge("nearshare_share_objects", "Objects of the share in the catalog here.", objects);
     page.gauge("nearshare_share_bytes", "Bytes of the share's files in the catalog here.", bytes);
     page.gauge(
+        "nearshare_share_locks",
+        "WebDAV locks of the share that nearshare keeps here, at the primary, in place of the server.",
+        of(|row| row.locks.map(|count| count as u64)),
+    );
+    page.gauge(
+        "nearshare_share_unread",
+        "Entries that the primary cannot read now, so that the copies have them as they were before.",
+        of(|row| row.home.as_ref().map(|home| home.unread as u64)),
+    );
+    page.gauge(
         "nearshare_share_in_doubt",
         "Places whose changes the server never answered.",
         of(|row| {

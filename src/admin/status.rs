@@ -73,6 +73,8 @@ pub struct HttpStatus {
     /// Clients and requests that were turned away since the start, by reason; reasons that never came up are
     /// left out.
     pub turned_away: BTreeMap<&'static str, u64>,
+    /// Changes forwarded since the start whose link broke before the answer, by what was found out afterwards.
+    pub changes_lost: BTreeMap<&'static str, u64>,
 }
 
 /// One share at this site.
@@ -89,6 +91,8 @@ pub struct ShareStatus {
     pub position: Seq,
     pub objects: u64,
     pub bytes: u64,
+    /// Of clients, where it is nearshare that keeps them: at the primary.
+    pub locks: Option<usize>,
     pub state: ShareState,
     /// What keeps the share from working as it should.
     pub wrong: Option<String>,

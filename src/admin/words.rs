@@ -4,8 +4,11 @@
 use indicatif::{HumanBytes, HumanCount};
 
 use super::status::{HttpStatus, ShareState, ShareStatus, Status};
+use crate::id::SiteId;
 use crate::link::own::Age;
 use crate::link::{Direction, PeerState};
+use crate::notice::Unread;
+use crate::wire::http::lock::LOCKS_MAX;
 use crate::{follow, notice};
 
 /// Refused connections that are shown, the latest.
@@ -145,6 +148,14 @@ fn http(http: &HttpStatus) -> Row {
     if !away.is_empty() {
         more.push(format!("turned away: {}", away.join(", ")));
     }
+    if http.changes_lost.values().any(|count| *count > 0) {
+        let lost: Vec<_> = http
+            .changes_lost
+            .iter()
+            .map(|(outcome, count)| format!("{} {}", outcome.replace('_', " "), HumanCount(*count)))
+            .collect();
+        more.push(format!("changes whose link broke before the answer: {}", lost.join(", ")));
+    }
     let said = format!("{open}; {server}");
     Row { name: http.listen.to_string(), wrong: !http.up, said, more }
 }
@@ -201,8 +212,11 @@ fn share(share: &ShareStatus, now: i64) -> Row {
     if let Some(home) = &share.home {
         at_home(home, &mut more);
     }
+    if let Some(locks) = share.locks {
+        more.push(kept(locks));
+    }
     if let Some(copy) = &share.copy {
-        at_copy(copy, share.state, &mut more);
+        at_copy(copy, share.state, &share.primary, &mut more);
     }
     for copy in &share.copies {
         // Of one that was never there nobody knows what it has.
@@ -215,6 +229,11 @@ fn share(share: &ShareStatus, now: i64) -> Row {
     more.extend(share.limits.iter().map(|limit| format!("left out: {limit}")));
     let wrong = share.wrong.is_some() || matches!(share.state, ShareState::Stopped | ShareState::CutOff);
     Row { name: share.share.to_string(), wrong, said, more }
+}
+
+fn kept(locks: usize) -> String {
+    let said = count(locks as u64, "lock kept", "locks kept");
+    if locks < LOCKS_MAX { said } else { said + ", as many as there may be: one more is refused" }
 }
 
 fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
@@ -240,9 +259,18 @@ fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
             home.suspected.join(", ")
         ));
     }
+    for Unread { place, why, seconds, fix } in &home.unread_first {
+        let since = span(*seconds);
+        more.push(format!(
+            "not read for {since}, copies have it as before: {place}: {why}; to do: {fix}"
+        ));
+    }
+    if let left @ 1.. = home.unread - home.unread_first.len() {
+        more.push(format!("not read, and copies have them as before: {} more", HumanCount(left as u64)));
+    }
 }
 
-fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
+fn at_copy(copy: &follow::Progress, state: ShareState, primary: &SiteId, more: &mut Vec<String>) {
     let lag = match (copy.confirmed, copy.lag_records) {
         // It has no history yet that it could be behind of.
         (false, 0) => "not complete yet".to_owned() + &to_come(copy.debts, copy.debt_bytes),
@@ -261,9 +289,16 @@ fn at_copy(copy: &follow::Progress, state: ShareState, more: &mut Vec<String>) {
         let left = if copy.comparing { String::new() } else { left("about", copy.seconds_left) };
         more.push(format!("contents arrive at {rate}/s, {files:.0} files/s{left}"));
     }
-    if copy.ahead > 0 {
-        let ahead = count(copy.ahead as u64, "write", "writes");
-        more.push(format!("{ahead} of this site yet to come back"));
+    if copy.writes > 0 {
+        let writes = count(copy.writes as u64, "write", "writes");
+        more.push(format!("{writes} of this site yet to come back"));
+    }
+    if copy.untold > 0 {
+        more.push(format!(
+            "{} changed from here that {primary} cannot read, or is in doubt of, and that only it answers for: \
+             `nearshare status` at {primary} says why, and what to do",
+            count(copy.untold as u64, "place", "places")
+        ));
     }
     if copy.suspects > 0 {
         more.push(format!(
@@ -329,6 +364,37 @@ fn span(seconds: f64) -> String {
 mod tests {
     use super::*;
 
+    fn hq() -> SiteId {
+        "hq".parse().unwrap()
+    }
+
+    #[test]
+    fn what_the_primary_cannot_read_is_named_and_the_rest_counted() {
+        let unread = |place: &str, why: &str| Unread {
+            place: place.to_owned(),
+            why: why.to_owned(),
+            seconds: 61.0,
+            fix: "do this",
+        };
+        let unread_first = vec![unread("/d/a", "no"), unread("/b", "it changes while it is read")];
+        let home = notice::Standing { unread: 1002, unread_first, ..notice::Standing::default() };
+        let mut lines = Vec::new();
+        at_home(&home, &mut lines);
+        let expected = [
+            "not read for 61 s, copies have it as before: /d/a: no; to do: do this",
+            "not read for 61 s, copies have it as before: /b: it changes while it is read; to do: do this",
+            "not read, and copies have them as before: 1,000 more",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_full_table_of_locks_is_told() {
+        assert_eq!(kept(1), "1 lock kept");
+        assert_eq!(kept(LOCKS_MAX - 1), "9,999 locks kept");
+        assert_eq!(kept(LOCKS_MAX), "10,000 locks kept, as many as there may be: one more is refused");
+    }
+
     #[test]
     fn spans_are_short() {
         let table = [
@@ -360,24 +426,27 @@ mod tests {
             files_per_second: 3.0,
             bytes_per_second: 2048.0,
             seconds_left: 512.0,
-            ahead: 1,
+            writes: 1,
+            untold: 2,
             kept: 2,
             last_error: Some("no room".into()),
             ..follow::Progress::default()
         };
         let mut lines = Vec::new();
-        at_copy(&copy, ShareState::Comparing, &mut lines);
+        at_copy(&copy, ShareState::Comparing, &hq(), &mut lines);
         let expected = [
             "comparing: not complete yet, 3 contents (1.00 MiB) to come",
             "compared 10 of 4,000 entries, 8 entries/s, about 9 min left",
             "contents arrive at 2.00 KiB/s, 3 files/s",
             "1 write of this site yet to come back",
+            "2 places changed from here that hq cannot read, or is in doubt of, and that only it answers for: \
+             `nearshare status` at hq says why, and what to do",
             "2 changed behind nearshare, kept under .nearshare/kept/",
             "last error: no room",
         ];
         assert_eq!(lines, expected);
         lines.clear();
-        at_copy(&follow::Progress { comparing: false, ..copy }, ShareState::Filling, &mut lines);
+        at_copy(&follow::Progress { comparing: false, ..copy }, ShareState::Filling, &hq(), &mut lines);
         assert_eq!(lines[1], "contents arrive at 2.00 KiB/s, 3 files/s, about 9 min left");
     }
 
@@ -392,11 +461,19 @@ mod tests {
             tls: Some("127.0.0.1:443".parse().unwrap()),
             connections: 1000,
             turned_away: [("malformed", 3), ("rate", 1200)].into(),
+            changes_lost: [("answered", 1), ("not_begun", 0), ("unknown", 1000)].into(),
         };
         let row = http(&door);
         assert_eq!(row.said, "1,000 connections; server embedded up");
-        assert_eq!(row.more, ["TLS at 127.0.0.1:443", "turned away: malformed 3, rate 1,200"]);
-        let row = http(&HttpStatus { tls: None, turned_away: Default::default(), ..door });
+        let more = [
+            "TLS at 127.0.0.1:443",
+            "turned away: malformed 3, rate 1,200",
+            "changes whose link broke before the answer: answered 1, not begun 0, unknown 1,000",
+        ];
+        assert_eq!(row.more, more);
+        let none = [("answered", 0), ("not_begun", 0), ("unknown", 0)].into();
+        let row =
+            http(&HttpStatus { tls: None, turned_away: Default::default(), changes_lost: none, ..door });
         assert!(row.more.is_empty() && !row.wrong);
     }
 
@@ -411,6 +488,7 @@ mod tests {
             tls: None,
             connections: 0,
             turned_away: Default::default(),
+            changes_lost: Default::default(),
         };
         let row = http(&door);
         assert_eq!(row.said, "0 connections; server http://127.0.0.1:8080 not asked yet");
@@ -421,7 +499,7 @@ mod tests {
     fn a_cut_off_copy_does_not_claim_to_be_current() {
         let copy = follow::Progress { doing: "waiting", confirmed: true, ..follow::Progress::default() };
         let mut lines = Vec::new();
-        at_copy(&copy, ShareState::CutOff, &mut lines);
+        at_copy(&copy, ShareState::CutOff, &hq(), &mut lines);
         assert_eq!(lines, ["waiting: when last heard of, has every record"]);
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Ahead {
     /// A lease has been asked for: what was in force then may come after its release.
     grant: Grant,
     recent: HashMap<Touch, Gen>,
+    /// The notes of what the primary could not tell at a barrier.
+    untold: HashSet<u64>,
     /// The notes that are holds.
     held: HashMap<Touch, u64>,
     next_hold: u64,
@@ -149,6 +151,7 @@ impl Ahead {
         let awaits = Awaits::Releases(HashMap::from_iter([(touch.clone(), generation)]));
         self.notes.insert(id, Note { touches: Vec::new(), above: Vec::new(), awaits });
         self.awaited.entry(touch.clone()).or_default().insert(id);
+        self.untold.insert(id);
         self.extend(id, vec![touch], Lies::default());
         self.adrift.insert(id);
     }
@@ -388,6 +391,7 @@ impl Ahead {
         self.turn(id, Awaits::Doubt);
         let Some(note) = self.notes.remove(&id) else { return false };
         self.adrift.remove(&id);
+        self.untold.remove(&id);
         for touch in &note.touches {
             if self.held.get(touch) == Some(&id) {
                 self.held.remove(touch);
@@ -432,6 +436,11 @@ impl Ahead {
     /// Requests of this site.
     pub fn own(&self) -> usize {
         self.notes.len() - self.held.len()
+    }
+    /// Requests of this site of which the primary has not said that it cannot tell what became of them; and
+    /// touches of which it has.
+    pub fn own_and_untold(&self) -> (usize, usize) {
+        (self.own() - self.untold.len(), self.untold.len())
     }
     /// Whether a note is of a request of this site, and so in the catalog.
     pub fn is_own(id: u64) -> bool {
@@ -602,6 +611,18 @@ mod tests {
         assert!(!ahead.held.contains_key(&touch(7)) && ahead.held.contains_key(&touch(9)));
         assert!(ahead.released(&[(touch(8), Gen(5))]).is_empty(), "the higher generation wins");
         assert_eq!(ahead.own(), 1);
+    }
+
+    #[test]
+    fn what_the_primary_cannot_tell_is_counted_by_itself() {
+        let mut ahead = noted(1, 1);
+        ahead.hold(vec![(touch(7), Gen(3))]);
+        ahead.stays(2, touch(8), Gen(4));
+        assert_eq!(ahead.own_and_untold(), (1, 1));
+        ahead.remove(2);
+        assert_eq!(ahead.own_and_untold(), (1, 0));
+        ahead.remove(1);
+        assert_eq!(ahead.own_and_untold(), (0, 0));
     }
 
     #[test]

@@ -94,10 +94,15 @@ impl FollowError {
         self.raw().is_some_and(|errno| matches!(errno, libc::ENOSPC | libc::EDQUOT))
     }
 
+    /// The disk has room, and keeps no more extended attributes with an object.
+    fn is_of_xattrs(&self) -> bool {
+        matches!(self, Self::Tree(error) if error.is_of_xattrs())
+    }
+
     /// It is of one entry, and says nothing of the others.
     fn is_of_an_entry(&self) -> bool {
         let of_all = [libc::EROFS, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
-        self.raw().is_some_and(|errno| !of_all.contains(&errno))
+        self.is_of_xattrs() || self.raw().is_some_and(|errno| !of_all.contains(&errno))
     }
 
     /// The primary's records are not what follows the ones that are here: only another stream helps.
@@ -172,8 +177,12 @@ pub struct Progress {
     pub bytes_per_second: f64,
     /// Of the comparison, else of the contents awaited now; 0 while it cannot be told.
     pub seconds_left: f64,
-    /// Requests of this site that are not back in its copy.
+    /// What this copy does not answer for, besides what it holds.
     pub ahead: usize,
+    /// Of that: requests of this site that are not back in its copy.
+    pub writes: usize,
+    /// Of that: touches of such requests that the primary could not read, or was in doubt of, when this site asked.
+    pub untold: usize,
     /// What the primary asked this copy of a strict share not to answer for.
     pub held: usize,
     /// Places that this site's server may still change, of when this site was the primary (R18).
@@ -405,9 +414,9 @@ impl<T: Tree> Follow<T> {
         let (debts, debt_bytes) = (owed.len() as u64, owed.bytes());
         drop(owed);
         let progress = lock(&self.progress).clone();
-        let (ahead, held) = {
+        let ((writes, untold), ahead, held) = {
             let ahead = lock(&self.ahead);
-            (ahead.own(), ahead.len() - ahead.own())
+            (ahead.own_and_untold(), ahead.own(), ahead.len() - ahead.own())
         };
         let suspects = lock(&self.suspects).len();
         let rates = self.rates();
@@ -426,6 +435,8 @@ impl<T: Tree> Follow<T> {
             debts,
             debt_bytes,
             ahead,
+            writes,
+            untold,
             held,
             suspects,
             lease: self.lease_word(),

@@ -158,7 +158,9 @@ impl<'a, T: Tree> Settler<'a, T> {
         match error {
             error if !error.is_of_an_entry() => return Err(error),
             error if later => self.out.refused.push((touch, error.to_string())),
-            error if error.no_room() => self.stuck = self.stuck.take().or(Some(error)),
+            error if error.no_room() || error.is_of_xattrs() => {
+                self.stuck = self.stuck.take().or(Some(error))
+            }
             error => return Err(error),
         }
         Ok(())

@@ -29,6 +29,7 @@ mod tail;
 mod tests;
 mod ticket;
 mod turns;
+mod unread;
 mod worker;
 
 pub use feed::{busy, records};
@@ -70,6 +71,8 @@ pub const GENS_BITS: u32 = 40;
 const CHANGES_BITS: u32 = 8;
 /// Places in doubt that `status` names.
 const SUSPECTED_MAX: usize = 20;
+/// Places that could not be read that `status` names.
+const UNREAD_MAX: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NoticeError {
@@ -149,6 +152,12 @@ pub struct Standing {
     /// Changes whose outcome the server never told, and where the first of them are (R18).
     pub suspects: usize,
     pub suspected: Vec<String>,
+    /// Places that cannot be read, or do not hold still, and have not for a second: copies have what was there
+    /// before, or nothing. And the first of them.
+    pub unread: usize,
+    pub unread_first: Vec<Unread>,
+    /// How many of them do not end before somebody does something about it; they come first.
+    pub unreadable: usize,
     /// Copies of a strict share that may answer for themselves.
     pub leased: Vec<SiteId>,
     /// Changes wait until leases of an earlier process are over (R11).
@@ -157,6 +166,18 @@ pub struct Standing {
     pub undurable: usize,
     /// The last of them were answered all the same.
     pub degraded: Option<String>,
+}
+
+/// A place that the primary cannot read.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Unread {
+    /// A path in the share, or the name in an object whose path is not known.
+    pub place: String,
+    pub why: String,
+    /// For so long.
+    pub seconds: f64,
+    /// What to do about it.
+    pub fix: &'static str,
 }
 
 /// One share at its primary's site.
@@ -176,6 +197,7 @@ pub struct Notice<T: Tree> {
     landed: tokio::sync::Notify,
     standing: Mutex<Standing>,
     restless: Mutex<still::Restless>,
+    unreads: Mutex<unread::Unreads>,
     scan_wanted: AtomicBool,
     /// A copy has shown that the catalog was older than what was told of it before this start.
     outdated: AtomicBool,
@@ -230,6 +252,7 @@ impl<T: Tree> Notice<T> {
             landed: tokio::sync::Notify::new(),
             standing: Mutex::default(),
             restless: Mutex::default(),
+            unreads: Mutex::default(),
             scan_wanted: AtomicBool::new(true),
             outdated: AtomicBool::new(false),
             terms: Mutex::new(terms),
@@ -332,16 +355,31 @@ impl<T: Tree> Notice<T> {
         let (leased, waits_for_old_leases) = self.leases.standing(self.clock.boot());
         let standing = lock(&self.standing).clone();
         let (undurable, degraded) = self.pledged();
+        let (unread, unread_first, unreadable) = self.unread();
         Standing {
             marks,
             suspects,
             suspected,
+            unread,
+            unread_first,
+            unreadable,
             leased,
             waits_for_old_leases,
             undurable,
             degraded,
             ..standing
         }
+    }
+
+    fn unread(&self) -> (usize, Vec<Unread>, usize) {
+        let unread = lock(&self.unreads).lasting(UNREAD_MAX, self.clock.boot());
+        let told = unread.first.into_iter().map(|(touch, why, lasted)| Unread {
+            place: self.told(&touch),
+            why: why.said().to_owned(),
+            seconds: lasted.as_secs_f64(),
+            fix: why.fix(),
+        });
+        (unread.many, told.collect(), unread.ill)
     }
 
     /// What is in doubt is still so after a restart. One that comes before this is on the disk leaves marks
@@ -360,7 +398,11 @@ impl<T: Tree> Notice<T> {
                 self.shelf.path_of(*dir).ok().flatten().map(|path| path.join(name.clone()))
             }
         };
-        path.map_or_else(|| format!("{touch:?}"), |path| path.to_string())
+        let unplaced = || match touch {
+            Touch::Object(id) => format!("object {id}"),
+            Touch::Entry(dir, name) => format!("{name} in directory {dir}"),
+        };
+        path.map_or_else(unplaced, |path| path.to_string())
     }
 
     /// The operator knows that nothing in doubt will be carried out any more: what is on the disk is right

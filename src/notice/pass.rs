@@ -13,6 +13,7 @@ use shaky::Shaky;
 
 use super::draft::{DEPTH_MAX, Draft, Entry};
 use super::still::Restless;
+use super::unread::{Unreads, Why};
 use super::{Minter, Notice, NoticeError, lock};
 use crate::catalog::{Inline, Shelf, Touch};
 use crate::clock::{Clock, WallTime};
@@ -49,6 +50,7 @@ pub(super) struct Pass<'a, T: Tree> {
     minter: &'a Minter,
     clock: &'a dyn Clock,
     restless: &'a Mutex<Restless>,
+    unreads: &'a Mutex<Unreads>,
     epoch: Epoch,
     pub draft: Draft<'a>,
     /// Objects whose name is gone and whose new one, or end, has not been found yet.
@@ -94,13 +96,14 @@ pub(super) struct Pass<'a, T: Tree> {
 
 impl<'a, T: Tree> Pass<'a, T> {
     pub fn new(notice: &'a Notice<T>) -> Self {
-        let Notice { tree, shelf, minter, clock, restless, .. } = notice;
+        let Notice { tree, shelf, minter, clock, restless, unreads, .. } = notice;
         Self {
             tree: &**tree,
             shelf: &**shelf,
             minter,
             clock: &**clock,
             restless,
+            unreads,
             epoch: shelf.meta().epoch,
             draft: Draft::new(shelf),
             vacated: HashMap::default(),
@@ -177,28 +180,32 @@ impl<'a, T: Tree> Pass<'a, T> {
     pub fn list(&mut self, id: ObjectId) -> Result<Vec<Name>> {
         let Some(dir) = self.dir(id)? else { return Ok(Vec::new()) };
         let listed = self.tree.list(&dir);
-        let Some(found) = (if id == ObjectId::ROOT { Some(listed?) } else { self.spare(listed)? })
-        else {
-            for (parent, name) in self.draft.links(id)? {
-                self.leave_unread(parent, &name);
+        let found = match if id == ObjectId::ROOT { Ok(listed?) } else { self.spare(listed)? } {
+            Ok(found) => found,
+            Err(why) => {
+                for (parent, name) in self.draft.links(id)? {
+                    self.note_unread(parent, &name, why.clone(), true);
+                    self.leave_unread(parent, &name);
+                }
+                return Ok(Vec::new());
             }
-            return Ok(Vec::new());
         };
+        self.note_listed(id)?;
         let mut names: BTreeSet<Name> = found.into_iter().collect();
         names.extend(self.draft.names_below(id)?);
         self.stirred.insert(id);
         Ok(names.into_iter().collect())
     }
 
-    /// What the disk says of one entry. One bad block must not stop the share: `None`, and nothing is known
+    /// What the disk says of one entry. One bad block must not stop the share: why, and nothing is known
     /// of it, least of all that it is gone. A disk that fails altogether does not pass its own check.
-    fn spare<V>(&self, said: std::result::Result<V, TreeError>) -> Result<Option<V>> {
+    fn spare<V>(&self, said: std::result::Result<V, TreeError>) -> Result<std::result::Result<V, Why>> {
         match said {
-            Ok(said) => Ok(Some(said)),
+            Ok(said) => Ok(Ok(said)),
             Err(error @ TreeError::Io { .. }) => {
                 self.tree.check()?;
                 tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
-                Ok(None)
+                Ok(Err(Why::of(&error)))
             }
             Err(error) => Err(error.into()),
         }
@@ -245,16 +252,18 @@ impl<'a, T: Tree> Pass<'a, T> {
         }
         self.depth -= 1;
         if let Compared::Torn = compared? {
+            self.note_unread(entry.0, &entry.1, Why::Restless, false);
             self.leave_unread(entry.0, &entry.1);
         }
-        Ok(())
+        self.note_read(entry)
     }
 
     fn compare(&mut self, parent: ObjectId, name: &Name, deep: bool) -> Result<Compared> {
         let found = match self.dir(parent)? {
             Some(dir) => match self.spare(self.tree.look(Spot::Entry(&dir, name)))? {
-                Some(found) => found,
-                None => {
+                Ok(found) => found,
+                Err(why) => {
+                    self.note_unread(parent, name, why, false);
                     self.leave_unread(parent, name);
                     return Ok(Compared::Whole);
                 }
@@ -687,7 +696,14 @@ impl<'a, T: Tree> Pass<'a, T> {
             .tree
             .xattrs(Spot::Itself(&dir))
             .and_then(|xattrs| Ok((xattrs, self.tree.dir_found(&dir)?)));
-        let Some((xattrs, found)) = self.spare(looked)? else { return Ok(()) };
+        let (xattrs, found) = match self.spare(looked)? {
+            Ok(looked) => looked,
+            Err(why) => {
+                self.note_root(id, Some(why));
+                return Ok(());
+            }
+        };
+        self.note_root(id, None);
         let xattrs = Extra::from(xattrs);
         let known = self.draft.object(id)?;
         if known.is_none() && id != ObjectId::ROOT {

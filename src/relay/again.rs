@@ -3,7 +3,9 @@
 //! change was never begun and will not be, and only then is it sent again. A body that is not kept cannot
 //! be, but its outcome can be asked for all the same.
 
-use std::sync::Weak;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,12 +70,53 @@ enum Told {
     Unknown,
 }
 
+impl Told {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Answered(_) => "answered",
+            Self::NotBegun => "not_begun",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How often what was told since the start, of changes whose link broke before the answer.
+#[derive(Default)]
+pub struct Lost {
+    answered: AtomicU64,
+    not_begun: AtomicU64,
+    unknown: AtomicU64,
+}
+
+impl Lost {
+    fn note(&self, told: &Told) {
+        let count = match told {
+            Told::Answered(_) => &self.answered,
+            Told::NotBegun => &self.not_begun,
+            Told::Unknown => &self.unknown,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("nearshare_changes_lost_total", "outcome" => told.as_str()).increment(1);
+    }
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let counts =
+            [("answered", &self.answered), ("not_begun", &self.not_begun), ("unknown", &self.unknown)];
+        counts.into_iter().map(|(told, count)| (told, count.load(Ordering::Relaxed))).collect()
+    }
+}
+
+/// A change by its id, and where it is counted if its link breaks.
+pub struct Sent {
+    pub id: ChangeId,
+    pub lost: Arc<Lost>,
+}
+
 /// Sends a change to the primary's site. `client` is there while somebody waits for the answer.
 pub async fn send(
     away: &Away,
     share: &ShareId,
     class: Class,
-    id: ChangeId,
+    Sent { id, lost }: Sent,
     mut parts: Parts,
     payload: Payload,
     client: &Weak<()>,
@@ -102,13 +145,8 @@ pub async fn send(
             }
             tokio::time::sleep(PAUSE).await;
         };
-        let outcome = match &told {
-            Told::Answered(_) => "answered",
-            Told::NotBegun => "not_begun",
-            Told::Unknown => "unknown",
-        };
-        metrics::counter!("nearshare_changes_lost_total", "outcome" => outcome).increment(1);
-        tracing::debug!(%share, peer = %away.site, %id, outcome, "no answer came to a change");
+        lost.note(&told);
+        tracing::debug!(%share, peer = %away.site, %id, outcome = told.as_str(), "no answer came to a change");
         match told {
             Told::Answered(response) => return Ok(response),
             Told::Unknown => return Err(WireError::Lost { session, why }),

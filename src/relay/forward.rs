@@ -14,9 +14,8 @@ use http::{
 };
 use http_body::Body as _;
 
-use super::again::{self, Payload};
+use super::again::{self, Payload, Sent};
 use super::answer::{self, Early, Mend};
-use super::ledger::ChangeId;
 use super::near::TRAILERS;
 use super::seam::{Class, Near, WireError};
 use super::{Away, HttpSite, Part, Taken};
@@ -44,8 +43,8 @@ pub const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
 pub const RETRY: HeaderName = HeaderName::from_static("nearshare-retry");
 pub const BULK: HeaderValue = HeaderValue::from_static("bulk");
 
-/// `id`: if it is a change.
-pub async fn forward(taken: Taken, id: ChangeId) -> Response<Body> {
+/// `sent`: if it is a change.
+pub async fn forward(taken: Taken, sent: Sent) -> Response<Body> {
     let site = taken.site.clone();
     let share = &site.slots[taken.slot];
     let (near, away) = match &share.part {
@@ -62,7 +61,7 @@ pub async fn forward(taken: Taken, id: ChangeId) -> Response<Body> {
             let here = Arc::new(());
             let client = Arc::downgrade(&here);
             let seen_through = work::spawn(async move {
-                let response = changed(taken, near, change, id, client).await;
+                let response = changed(taken, near, change, sent, client).await;
                 drop((room, kept));
                 response
             });
@@ -129,7 +128,7 @@ async fn changed(
     taken: Taken,
     near: Option<Arc<dyn Near>>,
     change: Change,
-    id: ChangeId,
+    as_sent: Sent,
     client: Weak<()>,
 ) -> Response<Body> {
     let class = class(&taken);
@@ -153,7 +152,7 @@ async fn changed(
             Err(error) => return answer::near_error(&share.share, &error),
         },
     };
-    let sent = again::send(away, &share.share, class, id, parts, payload, &client).await;
+    let sent = again::send(away, &share.share, class, as_sent, parts, payload, &client).await;
     match (&sent, ticket) {
         (Ok(response), _)
             if response.headers().contains_key(AHEAD) && away.left.load(Ordering::SeqCst) =>

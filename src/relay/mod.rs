@@ -19,7 +19,7 @@ mod replay;
 pub mod seam;
 mod tags;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +28,7 @@ use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
+use self::again::{Lost, Sent};
 use self::answer::Early;
 use self::fair::{Room, UnderWay, Who};
 use self::meters::{From, Meters};
@@ -166,6 +167,7 @@ pub struct HttpRelay {
     under_way: Arc<UnderWay>,
     /// Of the changes that are forwarded from here, and to here.
     ids: Ids,
+    lost: Arc<Lost>,
     replay: Arc<Replay>,
     connections: AtomicU64,
     via: AtomicBool,
@@ -180,6 +182,7 @@ impl HttpRelay {
             meters: Meters::new(),
             under_way: Arc::default(),
             ids: Ids::new(),
+            lost: Arc::default(),
             replay: Arc::new(Replay::new(clock)),
             connections: AtomicU64::new(0),
             via: AtomicBool::new(false),
@@ -212,6 +215,10 @@ impl HttpRelay {
     /// Clients' open connections.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
+    }
+    /// Changes forwarded since the start whose link broke before the answer, by what was found out.
+    pub fn lost(&self) -> BTreeMap<&'static str, u64> {
+        self.lost.counts()
     }
     pub fn site(&self) -> Arc<HttpSite> {
         self.site.load_full()
@@ -301,7 +308,10 @@ impl HttpRelay {
             Route::Pass | Route::Divert => near::divert(taken, false).await,
             Route::DivertPlain => near::divert(taken, true).await,
             Route::Home => home::client(taken).await,
-            Route::Forward => forward::forward(taken, self.ids.next()).await,
+            Route::Forward => {
+                let sent = Sent { id: self.ids.next(), lost: self.lost.clone() };
+                forward::forward(taken, sent).await
+            }
             Route::Refuse(why) => answer::away(share, why),
         };
         if cut_off {

@@ -14,6 +14,7 @@ use crate::catalog::{CatalogError, Change, Shelf};
 use crate::follow::Progress;
 use crate::id::{Epoch, ObjectId, Seq, ShareId, SiteId};
 use crate::map::{self, HttpServer};
+use crate::notice;
 use crate::object::Kind;
 use crate::tree::Tree;
 
@@ -42,6 +43,7 @@ pub(super) fn status(site: &Site) -> Status {
                 tls: http.tls.as_ref().map(|tls| tls.listen),
                 connections: site.relay.as_ref().map_or(0, |relay| relay.connections()),
                 turned_away: site.door.as_ref().map(|door| door.tally().counts()).unwrap_or_default(),
+                changes_lost: site.relay.as_ref().map(|relay| relay.lost()).unwrap_or_default(),
             }
         });
     let at_unix_ms = site.clock.wall().0 / 1_000_000;
@@ -49,7 +51,7 @@ pub(super) fn status(site: &Site) -> Status {
     site.awaited.complete(&mut links, at_unix_ms);
     let running = site.shares();
     let shares = map.shares_at(me).map(|(share, at)| match running.get(&share.name) {
-        Some(here) => held(site, share, at, here),
+        Some(here) => held(site, &map, share, at, here),
         None => remote(share, at),
     });
     Status {
@@ -82,6 +84,7 @@ fn remote(share: &map::Share, at: &map::AtSite) -> ShareStatus {
         position: Seq::default(),
         objects: 0,
         bytes: 0,
+        locks: None,
         state: ShareState::Remote,
         wrong: None,
         fix: None,
@@ -92,7 +95,13 @@ fn remote(share: &map::Share, at: &map::AtSite) -> ShareStatus {
     }
 }
 
-fn held(site: &Site, share: &map::Share, at: &map::AtSite, here: &Running) -> ShareStatus {
+fn held(
+    site: &Site,
+    map: &map::Map,
+    share: &map::Share,
+    at: &map::AtSite,
+    here: &Running,
+) -> ShareStatus {
     let head = here.shelf.head().at;
     let totals = here.shelf.totals();
     let mut status = ShareStatus {
@@ -100,6 +109,7 @@ fn held(site: &Site, share: &map::Share, at: &map::AtSite, here: &Running) -> Sh
         position: head.seq,
         objects: totals.objects,
         bytes: totals.bytes,
+        locks: here.keeper.as_ref().filter(|_| map.keeps_locks(share)).map(|keeper| keeper.count()),
         limits: here.disk.limits().sentences().map(str::to_owned).collect(),
         ..remote(share, at)
     };
@@ -135,8 +145,24 @@ fn held(site: &Site, share: &map::Share, at: &map::AtSite, here: &Running) -> Sh
     } else if let Some(degraded) = status.home.as_ref().and_then(|home| home.degraded.clone()) {
         status.wrong = Some(degraded);
         status.fix = Some("see to the links and sites that are down; it goes on by itself".to_owned());
+    } else if let Some((wrong, fix)) = status.home.as_ref().and_then(unreadable) {
+        (status.wrong, status.fix) = (Some(wrong), Some(fix));
     }
     status
+}
+
+/// What the primary's disk does not give, and copies wait for.
+fn unreadable(home: &notice::Standing) -> Option<(String, String)> {
+    let first = home.unread_first.first()?;
+    let what = match home.unreadable {
+        0 => return None,
+        1 => format!("{} cannot be read, and copies lack what it is now", first.place),
+        many => format!(
+            "{many} places cannot be read, and copies lack what they are now, such as {}",
+            first.place
+        ),
+    };
+    Some((format!("{what}: {}", first.why), first.fix.to_owned()))
 }
 
 fn state_of(progress: &Progress, up: bool) -> ShareState {
@@ -156,6 +182,12 @@ fn fix_for(wrong: &str, at: &map::AtSite) -> String {
     if wrong.contains("No space left") || wrong.contains("os error 28") {
         return format!(
             "make room on the file system of {path} or of the state directory; it goes on by itself"
+        );
+    }
+    if wrong.contains("of extended attributes") {
+        return format!(
+            "give the file system of {path} room for them (ext4: `tune2fs -O ea_inode` on its device, or \
+             `mkfs.ext4 -O ea_inode`), or take some away at the primary; until then reads of it go there"
         );
     }
     if wrong.contains("Read-only file system") {

@@ -45,6 +45,26 @@ pub enum TreeError {
     Io { what: &'static str, path: String, source: io::Error },
 }
 
+/// Of one object: the source of a [`TreeError::Io`].
+#[derive(Debug, thiserror::Error)]
+pub enum TooManyXattrs {
+    #[error("its extended attributes are more than {} bytes", Xattrs::MAX)]
+    Carried,
+    #[error(
+        "its {bytes} bytes of extended attributes are more than this file system keeps with a file (ext4: \
+         4 KiB, unless it has the feature `ea_inode`)"
+    )]
+    Kept { bytes: usize },
+}
+
+impl TreeError {
+    /// It is [`TooManyXattrs`].
+    pub fn is_of_xattrs(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        source.get_ref().is_some_and(|inner| inner.is::<TooManyXattrs>())
+    }
+}
+
 pub type Result<T, E = TreeError> = std::result::Result<T, E>;
 
 /// A directory to be opened: by handle where the kernel lets us, else by a path that is then checked

@@ -3,6 +3,7 @@
 //! They are reached through `/proc/self/fd`, for there is no call that takes a directory and a name before
 //! Linux 6.13. The name is the last component, and no link at it is followed.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use super::TooManyXattrs;
 use super::disk::{At, proc_path};
 use crate::object::Xattrs;
 
@@ -19,6 +21,8 @@ use crate::object::Xattrs;
 const FEW: usize = 1024;
 /// The kernel's limit on a list of names and on one value.
 const MOST: usize = 64 << 10;
+/// A disk with less room than this, in bytes, is full: what an object may have of attributes would not fit.
+const ROOM: u64 = 1 << 20;
 
 /// An entry itself, a symbolic link not followed.
 pub(super) struct Path(CString);
@@ -74,8 +78,7 @@ fn read(
             Err(error) => return Err(error.into()),
         }
         if xattrs.bytes() > Xattrs::MAX {
-            let why = format!("its extended attributes are more than {} bytes", Xattrs::MAX);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            return Err(io::Error::other(TooManyXattrs::Carried));
         }
     }
     Ok(xattrs)
@@ -104,10 +107,26 @@ fn filled<'a>(
 pub(super) fn set(fd: BorrowedFd<'_>, wanted: &Xattrs) -> io::Result<bool> {
     let path = proc_path(fd);
     let remove = |name: &[u8]| rustix::fs::removexattr(&path, OsStr::from_bytes(name));
+    let refused = Cell::new(None);
     let put = |name: &[u8], value: &[u8]| {
-        rustix::fs::setxattr(&path, OsStr::from_bytes(name), value, XattrFlags::empty())
+        let put = rustix::fs::setxattr(&path, OsStr::from_bytes(name), value, XattrFlags::empty());
+        refused.set(put.err());
+        put
     };
-    bring(wanted, || of_inode(fd), remove, put)
+    let done = bring(wanted, || of_inode(fd), remove, put);
+    match (&done, refused.get()) {
+        (Err(_), Some(errno)) if errno == Errno::TOOBIG || errno == Errno::NOSPC && has_room(fd)? => {
+            Err(io::Error::other(TooManyXattrs::Kept { bytes: wanted.bytes() }))
+        }
+        _ => done,
+    }
+}
+
+/// Whether the disk is not full: then it is the inode that is.
+fn has_room(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let stat = rustix::fs::fstatvfs(fd)?;
+    let inodes = stat.f_files == 0 || stat.f_ffree > 0;
+    Ok(inodes && stat.f_bavail.saturating_mul(stat.f_frsize) >= ROOM)
 }
 
 fn bring(

@@ -10,6 +10,11 @@ pub struct Disk {
 impl Disk {
     /// An empty ext4 of `mib` MiB, mounted.
     pub fn ext4(mib: u64) -> Self {
+        Self::ext4_with(mib, &[])
+    }
+
+    /// And what else `mkfs.ext4` is to be told.
+    pub fn ext4_with(mib: u64, options: &[&str]) -> Self {
         super::needs_root("a loop-mounted disk");
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
@@ -17,7 +22,8 @@ impl Disk {
         let path = dir.path().join("disk");
         std::fs::create_dir(&path).unwrap();
         // No reserved blocks: root fills it to the last one, as everybody else would.
-        super::run("mkfs.ext4", &["-q", "-F", "-m", "0", image.to_str().unwrap()]);
+        let arguments = [&["-q", "-F", "-m", "0"], options, &[image.to_str().unwrap()]].concat();
+        super::run("mkfs.ext4", &arguments);
         super::run("mount", &["-o", "loop", image.to_str().unwrap(), path.to_str().unwrap()]);
         Self { path, _dir: dir }
     }

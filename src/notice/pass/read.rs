@@ -58,7 +58,7 @@ impl<T: Tree> Pass<'_, T> {
             return Ok(Read::Unread);
         }
         match self.read_entry(parent, name, found) {
-            Ok(Read::Unread) => {}
+            Ok(Read::Unread) => self.note_unread(parent, name, Why::Restless, false),
             Ok(Read::Seen(seen)) => {
                 let kept_still = self.still.contains(&id);
                 lock(self.restless).read(id, began, self.clock.boot(), kept_still);
@@ -69,6 +69,11 @@ impl<T: Tree> Pass<'_, T> {
                 if lock(self.restless).is_new(id) {
                     tracing::warn!(share = %self.shelf.share(), %error, "left as it was; trying again");
                 }
+                let why = match &error {
+                    NoticeError::Tree(error) => Why::of(error),
+                    other => Why::Refused(other.to_string()),
+                };
+                self.note_unread(parent, name, why, false);
             }
             other => return other,
         }

@@ -38,6 +38,49 @@ impl<T: Tree> Pass<'_, T> {
         self.unsettled.push((parent, name.clone()));
     }
 
+    /// For `status`: an entry could not be read. `listing`: a directory's names.
+    pub(super) fn note_unread(&self, parent: ObjectId, name: &Name, why: Why, listing: bool) {
+        let touch = Touch::Entry(parent, name.clone());
+        lock(self.unreads).note(touch, why, listing, self.clock.boot());
+    }
+
+    /// For `status`: an entry has been looked at, and if it was not left unread there is nothing to say of it.
+    pub(super) fn note_read(&mut self, entry: Entry) -> Result<()> {
+        let is_unread = |shaky: &Shaky| shaky.unread;
+        if lock(self.unreads).is_empty() || self.shaky.get(&entry).is_some_and(is_unread) {
+            return Ok(());
+        }
+        let object = match self.draft.child(entry.0, &entry.1)? {
+            Some(id) => self.draft.object(id)?,
+            None => None,
+        };
+        let listed = object.is_none_or(|object| object.kind != Kind::Directory);
+        lock(self.unreads).read(&Touch::Entry(entry.0, entry.1), listed);
+        Ok(())
+    }
+
+    /// For `status`: a directory's names have been read.
+    pub(super) fn note_listed(&mut self, id: ObjectId) -> Result<()> {
+        if lock(self.unreads).is_empty() {
+            return Ok(());
+        }
+        for (parent, name) in self.draft.links(id)? {
+            lock(self.unreads).read(&Touch::Entry(parent, name), true);
+        }
+        Ok(())
+    }
+
+    /// For `status`: what came of reading a directory's own attributes. Of others than the root's the entry
+    /// tells.
+    pub(super) fn note_root(&self, id: ObjectId, why: Option<Why>) {
+        let root = Touch::Object(ObjectId::ROOT);
+        match why {
+            _ if id != ObjectId::ROOT => {}
+            Some(why) => lock(self.unreads).note(root, why, false, self.clock.boot()),
+            None => lock(self.unreads).read(&root, true),
+        }
+    }
+
     /// What is there is not known now.
     pub(super) fn leave_unread(&mut self, parent: ObjectId, name: &Name) {
         self.unsettle(parent, name);

@@ -244,8 +244,14 @@ async fn a_file_that_others_write_all_the_time_holds_up_nothing_and_a_barrier_te
     // A fifth of the time may go into reading it, 10 ms at a time, and a look is twelve reads at most.
     let (reads, most) = (reads.load(Ordering::SeqCst), began.elapsed().as_millis() / 50 + 36);
     assert!((reads as u128) < most, "{rounds} rounds, {reads} reads of {most}");
+    // Nobody has to do anything about that; `status` tells it all the same.
+    let standing = share.notice.standing();
+    assert_eq!((standing.unread, standing.unreadable), (1, 0), "{standing:?}");
+    let told = &standing.unread_first[0];
+    assert!(told.place == "/f" && told.seconds >= 1.0 && told.fix.contains("rename it"), "{told:?}");
     restless.store(false, Ordering::SeqCst);
     share.until("it is journalled", || share.notice.standing().marks == 0).await;
+    assert_eq!(share.notice.standing().unread, 0);
     assert_eq!(share.open(&session("osaka", 3)).await, BTreeSet::new());
     assert_eq!(share.told().len(), 2);
 }
@@ -269,9 +275,15 @@ async fn a_barrier_tells_what_could_not_be_read_until_it_could() {
         assert!(open.contains(&share.entry("f")) && !open.contains(&share.entry("g")), "{open:?}");
         assert!(share.has("g", 1));
     }
+    share.until("status tells it", || share.notice.standing().unreadable == 1).await;
+    let standing = share.notice.standing();
+    let told = &standing.unread_first[0];
+    assert!(told.place == "/f" && told.why.contains("os error 5"), "{told:?}");
+    assert!(standing.unread == 1 && told.fix.contains("see to the disk"), "{standing:?}");
     bad.store(false, Ordering::SeqCst);
     share.until("it is journalled", || share.notice.standing().marks == 0).await;
     assert!(share.has("f", 1));
+    assert_eq!(share.notice.standing().unread, 0);
     assert_eq!(share.open(&session("osaka", 5)).await, BTreeSet::new());
 }
 

@@ -50,6 +50,9 @@ async fn a_change_is_made_once_and_its_client_is_told_the_truth() {
         assert!(status != 503 || said.contains("nothing was changed") || path == "gone", "{what}");
         assert!(two.wire.trouble.lock().unwrap().is_empty(), "{what}");
     }
+    // What `status` says of them: of one that was lost three times all three.
+    let told = [("answered", 6), ("not_begun", 8), ("unknown", 0)].into();
+    assert_eq!(two.lyon.lost(), told);
 }
 
 #[tokio::test]
