@@ -140,7 +140,7 @@ fn summary(file: &Path, map: &Map, out: &mut dyn Write) -> io::Result<()> {
             share.sites().map(|(site, at)| format!("{site} {}", at.role())).collect();
         writeln!(out, "  {name}: {}", roles.join(", "))?;
     }
-    Ok(())
+    map.notes().iter().try_for_each(|note| writeln!(out, "  note: {note}"))
 }
 
 /// Shares whose primary copy is elsewhere than the map says, if the site runs and can be asked (R33).
@@ -309,6 +309,21 @@ mod tests {
         let file = file.display().to_string();
         assert_eq!(json, serde_json::json!({ "file": file, "clean": true, "mistakes": [] }));
         assert_eq!((got.code, got.err), (CLEAN, String::new()));
+    }
+
+    #[test]
+    fn what_a_server_does_not_do_is_a_note() {
+        let dir = dir();
+        let embedded = "server = \"http://127.0.0.1:8080\", listen = \"10.1.0.10:80\"";
+        let text = EXAMPLE.replace(embedded, &embedded.replace("http://127.0.0.1:8080", "embedded"));
+        let got = ran(&file_of(&dir, text.as_bytes()), None, false);
+        let note = "  note: `locks` of engineering is \"server\", and the embedded server at hq keeps none: \
+                    nearshare keeps them; write \"nearshare\"";
+        assert_eq!((got.code, got.out.lines().last()), (CLEAN, Some(note)), "{}", got.out);
+        // Who says nothing of locks expects nothing else.
+        let silent = text.replace("locks          = \"server\"", "# ");
+        let got = ran(&file_of(&dir, silent.as_bytes()), None, false);
+        assert!(got.code == CLEAN && !got.out.contains("note:"), "{}", got.out);
     }
 
     #[test]

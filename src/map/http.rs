@@ -8,10 +8,10 @@ use super::rules::Fact;
 use super::value::{self, text, wrong_type};
 use super::{CertificateFiles, HttpDoor, HttpServer, HttpTls, Need, NeedKind};
 
-const HTTP_KEYS: &[&str] =
+pub(super) const HTTP_KEYS: &[&str] =
     &["client_connections", "client_rate", "host", "listen", "server", "server_timeout", "tls", "via"];
-const TLS_KEYS: &[&str] = &["certificates", "listen"];
-const CERTIFICATE_KEYS: &[&str] = &["certificate", "key"];
+pub(super) const TLS_KEYS: &[&str] = &["certificates", "listen"];
+pub(super) const CERTIFICATE_KEYS: &[&str] = &["certificate", "key"];
 
 const HTTP_EXAMPLE: &str = r#"{ server = "http://127.0.0.1:8080", listen = "0.0.0.0:80" }"#;
 const CERTIFICATE_EXAMPLE: &str =

@@ -61,7 +61,22 @@ impl Map {
     pub fn keeps_locks(&self, share: &Share) -> bool {
         let door = self.sites.get(share.primary()).and_then(|site| site.http.as_ref());
         let embedded = door.is_some_and(|door| door.server == HttpServer::Embedded);
-        embedded || share.locks == LocksBy::Nearshare
+        embedded || share.locks == Some(LocksBy::Nearshare)
+    }
+
+    /// What is no mistake, and not what somebody may think that it says: each with what would be clearer.
+    pub fn notes(&self) -> Vec<String> {
+        let shares = self.shares.values();
+        let unheard = shares
+            .filter(|share| share.locks == Some(LocksBy::Server) && self.keeps_locks(share))
+            .map(|share| {
+                let (name, primary) = (&share.name, share.primary());
+                format!(
+                    "`locks` of {name} is \"server\", and the embedded server at {primary} keeps none: nearshare \
+                     keeps them; write \"nearshare\""
+                )
+            });
+        unheard.collect()
     }
 
     /// The map with the primary copy of a share at another site than the text says (R33). A site that
@@ -205,8 +220,8 @@ pub struct Share {
     /// On how many sites' disks a change is before it is answered: 1 to the number of sites with a copy.
     pub durable_copies: u32,
     pub degraded: Degraded,
-    /// Who keeps its locks, if the primary's server could.
-    pub locks: LocksBy,
+    /// Who keeps its locks, if the primary's server could. `None`: not said, and it does.
+    pub locks: Option<LocksBy>,
     pub properties: PropertiesBy,
     /// The share's first primary (R33).
     first: SiteId,

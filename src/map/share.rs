@@ -16,7 +16,7 @@ use super::{
 };
 use crate::id::{ShareId, SiteId};
 
-const SHARE_KEYS: &[&str] = &[
+pub(super) const SHARE_KEYS: &[&str] = &[
     "clients",
     "consistency",
     "degraded",
@@ -29,11 +29,11 @@ const SHARE_KEYS: &[&str] = &[
     "tree",
     "when_cut_off",
 ];
-const AT_SITE_KEYS: &[&str] =
+pub(super) const AT_SITE_KEYS: &[&str] =
     &["clients", "http", "http_sync", "nfs", "path", "role", "tree", "when_cut_off"];
 /// What belongs to a share as a whole, or sites would disagree about it (R10).
 const AGREED_KEYS: &[&str] = &["consistency", "degraded", "durable_copies", "locks", "properties"];
-const CLIENT_KEYS: &[&str] = &["access", "net", "secure", "squash"];
+pub(super) const CLIENT_KEYS: &[&str] = &["access", "net", "secure", "squash"];
 /// What no site may be called: a share's keys are keys and sites' names.
 pub(super) const RESERVED: &[&str] = &[
     "clients",
@@ -115,7 +115,7 @@ impl<'t> Reader<'t> {
             consistency: consistency.map_or(Consistency::Strict, |consistency| consistency.it),
             durable_copies: copies.map_or(1, |copies| copies.it),
             degraded: degraded.map_or(Degraded::Wait, |degraded| degraded.it),
-            locks: locks.map_or(LocksBy::Server, |locks| locks.it),
+            locks: locks.map(|locks| locks.it),
             properties: properties.map_or(PropertiesBy::None, |properties| properties.it),
             first: primary.clone(),
             primary,

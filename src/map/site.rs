@@ -11,10 +11,10 @@ use super::value::{self, LABEL_RULE, shown, text};
 use super::{Cluster, Need, NeedKind, Site, link_addr};
 use crate::id::SiteId;
 
-const SITE_KEYS: &[&str] =
+pub(super) const SITE_KEYS: &[&str] =
     &["ca", "certificate", "http", "key", "link", "link_listen", "nfs", "secret", "state", "zone"];
-const CLUSTER_KEYS: &[&str] = &["ca", "certificate", "key", "secret", "state"];
-const NFS_KEYS: &[&str] = &["listen", "mountd", "portmap", "server", "v4"];
+pub(super) const CLUSTER_KEYS: &[&str] = &["ca", "certificate", "key", "secret", "state"];
+pub(super) const NFS_KEYS: &[&str] = &["listen", "mountd", "portmap", "server", "v4"];
 
 const NFS_EXAMPLE: &str = r#"{ server = "127.0.0.1:12049", listen = "0.0.0.0:2049" }"#;
 

@@ -1,5 +1,7 @@
 //! Whole maps: good ones and what they mean, bad ones and every word that is said of them.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -125,6 +127,26 @@ fn columns_count_characters_and_no_byte_order_mark() {
     let later = said("# é€😀\n'é€😀' = { a = 1 }\n'é€' = { zoe = 1 }\r\n\tx = 1\n");
     let places = later.lines().filter_map(|line| line.split(' ').next());
     assert_eq!(places.collect::<Vec<_>>(), ["1:1:", "1:1:", "1:1:", "2:1:", "3:1:", "4:2:"], "{later}");
+}
+
+#[test]
+fn the_example_has_every_key() {
+    let all = [
+        &["cluster", "serial", "share", "site"][..],
+        site::CLUSTER_KEYS,
+        site::SITE_KEYS,
+        site::NFS_KEYS,
+        http::HTTP_KEYS,
+        http::TLS_KEYS,
+        http::CERTIFICATE_KEYS,
+        share::SHARE_KEYS,
+        share::AT_SITE_KEYS,
+        share::CLIENT_KEYS,
+    ];
+    let is_word = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    let words: BTreeSet<&str> = EXAMPLE.split(|c| !is_word(c)).collect();
+    let lacks: Vec<_> = all.concat().into_iter().filter(|key| !words.contains(key)).collect();
+    assert!(lacks.is_empty(), "{lacks:?}");
 }
 
 #[test]
