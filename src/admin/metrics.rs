@@ -25,9 +25,9 @@ fn site(status: &Status, page: &mut Page) {
     let version = vec![(labels(&[("version", version)]), "1".to_owned())];
     page.gauge("nearshare_build_info", "Always 1; the label says which release runs.", version);
     page.gauge(
-        "nearshare_uptime_seconds",
-        "Since the process started.",
-        one(&(status.at_unix_ms.saturating_sub(status.since_unix_ms) / 1000)),
+        "nearshare_start_time_seconds",
+        "When the process started, since 1970.",
+        one(&seconds(status.since_unix_ms)),
     );
     page.gauge("nearshare_map_serial", "The `serial` of the map in use.", one(&map.serial));
     page.gauge(
@@ -36,9 +36,9 @@ fn site(status: &Status, page: &mut Page) {
         one(&status.wrong().len()),
     );
     page.gauge(
-        "nearshare_certificate_seconds_left",
-        "Until other sites refuse this one's certificate; negative once they do.",
-        one(&certificate.seconds_left(status.now())),
+        "nearshare_certificate_expiry_timestamp_seconds",
+        "From when on other sites refuse this one's certificate, since 1970.",
+        one(&seconds(certificate.until_unix_ms)),
     );
     if let Some(http) = http {
         page.gauge(
@@ -47,6 +47,10 @@ fn site(status: &Status, page: &mut Page) {
             one(&u8::from(http.up)),
         );
     }
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
 }
 
 fn links(status: &Status, page: &mut Page) {

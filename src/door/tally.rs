@@ -86,7 +86,7 @@ impl Default for Tally {
     fn default() -> Self {
         Self(ALL.map(|why| Row {
             count: AtomicU64::new(0),
-            counter: counter!("nearshare_http_turned_away_total", "why" => why.as_str()),
+            counter: counter!("nearshare_http_turned_away_total", "reason" => why.as_str()),
             said: AtomicU32::new(0),
             unsaid: AtomicU64::new(0),
         }))

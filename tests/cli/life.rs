@@ -271,11 +271,13 @@ fn what_one_alerts_on_is_measured_from_the_start() {
         "nearshare_changes_degraded_total{share=\"docs\"} 0",
         "nearshare_reads_cut_off_total{share=\"docs\"} 0",
         "nearshare_link_refused_total{reason=\"stranger\"} 0",
-        "nearshare_http_turned_away_total{why=\"malformed\"} 0",
+        "nearshare_http_turned_away_total{reason=\"malformed\"} 0",
     ];
     let hq = wait("hq", &lines);
-    let left = hq.lines().find_map(|line| line.strip_prefix("nearshare_certificate_seconds_left "));
-    let days = left.unwrap().parse::<i64>().unwrap() / 86_400;
+    let until = "nearshare_certificate_expiry_timestamp_seconds ";
+    let until = hq.lines().find_map(|line| line.strip_prefix(until)).unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let days = ((until.parse::<f64>().unwrap() - now) / 86_400.0) as i64;
     assert!((728..=730).contains(&days), "{days}");
 
     // Every metric says what it is, and two answers come in one order.
