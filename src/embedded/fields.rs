@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{self, HeaderMap, HeaderName};
 
 use crate::object::Timespec;
-use crate::wire::http::etag::{Written, list};
+use crate::wire::http::etag::{EntityTag, list};
 
 /// Most ranges that are answered one by one; a request for more gets the whole file, as
 /// RFC 9110 section 14.2 allows. Nobody honest asks for so many, and each costs a part header.
@@ -67,8 +67,8 @@ fn names_tag(headers: &HeaderMap, field: HeaderName, etag: Option<&str>, weakly:
     headers.get_all(field).iter().any(|value| {
         let value = value.as_bytes().trim_ascii();
         value == b"*"
-            || etag.and_then(|etag| Written::parse(etag.as_bytes())).is_some_and(|etag| {
-                let same = |tag: Written<'_>| tag.opaque == etag.opaque && (weakly || !tag.weak);
+            || etag.and_then(|etag| EntityTag::parse(etag.as_bytes())).is_some_and(|etag| {
+                let same = |tag: EntityTag<'_>| tag.opaque == etag.opaque && (weakly || !tag.weak);
                 list(value).flatten().any(same)
             })
     })

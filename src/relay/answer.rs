@@ -18,7 +18,7 @@ use crate::body::{Body, BoxError};
 use crate::id::{ShareId, SiteId};
 use crate::route::Why;
 use crate::server::ServerError;
-use crate::wire::http::etag::Written;
+use crate::wire::http::etag::EntityTag;
 use crate::wire::http::multistatus::{Multistatus, Tagger, Tell};
 use crate::wire::http::{Move, Refusal, strip_hop_by_hop};
 
@@ -264,7 +264,7 @@ impl Mend<'_> {
             self.location(&mut parts, name);
         }
         let foreign = |field: &HeaderValue| {
-            Written::parse(field.as_bytes()).is_none_or(|tag| tag.ours().is_none())
+            EntityTag::parse(field.as_bytes()).is_none_or(|tag| tag.ours().is_none())
         };
         if self.drop_etags && parts.headers.get(header::ETAG).is_some_and(foreign) {
             parts.headers.remove(header::ETAG);

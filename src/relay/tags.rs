@@ -21,7 +21,7 @@ use crate::server::ServerError;
 use crate::wire::http::condition::{
     Current, Fitted, Unproven, Verdict, drop_conditions, fit, full_answer_will_do, judge, names_ours,
 };
-use crate::wire::http::etag::{Tag, Written};
+use crate::wire::http::etag::{EntityTag, Tag};
 use crate::wire::http::multistatus::{Getetag, Tagger};
 use crate::wire::http::{Classified, List, Located, State};
 use crate::work;
@@ -163,7 +163,7 @@ enum Said {
 impl Said {
     fn of(response: &Response<Body>, at: Option<&Current>) -> Self {
         let Some(field) = response.headers().get(header::ETAG) else { return Self::Nothing };
-        let Some(tag) = Written::parse(field.as_bytes()) else { return Self::Other };
+        let Some(tag) = EntityTag::parse(field.as_bytes()) else { return Self::Other };
         match (tag.ours(), at) {
             (Some((ours, None)), _) if !tag.weak => Self::Ours(ours),
             (_, Some(at)) if tag.is_of(&at.stamp) => Self::File { weak: tag.weak || tag.is_coded() },
@@ -277,7 +277,7 @@ pub async fn fit_if(
         let mut current = None;
         for condition in conditions {
             let State::Etag(tag) = &condition.state else { continue };
-            let Some((named, _)) = Written::parse(tag.as_bytes()).and_then(|tag| tag.ours()) else {
+            let Some((named, _)) = EntityTag::parse(tag.as_bytes()).and_then(|tag| tag.ours()) else {
                 continue;
             };
             let current = match current {

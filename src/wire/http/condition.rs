@@ -4,7 +4,7 @@
 
 use ::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::etag::{Tag, Written, list, server_tags};
+use super::etag::{EntityTag, Tag, list, server_tags};
 use crate::object::Stamp;
 
 /// The file at a request's path as it is on the disk.
@@ -18,13 +18,13 @@ pub struct Current {
 /// Whether only the primary's site can judge a request's conditions (RFC 9110 section 13.1, RFC 4918 section
 /// 10.4): those with tags of the content of no object, which its server may know.
 pub fn is_for_home(headers: &HeaderMap) -> bool {
-    let foreign = |tag: Option<Written<'_>>| tag.is_none_or(|tag| tag.ours().is_none());
+    let foreign = |tag: Option<EntityTag<'_>>| tag.is_none_or(|tag| tag.ours().is_none());
     headers.contains_key("if") || tags(headers, header::IF_MATCH).any(foreign)
 }
 
 /// Whether a condition names a tag of ours.
 pub fn names_ours(headers: &HeaderMap) -> bool {
-    let ours = |tag: Option<Written<'_>>| tag.is_some_and(|tag| tag.ours().is_some());
+    let ours = |tag: Option<EntityTag<'_>>| tag.is_some_and(|tag| tag.ours().is_some());
     [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE]
         .into_iter()
         .any(|name| headers.contains_key(&name) && tags(headers, name).any(ours))
@@ -49,7 +49,7 @@ pub fn drop_conditions(headers: &mut HeaderMap) {
 const NOBODYS: HeaderValue = HeaderValue::from_static("\"none-of-these\"");
 
 /// The tags that a field lists; none if it is `*`.
-fn tags(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<Written<'_>>> {
+fn tags(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<EntityTag<'_>>> {
     let fields = headers.get_all(name).into_iter().map(|field| field.as_bytes().trim_ascii());
     fields.filter(|field| *field != b"*").flat_map(list)
 }
@@ -88,7 +88,7 @@ pub struct Unproven;
 pub fn fit(headers: &mut HeaderMap, file: Option<&Current>, keep: bool) -> Result<Fitted, Unproven> {
     let mut fitted = Fitted::default();
     let current = file.and_then(|file| file.tag);
-    let keep = |tag: &Written<'_>| keep && !file.is_some_and(|file| tag.is_of(&file.stamp));
+    let keep = |tag: &EntityTag<'_>| keep && !file.is_some_and(|file| tag.is_of(&file.stamp));
     if headers.contains_key(header::IF_MATCH) {
         headers.remove(header::IF_UNMODIFIED_SINCE);
         if !is_any(headers, header::IF_MATCH) {
@@ -132,7 +132,7 @@ pub fn fit(headers: &mut HeaderMap, file: Option<&Current>, keep: bool) -> Resul
         }
     }
     if let Some(field) = headers.get(header::IF_RANGE)
-        && let Some(tag) = Written::parse(field.as_bytes())
+        && let Some(tag) = EntityTag::parse(field.as_bytes())
     {
         let holds = match tag.ours() {
             Some((named, None)) => !tag.weak && Some(named) == current,

@@ -57,13 +57,13 @@ fn is_coding(name: &[u8]) -> bool {
 
 /// One entity tag as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written<'a> {
+pub struct EntityTag<'a> {
     pub weak: bool,
     /// What is between the quotes.
     pub opaque: &'a [u8],
 }
 
-impl<'a> Written<'a> {
+impl<'a> EntityTag<'a> {
     /// A field that is one tag and nothing else.
     pub fn parse(field: &'a [u8]) -> Option<Self> {
         let (tag, rest) = Self::cut(field.trim_ascii())?;
@@ -143,7 +143,7 @@ pub(super) fn server_tags(stamp: &Stamp) -> [Option<String>; 2] {
 }
 
 /// The entity tags of a list; `None` for what is none, and nothing after it.
-pub fn list(field: &[u8]) -> impl Iterator<Item = Option<Written<'_>>> {
+pub fn list(field: &[u8]) -> impl Iterator<Item = Option<EntityTag<'_>>> {
     let mut rest = Some(field);
     std::iter::from_fn(move || {
         let text = rest?;
@@ -153,7 +153,7 @@ pub fn list(field: &[u8]) -> impl Iterator<Item = Option<Written<'_>>> {
             rest = None;
             return None;
         }
-        let cut = Written::cut(text);
+        let cut = EntityTag::cut(text);
         // Tags are separated by commas.
         let after = |text: &[u8]| {
             text.iter().find(|byte| !matches!(byte, b' ' | b'\t')).is_none_or(|byte| *byte == b',')

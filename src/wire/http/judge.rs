@@ -4,7 +4,7 @@
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use super::condition::{self, Current, Verdict};
-use super::etag::{self, Written};
+use super::etag::{self, EntityTag};
 use super::fields::END_TO_END;
 use super::framing::{Fault, Framing, HeadLimits};
 use super::multistatus::{Multistatus, Tagger};
@@ -114,8 +114,8 @@ pub fn tags(fields: [&[u8]; 3], file: &Current) -> Result<(), String> {
     }
     for written in fields.iter().flat_map(|field| etag::list(field)).flatten() {
         let text = [if written.weak { &b"W/\""[..] } else { b"\"" }, written.opaque, b"\""].concat();
-        if Written::parse(&text) != Some(written) {
-            return Err(format!("{written:?} is read as {:?}", Written::parse(&text)));
+        if EntityTag::parse(&text) != Some(written) {
+            return Err(format!("{written:?} is read as {:?}", EntityTag::parse(&text)));
         }
         if let Some((tag, None)) = written.ours()
             && tag.field().as_bytes() != text.strip_prefix(b"W/").unwrap_or(&text)

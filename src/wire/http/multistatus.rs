@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ::http::HeaderValue;
 
-use super::etag::Written;
+use super::etag::EntityTag;
 use super::lock::SUPPORTED;
 use super::prefix::{Move, absolute_path, names_ours};
 
@@ -91,10 +91,10 @@ pub enum Getetag {
 /// Decides it, by the URL that the response is about, if that is known yet, and the tag.
 pub struct Tagger(Box<Decide>);
 
-type Decide = dyn FnMut(Option<&str>, Written<'_>) -> Getetag + Send;
+type Decide = dyn FnMut(Option<&str>, EntityTag<'_>) -> Getetag + Send;
 
 impl Tagger {
-    pub fn new(decide: impl FnMut(Option<&str>, Written<'_>) -> Getetag + Send + 'static) -> Self {
+    pub fn new(decide: impl FnMut(Option<&str>, EntityTag<'_>) -> Getetag + Send + 'static) -> Self {
         Self(Box::new(decide))
     }
     /// For what another site answered: only our tags mean anything here.
@@ -330,7 +330,7 @@ impl Multistatus {
     fn end_getetag(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let Some(element) = self.getetag.take() else { return Ok(()) };
         let text = unescaped(&element.text);
-        let tag = text.as_ref().and_then(|text| Written::parse(text.as_bytes()));
+        let tag = text.as_ref().and_then(|text| EntityTag::parse(text.as_bytes()));
         let said = match (tag, &mut self.tagger) {
             (Some(tag), Some(tagger)) if !element.odd => (tagger.0)(self.url.as_deref(), tag),
             _ => Getetag::Drop,

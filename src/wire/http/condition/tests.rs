@@ -45,10 +45,10 @@ fn the_tags_are_what_their_servers_make() {
     for (text, of) in
         [(NGINX, true), (APACHE, true), ("W/\"5f5e100-ff\"", true), ("\"5f5e100-fe\"", false)]
     {
-        assert_eq!(Written::parse(text.as_bytes()).unwrap().is_of(&file(None).stamp), of, "{text}");
+        assert_eq!(EntityTag::parse(text.as_bytes()).unwrap().is_of(&file(None).stamp), of, "{text}");
     }
     for (text, coded) in [("\"ff-5af3107a4fa0-gzip\"", true), (APACHE, false)] {
-        let tag = Written::parse(text.as_bytes()).unwrap();
+        let tag = EntityTag::parse(text.as_bytes()).unwrap();
         assert_eq!((tag.is_of(&file(None).stamp), tag.is_coded()), (true, coded), "{text}");
     }
     assert_eq!(tag().field(), NOW);
