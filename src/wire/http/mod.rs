@@ -9,6 +9,7 @@ pub mod etag;
 mod fields;
 pub mod framing;
 mod if_field;
+#[cfg(any(test, feature = "fuzz"))]
 pub mod judge;
 pub mod lock;
 mod method;

@@ -12,6 +12,7 @@ mod data;
 mod entry;
 mod fs;
 mod items;
+#[cfg(any(test, feature = "fuzz"))]
 pub mod judge;
 pub mod listing;
 pub mod near;

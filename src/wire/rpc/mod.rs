@@ -4,6 +4,7 @@
 //! program's procedures are (see `nfs3`, `mount`, `portmap`), and who waits for which reply.
 
 pub mod auth;
+#[cfg(any(test, feature = "fuzz"))]
 pub mod judge;
 pub mod record;
 
