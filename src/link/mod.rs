@@ -32,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +90,22 @@ pub struct Session(pub u64, pub u64);
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// No session is written so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a session is two decimal numbers with a dot between them")]
+pub struct NoSession;
+
+impl FromStr for Session {
+    type Err = NoSession;
+    /// Only as it is shown: no sign, and no zero before a number.
+    fn from_str(text: &str) -> Result<Self, NoSession> {
+        let (start, count) = text.split_once('.').ok_or(NoSession)?;
+        let number = |digits: &str| digits.parse().map_err(|_| NoSession);
+        let session = Self(number(start)?, number(count)?);
+        if session.to_string() == text { Ok(session) } else { Err(NoSession) }
     }
 }
 

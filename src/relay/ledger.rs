@@ -10,6 +10,8 @@
 //! - nothing of a number as high has been forgotten, nor all that came in that session.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::clock::BootTime;
@@ -17,7 +19,7 @@ use crate::link::Session;
 use crate::plant::{self, Bug};
 
 /// An answer is kept so long. A dead line is noticed within 25 s, and then asked over for 8 s.
-const KEPT: Duration = Duration::from_secs(60);
+pub const KEPT: Duration = Duration::from_secs(60);
 /// Answers kept of one site, and their bytes.
 pub const ANSWERS_MAX: usize = 4096;
 pub const BYTES_MAX: usize = 2 << 20;
@@ -28,6 +30,31 @@ pub struct ChangeId {
     /// Drawn by the process.
     pub sender: u128,
     pub number: u64,
+}
+
+impl fmt::Display for ChangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}-{:016x}", self.sender, self.number)
+    }
+}
+
+/// No change has such an id: 32 hexadecimal digits, `-`, 16 more.
+#[derive(Debug, thiserror::Error)]
+#[error("nearshare-id must be 32 hexadecimal digits, a hyphen and 16 more")]
+pub struct NoId;
+
+impl FromStr for ChangeId {
+    type Err = NoId;
+    fn from_str(text: &str) -> Result<Self, NoId> {
+        let (sender, number) = text.split_once('-').ok_or(NoId)?;
+        let digits = sender.bytes().chain(number.bytes()).all(|byte| byte.is_ascii_hexdigit());
+        if !digits || sender.len() != 32 || number.len() != 16 {
+            return Err(NoId);
+        }
+        let sender = u128::from_str_radix(sender, 16).map_err(|_| NoId)?;
+        let number = u64::from_str_radix(number, 16).map_err(|_| NoId)?;
+        Ok(Self { sender, number })
+    }
 }
 
 /// Whether a change may be carried out.
@@ -156,6 +183,16 @@ impl<A: Clone> Ledger<A> {
             Self { newest: self.newest, sender: self.sender, barred: self.newest, ..Self::default() };
     }
 
+    /// Whether the process that drew it is the one whose changes these are.
+    pub fn is_of(&self, id: ChangeId) -> bool {
+        self.sender == id.sender
+    }
+
+    /// Whether anything is left that time takes away.
+    pub fn keeps_any(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
     /// A process that begins to send takes the place of the one before it, whose clients are gone.
     fn hear(&mut self, sender: u128, from: Session) {
         if sender != self.sender {
@@ -165,7 +202,8 @@ impl<A: Clone> Ledger<A> {
         self.newest = from;
     }
 
-    fn forget(&mut self, now: BootTime) {
+    /// What has been kept long enough, or is more than may be kept.
+    pub fn forget(&mut self, now: BootTime) {
         while let Some((at, number)) = self.ended.front().copied() {
             let room = self.ended.len() <= ANSWERS_MAX && self.bytes <= BYTES_MAX;
             if room && now.since(at) < KEPT {

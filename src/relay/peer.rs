@@ -20,7 +20,7 @@ use super::ledger::ChangeId;
 use super::meters::From;
 use super::replay::{self, ID, Kept, Replay, SENT};
 use super::seam::Class;
-use super::{Codec, HttpRelay, HttpSite, Taken, answer, may, near, note_refusal};
+use super::{Codec, HttpRelay, HttpSite, ShareHttp, Taken, answer, may, near, note_refusal};
 use crate::body::{Body, CollectError, collect};
 use crate::id::{ShareId, SiteId};
 use crate::link::Session;
@@ -113,12 +113,17 @@ impl HttpRelay {
         headers: &HeaderMap,
     ) -> Response<Body> {
         let site = self.site.load_full();
-        if !site.slots.iter().any(|known| known.share == *share && known.role() == Role::Local) {
+        let led = |known: &&ShareHttp| known.share == *share && known.role() == Role::Local;
+        let Some(known) = site.slots.iter().find(led) else {
             // Another may lead by now, and what was answered here may be lost.
             let text = format!("{} does not hold the primary copy of {share}", site.site);
             return answer::text(StatusCode::MISDIRECTED_REQUEST, text);
+        };
+        if !known.sites.contains(&caller.site) {
+            tracing::warn!(%share, peer = %caller.site, "a question of a site that has no part in the share");
+            return answer::no_part(share, &caller.site, &site.site);
         }
-        let sent = headers.get(SENT).and_then(|field| replay::session(field.to_str().ok()?));
+        let sent = headers.get(SENT).and_then(|field| field.to_str().ok()?.parse().ok());
         match (id(headers), sent) {
             (Ok(Some(id)), Some(sent)) => self.replay.outcome(caller, id, sent).await,
             (Err(response), _) => *response,
@@ -132,7 +137,12 @@ impl HttpRelay {
 
 /// The change's id; a site one release older gives none.
 fn id(headers: &HeaderMap) -> Result<Option<ChangeId>, Early> {
-    let Some(field) = headers.get(ID) else { return Ok(None) };
+    let mut fields = headers.get_all(ID).into_iter();
+    let Some(field) = fields.next() else { return Ok(None) };
+    if fields.next().is_some() {
+        let text = "a change has one nearshare-id";
+        return Err(Box::new(answer::text(StatusCode::BAD_REQUEST, text)));
+    }
     match field.to_str().unwrap_or_default().parse() {
         Ok(id) => Ok(Some(id)),
         Err(error) => Err(Box::new(answer::text(StatusCode::BAD_REQUEST, format!("{error}")))),

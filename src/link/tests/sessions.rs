@@ -273,6 +273,16 @@ async fn a_map_without_a_site_ends_its_link() {
     until("the link is down", || !peer.up() && !hq.states()[0].up).await;
 }
 
+#[test]
+fn a_session_is_read_only_as_it_is_shown() {
+    for session in [Session(0, 0), Session(7, 12), Session(u64::MAX, u64::MAX)] {
+        assert_eq!(session.to_string().parse(), Ok(session));
+    }
+    for bad in ["", ".", "1", "1.", ".1", "+1.2", "01.2", "1.2 ", "1.2.3", "18446744073709551616.0"] {
+        assert!(bad.parse::<Session>().is_err(), "{bad}");
+    }
+}
+
 /// Only the dialler says hello.
 #[tokio::test]
 async fn a_new_map_is_known_at_the_other_side_at_once_whoever_dialled() {

@@ -174,13 +174,28 @@ async fn an_id_is_good_for_one_change() {
         assert!(!ahead && status == 400 && said.contains("32 hexadecimal digits"), "{bad}: {said}");
     }
     assert_eq!(log.take(), Vec::<String>::new());
-    let outcome = async |fields: &[(&'static str, &str)]| {
+    let asked = async |site: &str, fields: &[(&'static str, &str)]| {
         let mut headers = HeaderMap::new();
-        fields.iter().for_each(|(name, value)| drop(headers.insert(*name, value.parse().unwrap())));
-        relay.outcome(&caller, &eng, &headers).await.status().as_u16()
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let caller = Caller { site: site.parse().unwrap(), ..caller.clone() };
+        text(relay.outcome(&caller, &eng, &headers).await).await
     };
+    let outcome = async |fields: &[(&'static str, &str)]| asked("lyon", fields).await.0;
     assert_eq!(outcome(&[("nearshare-id", &id), ("nearshare-sent", "0.0")]).await, 200);
     assert_eq!(outcome(&[("nearshare-id", &id), ("nearshare-sent", "0")]).await, 400);
     assert_eq!(outcome(&[("nearshare-id", "x"), ("nearshare-sent", "0.0")]).await, 400);
     assert_eq!(outcome(&[("nearshare-sent", "0.0")]).await, 400);
+    assert_eq!(outcome(&[("nearshare-id", &id), ("nearshare-sent", "+0.0")]).await, 400);
+    let twice = [("nearshare-id", id.as_str()), ("nearshare-id", &id), ("nearshare-sent", "0.0")];
+    assert_eq!(outcome(&twice).await, 400);
+    // Of what another site has sent nothing is told, least of all that it was not begun; and nothing to who
+    // has no part in the share.
+    let whole = [("nearshare-id", id.as_str()), ("nearshare-sent", "0.0")];
+    for (site, word) in [("hq", "another site has sent"), ("osaka", "gives osaka no part")] {
+        let (status, said) = asked(site, &whole).await;
+        assert!(status == 403 && said.contains(word), "{site}: {status} {said}");
+    }
+    assert_eq!(outcome(&whole).await, 200);
 }
