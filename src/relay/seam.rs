@@ -158,6 +158,9 @@ pub trait Fence: Send + Sync {
     fn look(&self, path: &RelPath, follow: bool) -> Fenced;
     /// Where the path ends, links followed, and what is there. With `cached` as [`Self::cached`].
     fn reaches(&self, path: &RelPath, cached: bool) -> (Fenced, Option<Found>);
+    /// The path of what the path leads to, without a symbolic link on the way; nothing if there is nothing, or
+    /// it cannot be told. With `cached` as [`Self::cached`], and nothing if only the disk could tell.
+    fn straight(&self, path: &RelPath, cached: bool) -> Option<RelPath>;
     /// Which content a file that was found is: proven, by its stamp, to be what was read when its version
     /// was noted. Reads the catalog.
     fn version(&self, file: &Found) -> Option<Tag>;

@@ -103,6 +103,8 @@ where
                         "range",
                         "authorization",
                         "depth",
+                        "content-range",
+                        "content-type",
                         "x-end",
                         "nearshare-x",
                         "connection",
@@ -352,7 +354,7 @@ fn lyon(class: Class) -> Caller {
     Caller { site: "lyon".parse().unwrap(), class, session, since }
 }
 
-/// Says of every path that ends in `out` that it leads out of the share.
+/// Says of every path that ends in `out` that it leads out of the share, and of `fresh` that it is not there.
 struct FakeFence(Log);
 
 impl Fence for FakeFence {
@@ -361,6 +363,7 @@ impl Fence for FakeFence {
             Some(b"out") if follow => Fenced::Outside,
             Some(b"slow") => Fenced::Unknown,
             Some(b"gone") => Fenced::Gone,
+            Some(b"fresh") => Fenced::Missing,
             _ => Fenced::Inside,
         }
     }
@@ -385,6 +388,15 @@ impl Fence for FakeFence {
             (_, true) => (self.cached(path, true), None),
             (_, false) => (self.look(path, true), None),
         }
+    }
+    /// `link` leads to `dir` beside it.
+    fn straight(&self, path: &RelPath, _: bool) -> Option<RelPath> {
+        let names = path.names().iter().map(|name| match name.as_bytes() {
+            b"link" => Name::new(b"dir").unwrap(),
+            _ => name.clone(),
+        });
+        let there = self.cached(path, true) != Fenced::Missing;
+        there.then(|| RelPath::new(names.collect()).unwrap())
     }
     fn version(&self, file: &Found) -> Option<Tag> {
         let id = ObjectId::from_bytes([0x11; 16]);

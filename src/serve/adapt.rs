@@ -252,6 +252,12 @@ impl<T: Tree> Fence for Fenceline<T> {
             Err(error) => (unseen(path, &error), None),
         }
     }
+    fn straight(&self, path: &RelPath, cached: bool) -> Option<RelPath> {
+        self.tree.straight(path, cached).unwrap_or_else(|error| {
+            unseen(path, &error);
+            None
+        })
+    }
     fn version(&self, file: &Found) -> Option<Tag> {
         version_of(&self.shelf, file)
     }

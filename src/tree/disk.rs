@@ -397,6 +397,18 @@ impl Tree for Disk {
         }
     }
 
+    fn straight(&self, path: &RelPath, cached: bool) -> Result<Option<RelPath>> {
+        let Ok(fd) = self.held(path, cached)? else { return Ok(None) };
+        let failed = |e| self.fail_path("look at", path, e);
+        match self.path_below(fd.as_fd()) {
+            Some(there) => Ok(Some(there)),
+            None => {
+                let there = look::identity(&look::stat(fd.as_fd(), c"").map_err(failed)?);
+                Ok((there == self.root_identity).then_some(RelPath::ROOT))
+            }
+        }
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }

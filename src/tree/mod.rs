@@ -215,6 +215,9 @@ pub trait Tree: Send + Sync + 'static {
     fn contains(&self, path: &RelPath, cached: bool) -> Result<Contains>;
     /// As [`Self::contains`], with what is there; one look, so that both are of one moment.
     fn reaches(&self, path: &RelPath, cached: bool) -> Result<(Contains, Option<Found>)>;
+    /// The path of what `path` leads to, without a symbolic link on the way. `None`: there is nothing inside,
+    /// or, with `cached`, only the disk can tell.
+    fn straight(&self, path: &RelPath, cached: bool) -> Result<Option<RelPath>>;
     /// What this process cannot carry here.
     fn limits(&self) -> Limits {
         Limits::default()

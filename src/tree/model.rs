@@ -288,6 +288,9 @@ impl Tree for Model {
             _ => (Contains::Missing, None),
         })
     }
+    fn straight(&self, path: &RelPath, _cached: bool) -> Result<Option<RelPath>> {
+        Ok(self.lock().walk(path, true).ok().and_then(|(_, there)| there))
+    }
     fn sync(&self) -> Result<()> {
         // What is written while it takes its time may not be part of it.
         let many = self.lock().unsynced.len();

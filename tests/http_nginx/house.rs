@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -366,6 +367,14 @@ impl Fence for Below {
     }
     fn reaches(&self, path: &RelPath, cached: bool) -> (Fenced, Option<Found>) {
         (if cached { self.cached(path, true) } else { self.look(path, true) }, None)
+    }
+    fn straight(&self, path: &RelPath, _: bool) -> Option<RelPath> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let beneath = ResolveFlags::BENEATH;
+        let there = openat2(&self.0, path.to_os_path(), flags, Mode::empty(), beneath).ok()?;
+        let way = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+        let below = way(&there)?.strip_prefix(way(&self.0)?).ok()?.to_owned();
+        RelPath::parse(below.as_os_str().as_bytes()).ok()
     }
     fn version(&self, _: &Found) -> Option<Tag> {
         None

@@ -128,6 +128,9 @@ impl Tree for Faulty {
     fn reaches(&self, path: &RelPath, cached: bool) -> Result<(Contains, Option<Found>)> {
         self.disk.reaches(path, cached)
     }
+    fn straight(&self, path: &RelPath, cached: bool) -> Result<Option<RelPath>> {
+        self.disk.straight(path, cached)
+    }
     fn sync(&self) -> Result<()> {
         self.tick("sync")?;
         self.disk.sync()

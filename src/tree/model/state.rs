@@ -274,6 +274,19 @@ impl State {
     }
 
     pub(super) fn resolve(&mut self, path: &RelPath, follow_last: bool) -> Outcome<Resolved> {
+        self.walk(path, follow_last).map(|(resolved, _)| resolved)
+    }
+
+    /// And the path of what is there, without links.
+    pub(super) fn walk(
+        &mut self,
+        path: &RelPath,
+        follow_last: bool,
+    ) -> Outcome<(Resolved, Option<RelPath>)> {
+        let names = |steps: &[(u64, Name)], name: Option<&Name>| {
+            let names = steps.iter().map(|(_, name)| name).chain(name).cloned().collect();
+            RelPath::new(names).ok()
+        };
         let mut todo: Vec<Vec<u8>> =
             path.names().iter().rev().map(|name| name.as_bytes().to_vec()).collect();
         let mut steps: Vec<(u64, Name)> = Vec::new();
@@ -283,17 +296,18 @@ impl State {
                 continue;
             }
             if part == b".." {
-                return Ok(Resolved::Outside);
+                return Ok((Resolved::Outside, None));
             }
             let name = Name::new(&part).map_err(|_| libc::ENAMETOOLONG)?;
             let top = steps.last().map_or(ROOT, |step| step.0);
             let dir = self.found(top);
             let inode = self.inodes[&top].entries.get(&name).copied().filter(|_| !name.is_ours());
             let Some(inode) = inode else {
-                return Ok(match todo.is_empty() {
+                let resolved = match todo.is_empty() {
                     true => Resolved::Entry { dir, name, found: None },
                     false => Resolved::NoParent { dir, name },
-                });
+                };
+                return Ok((resolved, None));
             };
             let row = self.inodes[&inode].clone();
             match row.kind {
@@ -301,7 +315,7 @@ impl State {
                 Kind::Symlink if follow_last || !todo.is_empty() => {
                     links += 1;
                     if links > 40 || row.data.starts_with(b"/") {
-                        return Ok(Resolved::Outside);
+                        return Ok((Resolved::Outside, None));
                     }
                     if row.data.ends_with(b"/") {
                         todo.push(b".".to_vec());
@@ -310,14 +324,18 @@ impl State {
                     todo.extend(parts.filter(|part| !part.is_empty()).map(<[u8]>::to_vec));
                 }
                 _ if todo.is_empty() => {
-                    return Ok(Resolved::Entry { dir, name, found: Some(self.found(inode)) });
+                    let there = names(&steps, Some(&name));
+                    return Ok((Resolved::Entry { dir, name, found: Some(self.found(inode)) }, there));
                 }
-                _ => return Ok(Resolved::NotADirectory { dir, name }),
+                _ => return Ok((Resolved::NotADirectory { dir, name }, None)),
             }
         }
-        let Some((inode, name)) = steps.pop() else { return Ok(Resolved::Root(self.found(ROOT))) };
+        let there = names(&steps, None);
+        let Some((inode, name)) = steps.pop() else {
+            return Ok((Resolved::Root(self.found(ROOT)), there));
+        };
         let dir = self.found(steps.last().map_or(ROOT, |step| step.0));
-        Ok(Resolved::Entry { dir, name, found: Some(self.found(inode)) })
+        Ok((Resolved::Entry { dir, name, found: Some(self.found(inode)) }, there))
     }
 
     pub(super) fn ids(&self, room: u64) -> Vec<ObjectId> {

@@ -184,6 +184,31 @@ fn paths_end_where_a_server_would_end_them() {
 }
 
 #[test]
+fn a_path_is_made_straight() {
+    let f = Fixture::new();
+    plant(&f);
+    for (path, want) in [
+        ("", Some("")),
+        ("a/b/deep", Some("a/b/deep")),
+        ("to-a/b", Some("a/b")),
+        ("to-file", Some("a/file")),
+        ("to-to-file", Some("a/file")),
+        ("a/around/deep", Some("a/b/deep")),
+        ("a/here/here/file", Some("a/file")),
+        ("a/up", Some("")),
+        ("a/up/a", Some("a")),
+        ("a/none", None),
+        ("dangling", None),
+        ("absolute", None),
+        ("parent", None),
+    ] {
+        let want = want.map(|want| RelPath::parse(want.as_bytes()).unwrap());
+        let path = RelPath::parse(path.as_bytes()).unwrap();
+        assert_eq!(f.disk.straight(&path, false).unwrap(), want, "{path}");
+    }
+}
+
+#[test]
 fn a_chain_of_forty_links_is_followed_and_one_more_is_not() {
     everywhere(|f| {
         f.write("end", "x");
