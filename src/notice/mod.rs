@@ -147,6 +147,7 @@ pub struct Terms {
 pub struct Standing {
     /// Why nothing can be noticed now, and what to do about it.
     pub stopped: Option<String>,
+    /// Under way or wanted.
     pub scan: Option<scan::Progress>,
     pub marks: usize,
     /// Changes whose outcome the server never told, and where the first of them are (R18).
@@ -347,16 +348,21 @@ impl<T: Tree> Notice<T> {
     }
 
     pub fn standing(&self) -> Standing {
+        // A scan that begins meanwhile is in one of both, and what an ended one left to do is in the table by then.
+        let wanted = self.scan_wanted.load(Ordering::SeqCst);
+        let standing = lock(&self.standing).clone();
+        let waiting = || scan::Progress { first: !self.shelf.meta().scanned, ..Default::default() };
+        let scan = standing.scan.or_else(|| wanted.then(waiting));
         let table = lock(&self.table);
         let (marks, suspects) = (table.len(), table.suspects());
         let suspected = table.doubts(SUSPECTED_MAX);
         drop(table);
         let suspected = suspected.iter().map(|touch| self.told(touch)).collect();
         let (leased, waits_for_old_leases) = self.leases.standing(self.clock.boot());
-        let standing = lock(&self.standing).clone();
         let (undurable, degraded) = self.pledged();
         let (unread, unread_first, unreadable) = self.unread();
         Standing {
+            scan,
             marks,
             suspects,
             suspected,

@@ -89,6 +89,7 @@ async fn how_far_a_scan_is_can_be_seen() {
     // The second time it is known how many there are.
     site.notice.rescan();
     let last = || site.notice.standing().scan;
+    assert!(last().is_some(), "it is wanted, whether or not it has begun");
     let mut again = None;
     while again.is_none() || last().is_some() {
         assert!(began.elapsed() < 2 * PATIENCE, "{again:?}");
