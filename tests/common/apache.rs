@@ -4,8 +4,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
-
 use super::daemon::Daemon;
 
 pub struct Apache {
@@ -15,8 +13,8 @@ pub struct Apache {
 }
 
 impl Apache {
-    /// Serves `www` at `/` on `address`, and may write into `share` there. Every answer carries `X-Served-By: site`, and every request
-    /// is a line `METHOD URI STATUS` of the access log.
+    /// Serves `www` at `/` on `address`, and may write into `share` there. Every answer carries
+    /// `X-Served-By: site`, and every request is a line `METHOD URI STATUS` of the access log.
     pub fn start(
         home: &Path,
         www: &Path,
@@ -33,8 +31,11 @@ impl Apache {
             super::run("chown", &["www-data:www-data", own.to_str().unwrap()]);
         }
         // Its user has to get there.
-        for above in www.ancestors().skip(1).take_while(|above| *above != Path::new("/tmp")) {
-            let _ = std::process::Command::new("chmod").arg("a+x").arg(above).status();
+        let temp = std::env::temp_dir();
+        for above in
+            www.ancestors().skip(1).take_while(|above| above.starts_with(&temp) && *above != temp)
+        {
+            super::run("chmod", &["a+x", above.to_str().unwrap()]);
         }
         let access = dir.join("access.log");
         let conf = dir.join("apache.conf");
@@ -47,24 +48,21 @@ impl Apache {
 
     /// Requests that reached this server, as `METHOD URI STATUS`.
     pub fn requests(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(&self.access).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        super::daemon::lines(&self.access)
     }
 }
 
 impl Drop for Apache {
     fn drop(&mut self) {
-        // Its workers end with the first process only if it is asked.
-        if self.daemon.exit().is_none() {
-            self.daemon.signal(Signal::TERM);
-            super::wait_for("Apache to end", || self.daemon.exit().is_some());
-        }
+        self.daemon.end_with_workers();
     }
 }
 
 fn configuration(dir: &Path, www: &Path, site: &str, address: SocketAddr, access: &Path) -> String {
     let modules = ["mpm_event", "authz_core", "dir", "headers", "dav", "dav_fs", "dav_lock"];
-    let load = |name: &str| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n");
+    let dirs = ["/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/usr/lib/httpd/modules"];
+    let at = super::modules(&dirs, "mod_dav_lock.so").display();
+    let load = |name: &str| format!("LoadModule {name}_module {at}/mod_{name}.so\n");
     let modules: String = modules.into_iter().map(load).collect();
     let (dir, www, access) = (dir.display(), www.display(), access.display());
     format!(

@@ -52,6 +52,12 @@ impl Daemon {
             self.child.try_wait().unwrap().ok_or_else(|| self.tail())
         })
     }
+    /// For one whose workers end with it only if it is asked.
+    pub fn end_with_workers(&mut self) {
+        if self.exit().is_none() {
+            self.terminate(super::PATIENCE);
+        }
+    }
     pub fn exit(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -91,6 +97,12 @@ impl Daemon {
         }
         format!("--- end of {}\n{}", self.log.display(), String::from_utf8_lossy(&text))
     }
+}
+
+/// Of a log that may not be there yet.
+pub fn lines(log: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
 }
 
 impl Drop for Daemon {

@@ -54,11 +54,9 @@ impl Drop for Ganesha {
 }
 
 fn configuration(dir: &Path, export: &Path) -> String {
-    let plugins =
-        ["/usr/lib/x86_64-linux-gnu/ganesha", "/usr/lib/aarch64-linux-gnu/ganesha", "/usr/lib/ganesha"]
-            .iter()
-            .find(|dir| Path::new(dir).join("libfsalvfs.so").exists())
-            .expect("libfsalvfs.so (nfs-ganesha-vfs): run tests/setup");
+    let dirs =
+        ["/usr/lib/x86_64-linux-gnu/ganesha", "/usr/lib/aarch64-linux-gnu/ganesha", "/usr/lib/ganesha"];
+    let plugins = super::modules(&dirs, "libfsalvfs.so").display();
     let (dir, export) = (dir.display(), export.display());
     let (nfs, mount) = (Ganesha::NFS, Ganesha::MOUNT);
     format!(

@@ -117,6 +117,14 @@ pub fn path_with_sbin() -> String {
     format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
+/// Where the distribution keeps what a server loads: the first of the `dirs` that has the `file`.
+pub fn modules(dirs: &[&'static str], file: &str) -> &'static std::path::Path {
+    let dir = dirs.iter().map(|&dir| std::path::Path::new(dir)).find(|dir| dir.join(file).exists());
+    dir.unwrap_or_else(|| {
+        panic!("{file} is in none of {dirs:?}: run tests/setup, or add its directory here")
+    })
+}
+
 pub fn needs_root(why: &str) {
     assert!(rustix::process::getuid().is_root(), "{why} needs root: run tests/all as root");
 }

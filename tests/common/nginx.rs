@@ -31,8 +31,7 @@ impl Nginx {
 
     /// Requests that reached this server, as `METHOD URI STATUS`.
     pub fn requests(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(&self.access).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        super::daemon::lines(&self.access)
     }
 
     /// It takes connections, as the kernel does that for it, and answers nothing until [`Self::thaw`].
@@ -59,20 +58,14 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Its workers end with the master only if it is asked.
-        if self.daemon.exit().is_none() {
-            self.daemon.signal(Signal::TERM);
-            super::wait_for("nginx to end", || self.daemon.exit().is_some());
-        }
+        self.daemon.end_with_workers();
     }
 }
 
 fn configuration(dir: &Path, www: &Path, site: &str, address: SocketAddr, access: &Path) -> String {
-    let module = ["/usr/lib/nginx/modules", "/usr/share/nginx/modules"]
-        .iter()
-        .map(|dir| Path::new(dir).join("ngx_http_dav_ext_module.so"))
-        .find(|path| path.exists())
-        .expect("ngx_http_dav_ext_module.so (libnginx-mod-http-dav-ext): run tests/setup");
+    const MODULE: &str = "ngx_http_dav_ext_module.so";
+    let dirs = ["/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/lib64/nginx/modules"];
+    let module = super::modules(&dirs, MODULE).join(MODULE);
     let (module, dir, www) = (module.display(), dir.display(), www.display());
     let access = access.display();
     // As root, so that files of any owner can be served and written.
