@@ -32,6 +32,33 @@ pub enum Kind {
     Char,
 }
 
+impl Kind {
+    /// As RFC 1813 section 2.5 numbers them, 1 to 7; so does the catalog.
+    pub const fn ftype3(self) -> u32 {
+        match self {
+            Self::File => 1,
+            Self::Directory => 2,
+            Self::Block => 3,
+            Self::Char => 4,
+            Self::Symlink => 5,
+            Self::Socket => 6,
+            Self::Fifo => 7,
+        }
+    }
+    pub const fn from_ftype3(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::File,
+            2 => Self::Directory,
+            3 => Self::Block,
+            4 => Self::Char,
+            5 => Self::Symlink,
+            6 => Self::Socket,
+            7 => Self::Fifo,
+            _ => return None,
+        })
+    }
+}
+
 /// The attributes that every object has, and that are copied to every site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attrs {

@@ -383,7 +383,7 @@ impl ObjectMessage {
         };
         Self {
             id: object.id.as_bytes().to_vec(),
-            kind: kind_number(object.kind),
+            kind: object.kind.ftype3(),
             mode: object.attrs.mode,
             uid: object.attrs.uid,
             gid: object.attrs.gid,
@@ -531,30 +531,8 @@ impl TryFrom<ReleaseMessage> for Release {
     }
 }
 
-/// RFC 1813's `ftype3`.
-fn kind_number(kind: Kind) -> u32 {
-    match kind {
-        Kind::File => 1,
-        Kind::Directory => 2,
-        Kind::Block => 3,
-        Kind::Char => 4,
-        Kind::Symlink => 5,
-        Kind::Socket => 6,
-        Kind::Fifo => 7,
-    }
-}
-
-fn kind(number: u32) -> Result<Kind, DecodeError> {
-    Ok(match number {
-        1 => Kind::File,
-        2 => Kind::Directory,
-        3 => Kind::Block,
-        4 => Kind::Char,
-        5 => Kind::Symlink,
-        6 => Kind::Socket,
-        7 => Kind::Fifo,
-        found => return Err(DecodeError::Unknown { field: "object.kind", found }),
-    })
+fn kind(found: u32) -> Result<Kind, DecodeError> {
+    Kind::from_ftype3(found).ok_or(DecodeError::Unknown { field: "object.kind", found })
 }
 
 /// Counts the repeated fields before anything is allocated for them: an element of two bytes

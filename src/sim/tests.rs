@@ -141,8 +141,21 @@ fn ground(bug: Bug) -> Plan {
         Bug::CutOffByLeaseAlone => {
             Plan { rules: Rules { serve: true, ..rules }, faults: vec![Fault::Partition], ..narrow }
         }
-        // Nothing but load; or a scene.
-        _ => narrow,
+        // Nothing but load.
+        Bug::HoldInWordOnly
+        | Bug::SkipHold
+        | Bug::ReleaseAnyGeneration
+        | Bug::ForgetRelease
+        | Bug::MergeLower => narrow,
+        Bug::AskUnread
+        | Bug::ForgetStrangers
+        | Bug::ForgetAheadOverRestart
+        | Bug::ServeWhatIsAhead
+        | Bug::PromoteAlone
+        | Bug::TakeEnded
+        | Bug::TrustOldReports
+        | Bug::TrustUnknown
+        | Bug::TakeLate => panic!("a scene shows {bug:?}"),
     }
 }
 

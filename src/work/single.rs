@@ -247,7 +247,9 @@ impl<R: 'static> OnStack<R> {
         let done = std::rc::Rc::new(RefCell::new(None));
         let result = done.clone();
         let stack = STACKS.with(|stacks| stacks.borrow_mut().pop());
-        let stack = stack.unwrap_or_else(|| DefaultStack::new(STACK).expect("memory for a stack"));
+        let stack = stack.unwrap_or_else(|| {
+            DefaultStack::new(STACK).expect("a simulation is given up when there is no memory for it")
+        });
         let run = move |yielder: &Yielder<(), ()>, ()| {
             RUNNING.with(|running| {
                 if let Some(running) = running.borrow_mut().as_mut() {

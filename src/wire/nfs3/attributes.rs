@@ -61,7 +61,7 @@ impl Fattr {
     }
 
     pub fn write(&self, out: &mut Writer) {
-        out.u32(number(self.kind)).u32(self.mode).u32(self.nlink).u32(self.uid).u32(self.gid);
+        out.u32(self.kind.ftype3()).u32(self.mode).u32(self.nlink).u32(self.uid).u32(self.gid);
         out.u64(self.size).u64(self.used).u32(self.rdev.0).u32(self.rdev.1);
         out.u64(self.fsid).u64(self.fileid);
         for time in [self.atime, self.mtime, self.ctime] {
@@ -80,30 +80,7 @@ pub(super) fn write_optional(attributes: Option<&Fattr>, out: &mut Writer) {
 
 /// `ftype3`.
 pub(super) fn read_kind(reader: &mut Reader<'_>) -> Result<Kind, Fault> {
-    reader.choice("type", "1 to 7", |number| {
-        Some(match number {
-            1 => Kind::File,
-            2 => Kind::Directory,
-            3 => Kind::Block,
-            4 => Kind::Char,
-            5 => Kind::Symlink,
-            6 => Kind::Socket,
-            7 => Kind::Fifo,
-            _ => return None,
-        })
-    })
-}
-
-fn number(kind: Kind) -> u32 {
-    match kind {
-        Kind::File => 1,
-        Kind::Directory => 2,
-        Kind::Block => 3,
-        Kind::Char => 4,
-        Kind::Symlink => 5,
-        Kind::Socket => 6,
-        Kind::Fifo => 7,
-    }
+    reader.choice("type", "1 to 7", Kind::from_ftype3)
 }
 
 /// What a time becomes.
