@@ -9,7 +9,7 @@ use super::model::{Debt, Head, Lead, Meta, PeerRow, Totals};
 use super::proto::{DecodeError, hash, limit, message, timespec};
 use crate::id::{Epoch, Gen, Hash, IdError, Name, ObjectId, Position, RelPath, Seq, Version};
 use crate::object::{Local, LocalHandle, Stamp};
-use crate::wire::http::lock::Lock;
+use crate::wire::http::lock::{Lock, Maker, Principal};
 
 /// Bytes of a local handle: see [`LocalHandle`].
 const HANDLE_MAX: u64 = 2 + 4 + 128;
@@ -191,9 +191,12 @@ pub fn decode_peer(bytes: &[u8]) -> Result<PeerRow, DecodeError> {
 
 pub fn encode_lock(epoch: Epoch, lock: &Lock) -> Vec<u8> {
     let path = lock.path.names().iter().map(|name| name.as_bytes().to_vec()).collect();
-    let Lock { token, deep, shared, owner, timeout, .. } = lock.clone();
+    let Lock { token, deep, shared, owner, timeout, maker, .. } = lock.clone();
     let (epoch, seconds) = (epoch.0, timeout.as_secs());
-    LockMessage { token, path, deep, shared, owner, seconds, epoch }.encode_to_vec()
+    let principal = maker.principal.map(|Principal(hash)| hash.0.to_vec()).unwrap_or_default();
+    let client = maker.client.map(|client| client.to_string()).unwrap_or_default();
+    let row = LockMessage { token, path, deep, shared, owner, seconds, epoch, principal, client };
+    row.encode_to_vec()
 }
 
 pub fn decode_lock(bytes: &[u8]) -> Result<(Epoch, Lock), DecodeError> {
@@ -201,9 +204,17 @@ pub fn decode_lock(bytes: &[u8]) -> Result<(Epoch, Lock), DecodeError> {
     let wrong = |source| DecodeError::Id { field: "lock.path", source };
     let names = row.path.iter().map(|name| Name::new(name).map_err(wrong)).collect::<Result<_, _>>()?;
     let timeout = Duration::from_secs(row.seconds);
+    let principal = match row.principal.as_slice() {
+        b"" => None,
+        hash => {
+            let wrong = |source| DecodeError::Id { field: "lock.principal", source };
+            Some(Principal(Hash::try_from(hash).map_err(wrong)?))
+        }
+    };
+    let maker = Maker { principal, client: row.client.parse().ok() };
     let LockMessage { token, deep, shared, owner, .. } = row;
     let path = RelPath::new(names).map_err(wrong)?;
-    Ok((Epoch(row.epoch), Lock { token, path, deep, shared, owner, timeout }))
+    Ok((Epoch(row.epoch), Lock { token, path, deep, shared, owner, timeout, maker }))
 }
 
 pub fn encode_database(row: &DatabaseRow) -> Vec<u8> {
@@ -351,6 +362,12 @@ struct LockMessage {
     seconds: u64,
     #[prost(uint32, tag = "7")]
     epoch: u32,
+    /// 32 bytes, or none.
+    #[prost(bytes = "vec", tag = "8")]
+    principal: Vec<u8>,
+    /// An address, or empty.
+    #[prost(string, tag = "9")]
+    client: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -170,7 +170,7 @@ impl Carry {
         if let Some(keeper) = &keeper
             && vanishes(&classified, response.status())
         {
-            keeper.gone(classified.path()).await;
+            keeper.gone(&site.slots[slot], classified.path()).await;
         }
         match settle(ticket, response.status()).await {
             Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },

@@ -57,7 +57,10 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         return *early;
     }
     if let Some(keeper) = site.slots[slot].locks.here()
-        && let Err(early) = locks::read(keeper, &mut taken.classified, &mut taken.parts.headers)
+        && let Err(early) = {
+            let Taken { classified, parts, .. } = &mut taken;
+            locks::read(&site.slots[slot], keeper, classified, &mut parts.headers).await
+        }
     {
         return *early;
     }
@@ -141,7 +144,7 @@ pub fn mend(
         rewrite: false,
         dav: false,
         drop_locks: share.role() != Role::Local,
-        locks: keeper.map(|keeper| keeper.tell(&site.shares, slot)),
+        locks: keeper.map(|keeper| keeper.tell(&site.shares, slot, share.fence.clone())),
         drop_etags,
         tagger: many.then(|| tags::tagger(site, slot)),
         hosts: &[known, server],
@@ -177,12 +180,12 @@ pub fn to_server(taken: Taken) -> Result<Request<Body>, Early> {
 
 /// Another request for the place that a request is for, by the same client: who that is, and nothing that is
 /// about the first one, such as its body or its conditions.
-pub fn instead(parts: &Parts, method: Method) -> Request<Body> {
+pub fn instead(headers: &HeaderMap, uri: &Uri, method: Method) -> Request<Body> {
     let mut other = Request::new(Body::Empty);
     *other.method_mut() = method;
-    *other.uri_mut() = parts.uri.clone();
+    *other.uri_mut() = uri.clone();
     for name in [header::HOST, header::AUTHORIZATION, header::COOKIE, header::USER_AGENT] {
-        for field in parts.headers.get_all(&name) {
+        for field in headers.get_all(&name) {
             other.headers_mut().append(&name, field.clone());
         }
     }

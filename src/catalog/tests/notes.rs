@@ -219,3 +219,28 @@ fn generations_of_many_threads_are_distinct() {
     assert!(taken.iter().all(|gens: &Vec<Gen>| gens.is_sorted()));
     assert_eq!(taken.concat().into_iter().collect::<BTreeSet<_>>().len(), 4000);
 }
+
+#[test]
+fn a_lock_is_read_as_it_was_written() {
+    use crate::catalog::rows::{decode_lock, encode_lock};
+    use crate::wire::http::lock::{Lock, Maker, Principal};
+    let named = Maker {
+        principal: Some(Principal(crate::id::Hash([7; 32]))),
+        client: Some("2001:db8::".parse().unwrap()),
+    };
+    for maker in [Maker::default(), named] {
+        let lock = Lock {
+            token: "urn:uuid:1".into(),
+            path: crate::id::RelPath::parse(b"a/b").unwrap(),
+            deep: true,
+            shared: false,
+            owner: "<owner xmlns=\"DAV:\"/>".into(),
+            timeout: std::time::Duration::from_secs(60),
+            maker,
+        };
+        assert_eq!(
+            decode_lock(&encode_lock(crate::id::Epoch(3), &lock)).unwrap(),
+            (crate::id::Epoch(3), lock)
+        );
+    }
+}

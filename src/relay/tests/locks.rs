@@ -1,15 +1,15 @@
-//! Locks that nearshare keeps: where they cannot be written down, or are too many.
+//! Locks that nearshare keeps, before a server that knows of none.
+
+mod bounds;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::*;
-use crate::relay::seam::LockRows;
-use crate::relay::{Keeper, KeptBy};
-use crate::wire::http::lock::{LOCKS_MAX, Lock};
+use crate::wire::http::lock::{Lock, OWNERS_MAX, SHARED_MAX};
 
-const INFO: &str = "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope>\
-                    <locktype><write/></locktype></lockinfo>";
+/// Ann and Bob, as Basic has them.
+const ANN: &str = "Basic YW5uOng=";
+const BOB: &str = "Basic Ym9iOng=";
 
 #[derive(Default)]
 struct Rows {
@@ -23,88 +23,206 @@ impl LockRows for Rows {
     }
 }
 
-/// A primary whose locks nearshare keeps, `many` of them from before.
-async fn keeping(log: &Log, many: usize) -> (HttpRelay, Arc<Keeper>, Arc<Rows>) {
-    let left = (0..many).map(|n| Lock {
-        token: format!("t:{n}"),
-        path: RelPath::parse(format!("d/{n}").as_bytes()).unwrap(),
-        deep: false,
-        shared: false,
-        owner: String::new(),
-        timeout: Duration::from_secs(60),
-    });
+async fn locking<F, Fut>(log: &Log, answer: F) -> HttpRelay
+where
+    F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    keeping(log, vec![], answer).await.0
+}
+
+/// A primary whose locks nearshare keeps; some may be left from before.
+async fn keeping<F, Fut>(log: &Log, left: Vec<Lock>, answer: F) -> (HttpRelay, Arc<Keeper>, Arc<Rows>)
+where
+    F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    let upstream = origin(log.clone(), answer).await;
+    let mut site = site("hq", "/eng", upstream, home(log), log);
     let rows = Arc::new(Rows::default());
     let share: ShareId = "eng".parse().unwrap();
-    let keeper = Arc::new(Keeper::new(share, left.collect(), rows.clone(), Arc::new(Still)));
-    let upstream = origin(log.clone(), async |_| status(207)).await;
-    let mut site = site("hq", "/eng", upstream, home(log), log);
+    let keeper = Arc::new(Keeper::new(share, left, rows.clone(), Arc::new(Still)));
     site.slots[0].locks = KeptBy::Here(keeper.clone());
     (HttpRelay::new(site, Arc::new(Still)), keeper, rows)
 }
 
-/// Status, Retry-After, Lock-Token and text.
-async fn say(
+/// Nothing is at `fresh`; whoever changes something must say a name.
+async fn server(line: String) -> Response<Body> {
+    let reads = line.starts_with("PROPFIND") || line.starts_with("GET");
+    match () {
+        () if !reads && !line.contains("authorization") => {
+            let mut response = status(401);
+            response.headers_mut().insert("www-authenticate", "Basic".parse().unwrap());
+            response
+        }
+        () if line.starts_with("PROPFIND /eng/fresh") => status(404),
+        () if line.starts_with("PROPFIND") => status(207),
+        () if line.starts_with("PUT /eng/fresh") => status(201),
+        () if line.starts_with("UNLOCK") => status(409),
+        () => status(204),
+    }
+}
+
+fn info(scope: &str, owner: &str) -> String {
+    format!(
+        "<lockinfo xmlns='DAV:'><lockscope><{scope}/></lockscope><locktype><write/></locktype>{owner}</lockinfo>"
+    )
+}
+
+async fn said(
     relay: &HttpRelay,
     method: &str,
-    fields: &[(&'static str, &str)],
+    uri: &str,
+    fields: &[(&str, &str)],
     body: &str,
-) -> (u16, bool, String, String) {
-    let mut asked = request(method, "/eng/f", Body::text(body.to_owned()));
+) -> (u16, String) {
+    let mut asked = request(method, uri, Body::text(body.to_owned()));
     for (name, value) in fields {
-        asked.headers_mut().insert(*name, value.parse().unwrap());
+        let name: http::HeaderName = name.parse().unwrap();
+        asked.headers_mut().insert(name, value.parse().unwrap());
     }
-    let response = relay.serve(client(), asked).await;
-    let retry = response.headers().contains_key("retry-after");
-    let token = response.headers().get("lock-token").map(|token| token.to_str().unwrap().to_owned());
-    let (status, said) = text(response).await;
-    (status, retry, token.unwrap_or_default(), said)
+    text(relay.serve(client(), asked).await).await
 }
 
-/// RFC 4918 section 11.5: no client may try again by itself, as 503 would have it do.
-#[tokio::test]
-async fn of_too_many_locks_one_more_is_refused_for_want_of_room() {
-    let log = Log::default();
-    let (relay, keeper, _) = keeping(&log, LOCKS_MAX).await;
-    let (status, retry, token, said) = say(&relay, "LOCK", &[], INFO).await;
-    assert_eq!((status, retry, token.as_str()), (507, false, ""), "{said}");
-    assert!(said.contains("10000 locks") && said.contains("UNLOCK"), "{said}");
-    assert_eq!(keeper.count(), LOCKS_MAX);
+/// The token of a lock that is taken.
+async fn locked(relay: &HttpRelay, uri: &str, fields: &[(&str, &str)]) -> String {
+    let (status, said) = said(relay, "LOCK", uri, fields, &info("exclusive", "")).await;
+    assert!(status == 200 || status == 201, "{status} {said}");
+    said.split(['<', '>']).find(|text| text.starts_with("urn:uuid:")).unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_down_is_neither_locked_nor_unlocked() {
+async fn a_token_is_of_use_to_who_made_the_lock() {
     let log = Log::default();
-    let (relay, keeper, rows) = keeping(&log, 0).await;
-    rows.full.store(true, Ordering::SeqCst);
-    let (status, retry, _, said) = say(&relay, "LOCK", &[], INFO).await;
-    assert_eq!((status, retry, keeper.count()), (503, true, 0), "{said}");
-    assert!(said.contains("nothing was changed"), "{said}");
-    rows.full.store(false, Ordering::SeqCst);
-    let (status, _, token, said) = say(&relay, "LOCK", &[], INFO).await;
-    assert_eq!((status, keeper.count()), (200, 1), "{said}");
-    rows.full.store(true, Ordering::SeqCst);
-    let (status, retry, _, said) = say(&relay, "UNLOCK", &[("lock-token", &token)], "").await;
-    assert_eq!((status, retry, keeper.count()), (503, true, 1), "{said}");
-    rows.full.store(false, Ordering::SeqCst);
-    let (status, _, _, said) = say(&relay, "UNLOCK", &[("lock-token", &token)], "").await;
-    assert_eq!((status, keeper.count()), (204, 0), "{said}");
+    let relay = locking(&log, server).await;
+    let token = locked(&relay, "/eng/f", &[("authorization", ANN)]).await;
+    let (held, ended) = (format!("(<{token}>)"), format!("<{token}>"));
+    for (who, change, unlock) in [(Some(BOB), 403, 403), (None, 401, 401), (Some(ANN), 204, 204)] {
+        log.take();
+        let who = who.map(|who| ("authorization", who));
+        let fields = |field| who.into_iter().chain([field]).collect::<Vec<_>>();
+        let changed = said(&relay, "PUT", "/eng/f", &fields(("if", &held)), "x").await.0;
+        let put = log.take().iter().any(|entry| entry.starts_with("server PUT"));
+        assert_eq!((changed, put), (change, change == 204), "{who:?}");
+        let refresh = said(&relay, "LOCK", "/eng/f", &fields(("if", &held)), "").await.0;
+        assert_eq!(refresh, if change == 204 { 200 } else { change }, "{who:?}");
+        let ended = said(&relay, "UNLOCK", "/eng/f", &fields(("lock-token", &ended)), "").await.0;
+        assert_eq!(ended, unlock, "{who:?}");
+    }
+    // Who says no name may not keep others from what only those who do may change.
+    assert_eq!(said(&relay, "LOCK", "/eng/f", &[], &info("exclusive", "")).await.0, 401);
+    // Somebody may be there whom no name is known of.
+    let token = locked(&relay, "/eng/f", &[("authorization", "Bearer x")]).await;
+    let ended = [("lock-token", &*format!("<{token}>")), ("authorization", "Bearer y")];
+    assert_eq!(said(&relay, "UNLOCK", "/eng/f", &ended, "").await.0, 204);
 }
 
-/// Who asks is the server's to judge; what is asked is not what it is asked.
 #[tokio::test]
-async fn whether_something_is_there_is_asked_in_the_clients_name_and_of_nothing_else() {
+async fn what_is_asked_in_the_place_of_a_lock_says_only_who_asks() {
     let log = Log::default();
-    let (relay, ..) = keeping(&log, 0).await;
+    let taken = Arc::new(Mutex::new(false));
+    let told = taken.clone();
+    let relay = locking(&log, move |line| {
+        let taken = *told.lock().unwrap() && line.starts_with("PUT");
+        async move { if taken { status(412) } else { server(line).await } }
+    })
+    .await;
     let fields = [
-        ("authorization", "Basic eDp5"),
-        ("connection", "close"),
-        ("depth", "infinity"),
-        ("nearshare-x", "1"),
-        ("range", "bytes=0-1"),
-        ("timeout", "Second-60"),
+        ("authorization", ANN),
+        ("content-range", "bytes 0-3/10"),
+        ("content-type", "text/xml"),
+        ("range", "bytes=0-3"),
+        ("if-none-match", "*"),
     ];
-    let (status, ..) = say(&relay, "LOCK", &fields, INFO).await;
-    assert_eq!(status, 200);
-    let heard: Vec<_> = log.take().into_iter().filter(|line| line.starts_with("server")).collect();
-    assert_eq!(heard, ["server PROPFIND /eng/f authorization=Basic eDp5 depth=0"]);
+    // Something is there.
+    assert_eq!(said(&relay, "LOCK", "/eng/f", &fields, &info("exclusive", "")).await.0, 412);
+    log.take();
+    // It has appeared when it was to be made: it is left as it is, and not locked.
+    *taken.lock().unwrap() = true;
+    assert_eq!(said(&relay, "LOCK", "/eng/fresh", &fields, &info("exclusive", "")).await.0, 503);
+    *taken.lock().unwrap() = false;
+    locked(&relay, "/eng/fresh", &fields).await;
+    let asked: Vec<_> = log.take().into_iter().filter(|entry| entry.starts_with("server")).collect();
+    let find = format!("server PROPFIND /eng/fresh authorization={ANN} depth=0");
+    let put = format!("server PUT /eng/fresh if-none-match=* authorization={ANN}");
+    assert_eq!(asked, [&*find, &put, &find, &put]);
+}
+
+#[tokio::test]
+async fn a_lock_is_on_what_is_there_by_whatever_way() {
+    let log = Log::default();
+    let relay = locking(&log, server).await;
+    let ann = ("authorization", ANN);
+    let token = locked(&relay, "/eng/link/f", &[ann]).await;
+    let to = ("destination", "http://files/eng/dir/f");
+    for (method, uri, field) in [
+        ("PUT", "/eng/dir/f", ann),
+        ("PUT", "/eng/link/f", ann),
+        ("DELETE", "/eng/dir/f", ann),
+        ("DELETE", "/eng/dir", ann),
+        ("DELETE", "/eng/link/f", ann),
+        ("MOVE", "/eng/dir", ("destination", "http://files/eng/e")),
+        ("MOVE", "/eng/g", to),
+        ("COPY", "/eng/g", to),
+    ] {
+        assert_eq!(said(&relay, method, uri, &[ann, field], "").await.0, 423, "{method} {uri}");
+    }
+    // The link itself may go.
+    assert_eq!(said(&relay, "DELETE", "/eng/link", &[ann], "").await.0, 204);
+    for (uri, place) in
+        [("/eng/dir/f", ""), ("/eng/link/f", ""), ("/eng/dir/f", "<http://files/eng/link/f> ")]
+    {
+        let held = format!("{place}(<{token}>)");
+        assert_eq!(said(&relay, "PUT", uri, &[ann, ("if", &held)], "x").await.0, 204, "{uri} {held}");
+    }
+    let ended = format!("<{token}>");
+    assert_eq!(said(&relay, "UNLOCK", "/eng/dir/f", &[ann, ("lock-token", &ended)], "").await.0, 204);
+    assert_eq!(said(&relay, "PUT", "/eng/dir/f", &[ann], "x").await.0, 204);
+    // What is gone has no lock, whatever it was called.
+    locked(&relay, "/eng/dir/f", &[ann]).await;
+    let held = format!("(<{}>)", locked(&relay, "/eng/dir/g", &[ann]).await);
+    assert_eq!(said(&relay, "DELETE", "/eng/link/g", &[ann, ("if", &held)], "").await.0, 204);
+    assert_eq!(said(&relay, "PUT", "/eng/dir/g", &[ann], "x").await.0, 204);
+    assert_eq!(said(&relay, "PUT", "/eng/link/f", &[ann], "x").await.0, 423);
+}
+
+#[tokio::test]
+async fn a_short_question_gets_no_endless_answer_about_locks() {
+    const LISTED: usize = 2000;
+    let log = Log::default();
+    let relay = locking(&log, |line| async move {
+        if line.starts_with("PROPFIND /eng/d/ depth=1") {
+            let one = |n: usize| {
+                let locks = "<D:lockdiscovery/>".repeat(3);
+                format!("<D:response><D:href>/eng/d/{n}</D:href><D:prop>{locks}</D:prop></D:response>")
+            };
+            let all: String = (0..LISTED).map(one).collect();
+            let mut response = status(207);
+            *response.body_mut() =
+                Body::text(format!("<D:multistatus xmlns:D='DAV:'>{all}</D:multistatus>"));
+            return response;
+        }
+        server(line).await
+    })
+    .await;
+    let ann = ("authorization", ANN);
+    let owner = |bytes: usize| format!("<owner>{}</owner>", "x".repeat(bytes));
+    for _ in 0..SHARED_MAX {
+        let lock = info("shared", &owner(4000));
+        assert_eq!(said(&relay, "LOCK", "/eng/d", &[ann], &lock).await.0, 200);
+    }
+    let (status, words) = said(&relay, "LOCK", "/eng/d", &[ann], &info("shared", "")).await;
+    assert!(status == 503 && words.contains("16 shared locks"), "{status} {words}");
+    let (status, words) = said(&relay, "LOCK", "/eng/e", &[ann], &info("shared", &owner(5000))).await;
+    assert!(status == 413 && words.contains("4096 bytes"), "{status} {words}");
+    let mut find = request("PROPFIND", "/eng/d/", Body::Empty);
+    find.headers_mut().insert("depth", "1".parse().unwrap());
+    let response = relay.serve(client(), find).await;
+    assert_eq!(response.status(), 207);
+    let told = collect(response.into_body(), 1 << 30).await.unwrap();
+    let told = std::str::from_utf8(&told).unwrap();
+    assert_eq!(told.matches("<D:activelock>").count(), LISTED * SHARED_MAX);
+    assert!(told.matches('x').count() <= OWNERS_MAX + LISTED * 50, "{}", told.len());
+    assert!(told.contains("xxxx"));
+    assert!(told.len() < OWNERS_MAX + LISTED * (SHARED_MAX * 400 + 200), "{}", told.len());
 }

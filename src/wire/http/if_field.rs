@@ -101,11 +101,15 @@ impl IfField {
 
     /// The tokens that the client knows of, be the list that has them true or not (RFC 4918 section 10.4.1).
     pub fn tokens(&self) -> impl Iterator<Item = &str> {
-        self.lists.iter().flat_map(|list| &list.conditions).filter_map(|condition| {
-            match &condition.state {
-                State::Token(token) => Some(token.as_str()),
-                State::Etag(_) => None,
-            }
+        self.lists.iter().flat_map(List::tokens)
+    }
+}
+
+impl List {
+    pub fn tokens(&self) -> impl Iterator<Item = &str> {
+        self.conditions.iter().filter_map(|condition| match &condition.state {
+            State::Token(token) => Some(token.as_str()),
+            State::Etag(_) => None,
         })
     }
 }

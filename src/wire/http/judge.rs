@@ -2,13 +2,15 @@
 //! ask here.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use ::xml::name::OwnedName;
+use ::xml::reader::{EventReader, XmlEvent};
 
 use super::condition::{self, Current, Verdict};
 use super::etag::{self, EntityTag};
 use super::fields::END_TO_END;
 use super::framing::{Fault, Framing, HeadLimits};
 use super::multistatus::{Multistatus, Tagger};
-use super::{Classified, Located, Move, ShareUrl, SiteShares, classify, encode, strip_hop_by_hop};
+use super::{Classified, Located, Move, ShareUrl, SiteShares, classify, encode, strip_hop_by_hop, xml};
 use crate::id::RelPath;
 
 /// What is sent on for a request is what was understood of it, and never leaves its share.
@@ -196,6 +198,45 @@ pub fn multistatus(body: &[u8], cut: usize, moved: Option<&Move>) -> Result<(), 
             Err(format!("whole {whole:?}, in pieces of {cut} {:?}", String::from_utf8_lossy(&pieces)))
         }
         _ => Ok(()),
+    }
+}
+
+/// Any body is read or refused, and an owner that is told with a lock is one element, or none, of XML that any
+/// reader takes, wherever it stands.
+///
+/// # Errors
+/// Says what does not hold.
+pub fn bodies(body: &[u8]) -> Result<(), String> {
+    let _read = (xml::propfind(body), xml::propertyupdate(body));
+    let Ok(info) = xml::lockinfo(body) else { return Ok(()) };
+    let told = format!("<D:activelock xmlns:D=\"DAV:\">{}</D:activelock>", info.owner);
+    let (mut depth, mut elements) = (0usize, 0usize);
+    for event in EventReader::from_str(&told) {
+        match event.map_err(|error| format!("{told:?}: {error}"))? {
+            XmlEvent::StartElement { name, namespace, .. } => {
+                let OwnedName { local_name, namespace: own, .. } = name;
+                let reserved =
+                    namespace.0.values().filter(|name| name.starts_with("http://www.w3.org/"));
+                // Those of `xml` and `xmlns` are always there.
+                if reserved.count() > 2 {
+                    return Err(format!("{told:?} declares what is reserved"));
+                }
+                elements += usize::from(depth == 1);
+                if depth == 1 && (own.as_deref(), local_name.as_str()) != (Some(xml::DAV), "owner") {
+                    return Err(format!("{told:?} has {own:?} {local_name} beside an owner"));
+                }
+                depth += 1;
+            }
+            XmlEvent::EndElement { .. } => depth -= 1,
+            XmlEvent::Characters(text) if depth == 1 => {
+                return Err(format!("{told:?} has {text:?} beside an owner"));
+            }
+            _ => {}
+        }
+    }
+    match elements <= 1 {
+        true => Ok(()),
+        false => Err(format!("{told:?} has {elements} owners")),
     }
 }
 

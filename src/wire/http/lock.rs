@@ -1,23 +1,36 @@
-//! Write locks (RFC 4918 sections 6 and 7): which there are in a share, what they keep others from, and how
-//! they are told. For shares whose locks nearshare keeps itself. Not here: where they outlive the process.
+//! Write locks (RFC 4918 sections 6 and 7): what they are, and how they are told. For shares whose locks
+//! nearshare keeps itself. Which there are, and what they keep others from, is in [`Locks`]. Not here: where
+//! they outlive the process.
 
-use std::collections::BTreeMap;
+mod principal;
+mod table;
+
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ::http::HeaderMap;
 
-use super::if_field::{IfField, List, State};
-use crate::clock::BootTime;
+use super::if_field::IfField;
 use crate::effect::Depth;
 use crate::id::RelPath;
+
+pub use self::principal::Principal;
+pub use self::table::{Barred, Denied, Locks, NotYours};
 
 /// Longest that a lock lasts unless it is refreshed: somebody may never come back.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// How long one lasts whose client does not say.
 const TIMEOUT_USUAL: Duration = Duration::from_secs(600);
-/// Most locks of a share: every change looks at all, 10,000 in less than a millisecond.
+/// Most locks of a share: a change of a whole tree looks at all, 10,000 in about a millisecond.
 pub const LOCKS_MAX: usize = 10_000;
+/// Most of one client: a quarter, so that the others find room.
+pub const CLIENT_MAX: usize = LOCKS_MAX / 4;
+/// Most shared locks that one place is under: all are told with each thing in a listing.
+pub const SHARED_MAX: usize = 16;
+/// Most bytes of locks' owners that one answer tells: what comes after is told without. An owner may be left
+/// out (RFC 4918 section 14.1), and what remains of a lock is some 350 bytes and its place.
+pub const OWNERS_MAX: usize = 256 << 10;
 
 /// One lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +44,24 @@ pub struct Lock {
     /// An element, or nothing.
     pub owner: String,
     pub timeout: Duration,
+    pub maker: Maker,
+}
+
+/// Who made a lock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maker {
+    /// Whom its token is good for (RFC 4918 section 6.4); for everybody if it is not known who that is.
+    pub principal: Option<Principal>,
+    /// As one client is counted.
+    pub client: Option<IpAddr>,
 }
 
 impl Lock {
+    /// Whether it is for `who` to use its token.
+    pub fn is_for(&self, who: Option<Principal>) -> bool {
+        self.maker.principal.is_none_or(|principal| who == Some(principal))
+    }
+
     fn covers(&self, path: &RelPath) -> bool {
         self.path == *path || self.deep && path.starts_with(&self.path)
     }
@@ -80,162 +108,11 @@ pub enum Judged {
     Rests(IfField),
 }
 
-/// All locks of a share.
-#[derive(Debug, Default)]
-pub struct Locks {
-    held: BTreeMap<String, Held>,
-}
-
-#[derive(Debug)]
-struct Held {
-    lock: Lock,
-    ends: BootTime,
-}
-
-/// Why a lock is not given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Denied {
-    /// This one is in the way.
-    Locked(Lock),
-    TooMany,
-}
-
-impl Locks {
-    /// Those that are known from an earlier run. How much of its time each has left is not, so it has all.
-    pub fn new(locks: Vec<Lock>, now: BootTime) -> Self {
-        let held = |lock: Lock| (lock.token.clone(), Held { ends: after(now, lock.timeout), lock });
-        Self { held: locks.into_iter().map(held).collect() }
-    }
-
-    /// Forgets those whose time is over, and says which.
-    pub fn expire(&mut self, now: BootTime) -> Vec<String> {
-        self.forget(|held| held.ends <= now)
-    }
-
-    /// Forgets those at or below a place that is no more, and says which.
-    pub fn gone(&mut self, path: &RelPath) -> Vec<String> {
-        self.forget(|held| held.lock.path.starts_with(path))
-    }
-
-    fn forget(&mut self, which: impl Fn(&Held) -> bool) -> Vec<String> {
-        let tokens = self.held.iter().filter(|(_, held)| which(held)).map(|(token, _)| token.clone());
-        let tokens: Vec<String> = tokens.collect();
-        for token in &tokens {
-            self.held.remove(token);
-        }
-        tokens
-    }
-
-    pub fn grant(&mut self, lock: Lock, now: BootTime) -> Result<(), Denied> {
-        let meets =
-            |other: &Lock| other.covers(&lock.path) || lock.deep && other.path.starts_with(&lock.path);
-        let mut all = self.held.values().map(|held| &held.lock);
-        if let Some(other) = all.find(|other| !(lock.shared && other.shared) && meets(other)) {
-            return Err(Denied::Locked(other.clone()));
-        }
-        if self.held.len() >= LOCKS_MAX {
-            return Err(Denied::TooMany);
-        }
-        let ends = after(now, lock.timeout);
-        self.held.insert(lock.token.clone(), Held { lock, ends });
-        Ok(())
-    }
-
-    /// Gives the first lock of `tokens` that covers the place its time anew.
-    pub fn refresh<'a>(
-        &mut self,
-        path: &RelPath,
-        tokens: impl IntoIterator<Item = &'a str>,
-        timeout: Duration,
-        now: BootTime,
-    ) -> Option<Lock> {
-        for token in tokens {
-            if let Some(held) = self.held.get_mut(token).filter(|held| held.lock.covers(path)) {
-                held.lock.timeout = timeout;
-                held.ends = after(now, timeout);
-                return Some(held.lock.clone());
-            }
-        }
-        None
-    }
-
-    pub fn count(&self) -> usize {
-        self.held.len()
-    }
-
-    pub fn holds(&self, token: &str) -> bool {
-        self.held.contains_key(token)
-    }
-
-    /// Ends a lock that covers the place. `None`: there is none of that token.
-    pub fn release(&mut self, path: &RelPath, token: &str) -> Option<Lock> {
-        self.held.get(token).filter(|held| held.lock.covers(path))?;
-        self.held.remove(token).map(|held| held.lock)
-    }
-
-    /// Whether the conditions hold, as far as they are about locks. `own`: the place that the request is for.
-    pub fn judge(&self, field: &IfField, own: &RelPath) -> Judged {
-        let is = |token: &str, place: &RelPath| {
-            self.held.get(token).is_some_and(|held| held.lock.covers(place))
-        };
-        let mut lists = Vec::new();
-        for List { place, conditions } in &field.lists {
-            let at = place.as_ref().map_or(own, |(path, _)| path);
-            let fails = conditions.iter().any(|condition| match &condition.state {
-                State::Token(token) => is(token, at) == condition.not,
-                State::Etag(_) => false,
-            });
-            if fails {
-                continue;
-            }
-            let tags = conditions.iter().filter(|condition| matches!(condition.state, State::Etag(_)));
-            let conditions: Vec<_> = tags.cloned().collect();
-            if conditions.is_empty() {
-                return Judged::Holds;
-            }
-            lists.push(List { place: place.clone(), conditions });
-        }
-        if lists.is_empty() { Judged::Fails } else { Judged::Rests(IfField { lists }) }
-    }
-
-    /// The first lock that bars one of the uses to who has submitted these tokens. Of several shared ones on
-    /// one place any will do.
-    pub fn bars(&self, uses: &[Use], tokens: &[&str]) -> Option<&Lock> {
-        if self.held.is_empty() {
-            return None;
-        }
-        let all = || self.held.values().map(|held| &held.lock);
-        let barred = |on: &dyn Fn(&Lock) -> bool| {
-            let mut on = all().filter(|lock| on(lock)).peekable();
-            let first = on.peek().copied()?;
-            let may = on.any(|lock| tokens.contains(&lock.token.as_str()));
-            (!may).then_some(first)
-        };
-        uses.iter().find_map(|one| match one {
-            Use::Entry(path) | Use::Member(path) => barred(&|lock| lock.covers(path)),
-            Use::Tree(path) => barred(&|lock| lock.covers(path)).or_else(|| {
-                let below = |lock: &&Lock| lock.path != *path && lock.path.starts_with(path);
-                all().filter(below).find_map(|lock| barred(&|other| other.path == lock.path))
-            }),
-        })
-    }
-
-    /// What `lockdiscovery` has for the place; `url` writes one.
-    pub fn discovery(&self, path: &RelPath, now: BootTime, url: impl Fn(&RelPath) -> String) -> String {
-        let covering = self.held.values().filter(|held| held.lock.covers(path));
-        covering.map(|held| active(&held.lock, held.ends.since(now), &url)).collect()
-    }
-}
-
-fn after(now: BootTime, timeout: Duration) -> BootTime {
-    BootTime(now.0.saturating_add(timeout))
-}
-
 /// `activelock` (RFC 4918 section 14.1), where `D` stands for `DAV:`.
-fn active(lock: &Lock, left: Duration, url: &impl Fn(&RelPath) -> String) -> String {
+fn active(lock: &Lock, left: Duration, owner: &str, url: &impl Fn(&RelPath) -> String) -> String {
     let scope = if lock.shared { "shared" } else { "exclusive" };
     let depth = if lock.deep { "infinity" } else { "0" };
-    let (owner, token, seconds, root) = (&lock.owner, &lock.token, left.as_secs(), url(&lock.path));
+    let (token, seconds, root) = (&lock.token, left.as_secs(), url(&lock.path));
     format!(
         "<D:activelock><D:locktype><D:write/></D:locktype><D:lockscope><D:{scope}/></D:lockscope>\
          <D:depth>{depth}</D:depth>{owner}<D:timeout>Second-{seconds}</D:timeout><D:locktoken><D:href>\
@@ -250,7 +127,7 @@ pub const SUPPORTED: &str = "<D:lockentry><D:lockscope><D:exclusive/></D:locksco
 
 /// The answer to a LOCK.
 pub fn granted(lock: &Lock, url: impl Fn(&RelPath) -> String) -> String {
-    let active = active(lock, lock.timeout, &url);
+    let active = active(lock, lock.timeout, &lock.owner, &url);
     format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:prop xmlns:D=\"DAV:\"><D:lockdiscovery>{active}\
          </D:lockdiscovery></D:prop>\n"
@@ -278,158 +155,4 @@ pub fn deep(depth: Option<Depth>) -> Option<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ::http::HeaderValue;
-
-    const NOW: BootTime = BootTime(Duration::from_secs(1000));
-
-    fn path(text: &str) -> RelPath {
-        RelPath::parse(text.as_bytes()).unwrap()
-    }
-
-    fn lock(token: &str, at: &str, deep: bool, shared: bool) -> Lock {
-        let timeout = Duration::from_secs(60);
-        Lock { token: token.into(), path: path(at), deep, shared, owner: String::new(), timeout }
-    }
-
-    fn field(text: &str) -> IfField {
-        let place = |url: &str| Ok(Some((RelPath::parse(url.as_bytes()).unwrap(), false)));
-        IfField::parse(text.as_bytes(), place).unwrap()
-    }
-
-    #[test]
-    fn locks_meet_where_they_cover_the_same() {
-        let free = |held: &[Lock], wanted: Lock| {
-            let mut locks = Locks::new(held.to_vec(), NOW);
-            match locks.grant(wanted, NOW) {
-                Ok(()) => None,
-                Err(Denied::Locked(other)) => Some(other.token),
-                Err(Denied::TooMany) => panic!("too many"),
-            }
-        };
-        let deep = lock("d", "/a", true, false);
-        assert_eq!(
-            free(std::slice::from_ref(&deep), lock("x", "/a/b/c", false, true)).as_deref(),
-            Some("d")
-        );
-        assert_eq!(free(std::slice::from_ref(&deep), lock("x", "/", true, false)).as_deref(), Some("d"));
-        assert_eq!(free(std::slice::from_ref(&deep), lock("x", "/", false, false)), None);
-        assert_eq!(free(&[deep], lock("x", "/ab", true, false)), None);
-        let flat = lock("f", "/a", false, true);
-        assert_eq!(free(std::slice::from_ref(&flat), lock("x", "/a/b", false, false)), None);
-        assert_eq!(free(std::slice::from_ref(&flat), lock("x", "/a", false, true)), None);
-        assert_eq!(free(&[flat], lock("x", "/a", false, false)).as_deref(), Some("f"));
-        let many =
-            (0..LOCKS_MAX).map(|n| lock(&n.to_string(), &format!("/{n}"), false, false)).collect();
-        assert_eq!(
-            Locks::new(many, NOW).grant(lock("x", "/x", false, false), NOW),
-            Err(Denied::TooMany)
-        );
-    }
-
-    #[test]
-    fn who_lacks_the_token_is_barred() {
-        let held = vec![
-            lock("dir", "/d", false, false),
-            lock("deep", "/t", true, false),
-            lock("one", "/s/f", false, true),
-            lock("two", "/s/f", false, true),
-            lock("f", "/f", false, false),
-        ];
-        let locks = Locks::new(held, NOW);
-        let bars =
-            |uses: &[Use], tokens: &[&str]| locks.bars(uses, tokens).map(|lock| lock.token.clone());
-        let entry = |at: &str| vec![Use::Entry(path(at))];
-        let tree = |at: &str| vec![Use::Tree(path(at))];
-        for (uses, tokens, want) in [
-            (entry("/f"), vec![], Some("f")),
-            (entry("/f"), vec!["f"], None),
-            (entry("/f"), vec!["dir"], Some("f")),
-            (entry("/g"), vec![], None),
-            // A collection alone: its members may change, and not become more or fewer.
-            (entry("/d/x"), vec![], None),
-            (vec![Use::member(&path("/d/x")).unwrap()], vec![], Some("dir")),
-            (vec![Use::member(&path("/d/x")).unwrap()], vec!["dir"], None),
-            (entry("/t/x/y"), vec![], Some("deep")),
-            (vec![Use::member(&path("/t/x/y")).unwrap()], vec![], Some("deep")),
-            // Any of the shared ones will do.
-            (entry("/s/f"), vec![], Some("one")),
-            (entry("/s/f"), vec!["two"], None),
-            (tree("/s"), vec![], Some("one")),
-            (tree("/s"), vec!["two"], None),
-            (tree("/"), vec!["f", "one", "deep"], Some("dir")),
-            (tree("/"), vec!["f", "one", "deep", "dir"], None),
-            ([entry("/g"), entry("/f")].concat(), vec![], Some("f")),
-        ] {
-            assert_eq!(bars(&uses, &tokens).as_deref(), want, "{uses:?} {tokens:?}");
-        }
-        assert_eq!(Use::member(&RelPath::ROOT), None);
-    }
-
-    #[test]
-    fn conditions_are_about_the_place_that_they_name() {
-        let locks = Locks::new(vec![lock("urn:d", "/d", true, false)], NOW);
-        let judge = |text: &str, own: &str| match locks.judge(&field(text), &path(own)) {
-            Judged::Holds => "holds".to_owned(),
-            Judged::Fails => "fails".to_owned(),
-            Judged::Rests(rest) => rest.write(|path, _| path.to_string()),
-        };
-        for (text, own, want) in [
-            ("(<urn:d>)", "/d/x", "holds"),
-            ("(<urn:d>)", "/e", "fails"),
-            ("</d/y> (<urn:d>)", "/e", "holds"),
-            ("(Not <urn:d>)", "/d", "fails"),
-            ("(Not <DAV:no-lock>)", "/d", "holds"),
-            ("(<DAV:no-lock>)", "/d", "fails"),
-            ("(<urn:d>) ([\"e\"])", "/d", "holds"),
-            ("(<urn:x>) (Not [\"e\"] <urn:d>)", "/d", "(Not [\"e\"])"),
-            ("</d> (<urn:x> [\"e\"]) </d> ([W/\"f\"])", "/d", "</d> ([W/\"f\"])"),
-            ("(<urn:x> [\"e\"])", "/d", "fails"),
-        ] {
-            assert_eq!(judge(text, own), want, "{text} {own}");
-        }
-    }
-
-    #[test]
-    fn a_lock_ends_when_it_is_given_back_or_not_refreshed_or_its_place_is_no_more() {
-        let mut locks =
-            Locks::new(vec![lock("a", "/a", true, false), lock("b", "/a/b", false, false)], NOW);
-        let later = |seconds| BootTime(NOW.0 + Duration::from_secs(seconds));
-        assert_eq!(locks.expire(later(59)), Vec::<String>::new());
-        let minute = Duration::from_secs(60);
-        let fresh = locks.refresh(&path("/a/x"), ["no", "a"], minute, later(59)).unwrap();
-        assert_eq!(fresh.token, "a");
-        assert_eq!(locks.refresh(&path("/c"), ["a"], minute, later(59)), None);
-        assert_eq!(locks.expire(later(60)), ["b"]);
-        assert!(
-            locks.discovery(&path("/a/x"), later(60), |at| format!("/eng{at}")).contains("Second-59")
-        );
-        assert_eq!(locks.discovery(&path("/c"), NOW, |_| String::new()), "");
-        assert_eq!(locks.release(&path("/c"), "a"), None);
-        assert_eq!(locks.release(&path("/a/x"), "a").unwrap().token, "a");
-        assert!(locks.grant(lock("c", "/a/b", false, false), NOW).is_ok());
-        assert_eq!(locks.gone(&path("/x")), Vec::<String>::new());
-        assert_eq!(locks.gone(&path("/a")), ["c"]);
-    }
-
-    #[test]
-    fn how_long_a_lock_lasts() {
-        for (field, seconds) in [
-            ("Second-60", 60),
-            ("Extend, second-7", 7),
-            ("Infinite, Second-7", 3600),
-            ("Second-99999999999999999999999", 3600),
-            ("Second-0", 1),
-            ("Second-", 600),
-            ("", 600),
-        ] {
-            let headers = HeaderMap::from_iter([(
-                ::http::HeaderName::from_static("timeout"),
-                HeaderValue::from_static(field),
-            )]);
-            assert_eq!(timeout(&headers), Duration::from_secs(seconds), "{field}");
-        }
-        assert_eq!(timeout(&HeaderMap::new()), TIMEOUT_USUAL);
-    }
-}
+mod tests;

@@ -78,5 +78,13 @@ pub fn row(method: &Method) -> &'static Row {
 
 /// What `http` has no constant for.
 pub fn propfind() -> Method {
-    Method::from_bytes(b"PROPFIND").expect("letters are a method's name")
+    extension(b"PROPFIND")
+}
+
+pub fn unlock() -> Method {
+    extension(b"UNLOCK")
+}
+
+fn extension(name: &[u8]) -> Method {
+    Method::from_bytes(name).expect("letters are a method's name")
 }

@@ -76,6 +76,9 @@ pub struct Multistatus {
     /// What the first `href` of the response says.
     url: Option<String>,
     getetag: Option<Element>,
+    /// Whether the response has had its `lockdiscovery` and `supportedlock`: a request can name them a thousand
+    /// times, and some servers answer each.
+    told: [bool; 2],
     /// The depth of the element that is being left out.
     skipping: Option<usize>,
 }
@@ -227,6 +230,7 @@ impl Multistatus {
                     Some(b"response") if self.depth == 2 && !empty => {
                         self.response = Response::Undecided(Vec::new());
                         self.url = None;
+                        self.told = [false; 2];
                     }
                     Some(b"href") if !empty && self.href.is_none() => {
                         self.href = Some(Href { depth: self.depth, text: Vec::new() });
@@ -264,16 +268,19 @@ impl Multistatus {
         Ok(())
     }
 
-    /// The element that takes the place of the server's, if there is one.
-    fn told(&self, name: &[u8]) -> String {
+    /// The element that takes the place of the server's, if there is one: once in a response.
+    fn told(&mut self, name: &[u8]) -> String {
+        let discovery = name == b"lockdiscovery";
         let place = self.url.as_deref().and_then(absolute_path);
-        let Some(inside) = place.zip(self.tell.as_ref()).and_then(|(place, Tell(tell))| tell(place))
-        else {
+        let Some((place, Tell(tell))) = place.zip(self.tell.as_ref()) else { return String::new() };
+        if self.told[usize::from(discovery)] {
             return String::new();
-        };
-        match name {
-            b"lockdiscovery" => format!("<D:lockdiscovery xmlns:D=\"DAV:\">{inside}</D:lockdiscovery>"),
-            _ => format!("<D:supportedlock xmlns:D=\"DAV:\">{SUPPORTED}</D:supportedlock>"),
+        }
+        let Some(inside) = tell(place) else { return String::new() };
+        self.told[usize::from(discovery)] = true;
+        match discovery {
+            true => format!("<D:lockdiscovery xmlns:D=\"DAV:\">{inside}</D:lockdiscovery>"),
+            false => format!("<D:supportedlock xmlns:D=\"DAV:\">{SUPPORTED}</D:supportedlock>"),
         }
     }
 

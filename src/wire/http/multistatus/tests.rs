@@ -197,6 +197,20 @@ fn locks_are_told_by_who_keeps_them() {
     assert_eq!(run(with, &listed), format!("{head}{one}{tag}{kinds}{tail}"));
 }
 
+/// Apache answers a property as often as it is named.
+#[test]
+fn locks_are_told_once_in_a_response() {
+    let with = || plain().with_locks(Tell::new(|_| Some("one".into())));
+    let many = "<lockdiscovery/><supportedlock/>".repeat(1000);
+    let response = |inside: &str| format!("<response><href>/e/f</href><prop>{inside}</prop></response>");
+    let listed = |inside: &str| {
+        format!("<multistatus xmlns=\"DAV:\">{}</multistatus>", response(inside).repeat(2))
+    };
+    let one = "<D:lockdiscovery xmlns:D=\"DAV:\">one</D:lockdiscovery>";
+    let kinds = format!("<D:supportedlock xmlns:D=\"DAV:\">{SUPPORTED}</D:supportedlock>");
+    assert_eq!(run(with, &listed(&many)), listed(&format!("{one}{kinds}")));
+}
+
 #[test]
 fn what_was_searched_is_not_searched_again() {
     for (open, close, longest) in [

@@ -1,0 +1,114 @@
+//! Whom the credentials of a request name.
+
+use ::http::{HeaderMap, header};
+use base64::Engine;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::GeneralPurposeConfig;
+
+use crate::id::Hash;
+
+/// Somebody, by a hash of the name, which may be of any length. That he is who he says is for the server to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Principal(pub Hash);
+
+impl Principal {
+    /// Of the Authorization field: Basic (RFC 7617) and Digest (RFC 7616) say a name. What other schemes say
+    /// is of one request or one hour, and stands for nobody.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let field = headers.get(header::AUTHORIZATION)?.as_bytes().trim_ascii();
+        let end = field.iter().position(|byte| *byte == b' ')?;
+        let (scheme, said) = (&field[..end], field[end..].trim_ascii());
+        if scheme.eq_ignore_ascii_case(b"basic") {
+            let pair = LENIENT.decode(said).ok()?;
+            let name = &pair[..pair.iter().position(|byte| *byte == b':')?];
+            return Some(Self::named(name));
+        }
+        if scheme.eq_ignore_ascii_case(b"digest") {
+            return username(said).map(|name| Self::named(&name));
+        }
+        None
+    }
+
+    fn named(name: &[u8]) -> Self {
+        Self(Hash(blake3::derive_key("nearshare maker of a lock v1", name)))
+    }
+}
+
+/// Some clients leave the padding out.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+);
+
+/// The `username` among the parameters of Digest, or `username*` as it is written.
+fn username(mut rest: &[u8]) -> Option<Vec<u8>> {
+    loop {
+        let skip = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b',')).count();
+        rest = &rest[skip..];
+        let equals = rest.iter().position(|byte| *byte == b'=')?;
+        let name = rest[..equals].trim_ascii();
+        let (value, after) = value(rest[equals + 1..].trim_ascii_start())?;
+        if name.eq_ignore_ascii_case(b"username") || name.eq_ignore_ascii_case(b"username*") {
+            return Some(value);
+        }
+        rest = after;
+    }
+}
+
+/// A token, or a quoted string without its quotes (RFC 9110 section 5.6), and what follows it.
+fn value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        let end = text.iter().position(|byte| *byte == b',').unwrap_or(text.len());
+        return Some((text[..end].trim_ascii_end().to_vec(), &text[end..]));
+    };
+    let (mut value, mut bytes) = (Vec::new(), quoted.iter().enumerate());
+    loop {
+        match bytes.next()? {
+            (at, b'"') => return Some((value, &quoted[at + 1..])),
+            (_, b'\\') => value.push(*bytes.next()?.1),
+            (_, byte) => value.push(*byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::http::HeaderValue;
+    use base64::engine::general_purpose::STANDARD;
+
+    fn of(field: &str) -> Option<Principal> {
+        let field = HeaderValue::from_bytes(field.as_bytes()).unwrap();
+        Principal::of(&HeaderMap::from_iter([(header::AUTHORIZATION, field)]))
+    }
+
+    #[test]
+    fn credentials_that_name_somebody_name_the_same_every_time() {
+        let basic = |pair: &str| of(&format!("Basic {}", STANDARD.encode(pair)));
+        let ann = basic("ann:secret").unwrap();
+        for same in [
+            basic("ann:"),
+            basic("ann:other:one"),
+            of("bAsIc  YW5uOnNlY3JldA"),
+            of("Digest username=\"ann\", realm=\"a, username=\\\"bob\\\"\", nc=00000001"),
+            of("digest realm=x,nc=1 ,  UserName = \"a\\nn\""),
+        ] {
+            assert_eq!(same, Some(ann));
+        }
+        assert_ne!(basic("bob:secret"), Some(ann));
+        assert_ne!(of("Digest realm=\"username=\\\"ann\\\"\", username=bob"), Some(ann));
+        for nobody in [
+            "",
+            "Basic",
+            "Basic YW5u",
+            "Basic ?",
+            "Bearer YW5uOnNlY3JldA==",
+            "Negotiate YW5uOnNlY3JldA==",
+            "Digest realm=\"x\"",
+            "Digest username=\"ann",
+        ] {
+            assert_eq!(of(nobody), None, "{nobody}");
+        }
+        assert_eq!(Principal::of(&HeaderMap::new()), None);
+    }
+}
