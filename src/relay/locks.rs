@@ -8,7 +8,7 @@ mod places;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use quick_xml::escape::escape;
 
 pub use self::asked::{Asked, lock, unlock, wish};
@@ -291,7 +291,7 @@ pub async fn admit(
             None => {}
             Some(Barred::Locked(lock)) => return Err(locked(&lock, "lock-token-submitted", url)),
             Some(Barred::NotYours) => {
-                knows(site, slot, request.headers(), request.uri()).await?;
+                knows(site, slot, request.method(), request.headers(), request.uri()).await?;
                 return Err(not_yours());
             }
         }
@@ -310,11 +310,20 @@ fn not_yours() -> Early {
 }
 
 /// Whether the server wants to know who asks before anything is changed there: it is asked to end a lock that
-/// it cannot have.
+/// it cannot have. `method`: what the credentials in `headers` came with.
 ///
 /// # Errors
 /// Its challenge, for who is to try again with credentials.
-async fn knows(site: &Arc<HttpSite>, slot: usize, headers: &HeaderMap, uri: &Uri) -> Result<(), Early> {
+async fn knows(
+    site: &Arc<HttpSite>,
+    slot: usize,
+    method: &Method,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<(), Early> {
+    if method != "UNLOCK" && Principal::is_proven_for_one_method(headers) {
+        return Ok(());
+    }
     let mut unlock = near::instead(headers, uri, crate::wire::http::unlock());
     unlock.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     if let Ok(nobodys) = HeaderValue::try_from(format!("<{}>", asked::token())) {

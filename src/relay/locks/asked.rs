@@ -261,7 +261,7 @@ async fn may_be_made(asked: &Asked, keeper: &Keeper, place: &RelPath) -> Result<
 /// Whether the server takes who asks for somebody who may change something.
 async fn known(asked: &Asked) -> Result<(), Early> {
     let (parts, _) = instead(asked, Method::HEAD)?.into_parts();
-    knows(&asked.site, asked.slot, &parts.headers, &parts.uri).await
+    knows(&asked.site, asked.slot, &asked.parts.method, &parts.headers, &parts.uri).await
 }
 
 /// Whether the server lets who asks change locks: it is not told of them, but knows who may be there.

@@ -117,6 +117,29 @@ async fn a_token_is_of_use_to_who_made_the_lock() {
     assert_eq!(said(&relay, "UNLOCK", "/eng/f", &ended, "").await.0, 204);
 }
 
+/// Digest proves who asks for one method only: nobody can ask another one in his name.
+#[tokio::test]
+async fn who_proves_himself_for_one_method_is_not_asked_about_another() {
+    let log = Log::default();
+    let relay = locking(&log, |line| async move {
+        match line.starts_with("UNLOCK") && !line.contains("uri=of-unlock") {
+            true => status(401),
+            false => server(line).await,
+        }
+    })
+    .await;
+    let fields = [("authorization", "Digest username=\"ann\", uri=of-lock")];
+    let ended = format!("<{}>", locked(&relay, "/eng/f", &fields).await);
+    assert!(!log.take().iter().any(|entry| entry.starts_with("server UNLOCK")));
+    for (who, want) in
+        [("ann\", uri=x", 401), ("bob\", uri=of-unlock", 403), ("ann\", uri=of-unlock", 204)]
+    {
+        let who = format!("Digest username=\"{who}");
+        let fields = [("authorization", who.as_str()), ("lock-token", &ended)];
+        assert_eq!(said(&relay, "UNLOCK", "/eng/f", &fields, "").await.0, want, "{who}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_asked_in_the_place_of_a_lock_says_only_who_asks() {
     let log = Log::default();
@@ -178,6 +201,16 @@ async fn a_lock_is_on_what_is_there_by_whatever_way() {
     let ended = format!("<{token}>");
     assert_eq!(said(&relay, "UNLOCK", "/eng/dir/f", &[ann, ("lock-token", &ended)], "").await.0, 204);
     assert_eq!(said(&relay, "PUT", "/eng/dir/f", &[ann], "x").await.0, 204);
+    // A link at the end is followed, and stays its own.
+    let token = locked(&relay, "/eng/link", &[ann]).await;
+    for uri in ["/eng/dir", "/eng/dir/f", "/eng/link/f"] {
+        assert_eq!(said(&relay, "PUT", uri, &[ann], "x").await.0, 423, "{uri}");
+    }
+    assert_eq!(said(&relay, "DELETE", "/eng/link", &[ann], "").await.0, 204);
+    let held = format!("</eng/link> (<{token}>)");
+    assert_eq!(said(&relay, "PUT", "/eng/dir/f", &[ann, ("if", &held)], "x").await.0, 204);
+    let ended = format!("<{token}>");
+    assert_eq!(said(&relay, "UNLOCK", "/eng/link", &[ann, ("lock-token", &ended)], "").await.0, 204);
     // What is gone has no lock, whatever it was called.
     locked(&relay, "/eng/dir/f", &[ann]).await;
     let held = format!("(<{}>)", locked(&relay, "/eng/dir/g", &[ann]).await);

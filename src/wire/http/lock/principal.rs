@@ -29,6 +29,14 @@ impl Principal {
         None
     }
 
+    /// Whether the credentials are good for the request that they came with and no other (RFC 7616 section
+    /// 3.4.3).
+    pub fn is_proven_for_one_method(headers: &HeaderMap) -> bool {
+        let field = headers.get(header::AUTHORIZATION).map(|field| field.as_bytes().trim_ascii());
+        let scheme = field.and_then(|field| field.split(|byte| *byte == b' ').next());
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"digest"))
+    }
+
     fn named(name: &[u8]) -> Self {
         Self(Hash(blake3::derive_key("nearshare maker of a lock v1", name)))
     }
