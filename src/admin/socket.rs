@@ -39,8 +39,8 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Bytes of a request's head. The longest that means anything is about 300.
 const HEAD_MAX: usize = 8 * 1024;
 const FIELDS_MAX: usize = 32;
-/// One connection, whatever it does: a reload has to look names up.
-const CONNECTION_TIME: Duration = Duration::from_secs(120);
+/// One connection, whatever it does: a promotion takes from every other site what it has.
+const CONNECTION_TIME: Duration = Duration::from_secs(600);
 /// How long requests may run on at the end.
 const DRAIN: Duration = Duration::from_secs(2);
 /// After a failed `accept`, such as for want of descriptors.

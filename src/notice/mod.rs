@@ -94,7 +94,7 @@ pub enum NoticeError {
     Moved,
     #[error("the primary copy went elsewhere while the server was at the change")]
     Overtaken,
-    #[error("the change came out of a session that {site} has ended; nothing was changed")]
+    #[error("the change came out of a session that {site} has ended")]
     Late { site: SiteId },
     #[error("{0}")]
     NotNow(&'static str),

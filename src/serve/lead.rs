@@ -57,7 +57,7 @@ const ANSWER_MAX: usize = 4096;
 
 /// What other copies promise when they are asked holds for longer than this by their clocks.
 const PROMISED: Duration = Duration::from_secs(FENCE.as_secs() * 2 / 3);
-/// Times that the others are asked, if it takes longer than that to bring here what they have.
+/// Times that the others may turn out to have more, or that it takes longer than that to go by what they said.
 const ROUNDS: usize = 5;
 
 /// Why a site takes up a newer epoch.
@@ -404,7 +404,8 @@ impl<H: Host> Leading<H> {
     }
 
     /// Brings here what the other copies have, and says until when none of them keeps anything more for the old
-    /// primary. What takes longer than that is done again: they may have gone on meanwhile.
+    /// primary. After each that gave something all are asked anew: they may have gone on meanwhile, and what they
+    /// promised may be over.
     async fn gather(
         &self,
         share: &ShareId,
@@ -412,27 +413,42 @@ impl<H: Host> Leading<H> {
         follow: &Arc<Follow<H::Tree>>,
         known: &Lead,
     ) -> Result<(Vec<(SiteId, said::Report)>, BootTime), String> {
-        for _ in 0..ROUNDS {
-            let until = BootTime(self.clock().boot().0 + PROMISED);
-            let mut reports = self.ask_others(share, primary).await?;
+        let mut told = None;
+        let (mut rounds, mut apart, mut gave) = (0, BTreeSet::new(), BTreeSet::new());
+        while rounds < ROUNDS {
+            let (reports, until) = match told.take() {
+                Some(old) if plant::is(Bug::TrustOldReports) => old,
+                _ => {
+                    let until = BootTime(self.clock().boot().0 + PROMISED);
+                    (self.ask_others(share, primary).await?, until)
+                }
+            };
             if let Some((site, report)) =
                 reports.iter().find(|(_, report)| !may_follow(Epoch(report.epoch), known.epoch))
             {
                 return Err(no_epoch(share, site, report.epoch, known.epoch));
             }
-            if plant::is(Bug::PromoteAlone) {
-                reports.clear();
-            }
-            if let Some((site, report)) = furthest(&follow.head(), &reports, known) {
+            let reports = if plant::is(Bug::PromoteAlone) { Vec::new() } else { reports };
+            let here = follow.head();
+            let on_our_way = reports.iter().filter(|(site, _)| !apart.contains(site));
+            let more = furthest(&here, on_our_way, known);
+            let owes = follow.progress().debts > 0;
+            let mut holders =
+                reports.iter().filter(|(site, report)| report.confirmed && !gave.contains(site));
+            if let Some((site, report)) = more.or_else(|| holders.next().filter(|_| owes)) {
                 let last = counts_to(report, known);
                 tracing::warn!(%share, %site, record = last.0, "taking what this copy lacks");
                 follow.take_from(&*self.links(), site, last).await.map_err(text)?;
-            }
-            for (site, report) in reports.iter().filter(|(_, report)| report.confirmed) {
-                if follow.progress().debts > 0 {
-                    let last = counts_to(report, known);
-                    follow.take_from(&*self.links(), site, last).await.map_err(text)?;
+                if follow.head().at != here.at {
+                    // What is owed now is not what the others were asked for.
+                    rounds += 1;
+                    gave.clear();
+                } else if more.is_some() {
+                    apart.insert(site.clone());
                 }
+                gave.insert(site.clone());
+                told = Some((reports, until));
+                continue;
             }
             // The disk is right from here on: it must be as the journal says.
             if !follow.settled(LEVEL).await {
@@ -442,7 +458,7 @@ impl<H: Host> Leading<H> {
             if self.clock().boot() < until || plant::is(Bug::TrustOldReports) {
                 return Ok((reports, until));
             }
-            tracing::info!(%share, "what this copy lacked took long to come; the others are asked again");
+            rounds += 1;
         }
         Err("the other copies have more every time they are asked; nothing has changed, try again"
             .to_owned())
@@ -558,7 +574,9 @@ impl<H: Host> Leading<H> {
             }
             let (head, share) = (held.head(), || held.share().clone());
             match grounds {
-                Grounds::Handed if (head.at, head.chain) != (new.base, new.chain) => {
+                Grounds::Handed | Grounds::Forced(_)
+                    if (head.at, head.chain) != (new.base, new.chain) =>
+                {
                     return Err(ServeError::WentOn { share: share() });
                 }
                 Grounds::Forced(until) if clock.boot() >= until && !plant::is(Bug::TrustOldReports) => {
@@ -715,22 +733,27 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// The last record of a copy that is in the history that goes on. Who went on under a primary whose epoch has
-/// ended may not have heard that, or not have put it aside yet (R33).
+/// The last record of a copy that is in the history that goes on, 0 if that cannot be told. Who went on under a
+/// primary whose epoch has ended may not have heard that, or not have put it aside yet (R33).
 fn counts_to(report: &said::Report, known: &Lead) -> Seq {
-    match Epoch(report.epoch) < known.epoch && !plant::is(Bug::TakeEnded) {
-        true => known.base.seq.min(Seq(report.seq)),
-        false => Seq(report.seq),
+    let (epoch, seq) = (Epoch(report.epoch), Seq(report.seq));
+    if epoch >= known.epoch || plant::is(Bug::TakeEnded) {
+        seq
+    } else if epoch == known.base.epoch {
+        known.base.seq.min(seq)
+    } else {
+        // Where an epoch ended before that one began, only who was there knows.
+        Seq(0)
     }
 }
 
 /// The copy of the same history that has most, if it has more than this one.
 fn furthest<'a>(
     here: &Head,
-    reports: &'a [(SiteId, said::Report)],
+    reports: impl Iterator<Item = &'a (SiteId, said::Report)>,
     known: &Lead,
 ) -> Option<&'a (SiteId, said::Report)> {
-    let same = reports.iter().filter(|(_, report)| {
+    let same = reports.filter(|(_, report)| {
         report.incarnation == here.incarnation.0[..] && report.epoch >= here.at.epoch.0
     });
     same.max_by_key(|(_, report)| (report.epoch, counts_to(report, known)))

@@ -92,7 +92,7 @@ pub enum ServeError {
          promotions cannot have been missed, see what runs at {site}"
     )]
     NoEpoch { share: ShareId, site: SiteId, epoch: Epoch, known: Epoch },
-    #[error("the journal of {share} has gone on since the pause began; nothing has changed, try again")]
+    #[error("the journal of {share} has gone on meanwhile; nothing has changed, try again")]
     WentOn { share: ShareId },
     #[error(
         "the other copies of {share} keep nothing for the old primary for a while, and that was over before the \

@@ -411,3 +411,26 @@ fn who_takes_over_by_force_takes_nothing_of_an_ended_history() {
         })
     });
 }
+
+/// R34: a content that no site has keeps nobody from taking over, however many have to be asked for it.
+#[test]
+fn what_no_site_has_keeps_nobody_from_taking_over() {
+    let told = |seed| {
+        play_by(
+            |rules| rules.sites = 5,
+            seed,
+            |scene| async move {
+                let put = scene.ask(0, "PUT", "/eng/g", APART).await.status;
+                assert_eq!(put, 201);
+                // Its record is with the others by then, or not, and so is its content.
+                sleep(Duration::from_millis(seed * 3)).await;
+                scene.cut_off(0);
+                sleep(LEASE * 2).await;
+                let promoted = scene.sites[1].promote(true).expect("it runs");
+                promoted.await.expect("nobody stops it").expect("it takes over")
+            },
+        )
+    };
+    let lost = (1..=30).filter(|seed| told(*seed).contains("whose newest contents no site had"));
+    assert!(lost.count() > 0, "each time somebody had it");
+}

@@ -42,7 +42,13 @@ impl<H: Host> Leading<H> {
                     return refuse(StatusCode::FORBIDDEN, why);
                 }
                 match (what, here) {
-                    ("report", _) => report(follow).await,
+                    ("report", _) => {
+                        tracing::warn!(
+                            %share, %from, seconds = FENCE.as_secs(),
+                            "the site may take over: nothing is kept for the primary meanwhile"
+                        );
+                        report(follow).await
+                    }
                     ("records", Some((shelf, _))) => crate::notice::records(shelf, request).await,
                     (_, Some((shelf, disk))) => match self.moving().contents.enter(share, from) {
                         Some(line) => crate::notice::content(&shelf, &disk, line, request),
