@@ -229,7 +229,7 @@ async fn a_method_that_nobody_knows_goes_home_as_a_change_of_all_below() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_that_failed_leaves_what_is_known() {
     let two = two(true, |line| async move {
         match line.contains("refuse") {

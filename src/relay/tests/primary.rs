@@ -25,7 +25,7 @@ async fn a_change_is_marked_first_and_answered_last() {
     assert_eq!(log.take(), ["begin /a:Below", "server FROB /eng/a", "answered Done"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_answer_decides_what_is_known_of_a_change() {
     let log = Log::default();
     let relay = primary(&log, |line| async move {
