@@ -137,8 +137,9 @@ impl Carry {
             }
         };
         let admitted = admit(&site, slot, keeper.as_ref(), &mut classified, &mut ticket, request).await;
-        let request = match admitted {
-            Ok(request) => request,
+        // Until all that follows from the answer is done.
+        let (request, _admitted) = match admitted {
+            Ok(admitted) => admitted,
             Err(early) => {
                 return Ended { response: *early, ahead: Ahead::Awaits(ticket.refused()) };
             }
@@ -188,23 +189,24 @@ async fn admit(
     classified: &mut Classified,
     ticket: &mut Box<dyn HomeTicket>,
     mut request: Request<Body>,
-) -> Result<Request<Body>, Early> {
+) -> Result<(Request<Body>, Option<locks::Admitted>), Early> {
     let fitted = tags::fit_if(&site.slots[slot], classified, Some(&mut *ticket)).await?;
     if let Some(field) = classified.conditions().filter(|_| fitted) {
         near::write_if(request.headers_mut(), site.shares.url(slot), field)?;
     }
-    if let Some(keeper) = keeper {
-        locks::admit(site, slot, keeper, classified, &mut request).await?;
-    }
+    let admitted = match keeper {
+        Some(keeper) => Some(locks::admit(site, slot, keeper, classified, &mut request).await?),
+        None => None,
+    };
     // Where it is not the file itself that is changed, tags that are nobody's may be the server's.
     let any = !matches!(classified.row.touches, Touches::Lock | Touches::About | Touches::Below);
     if !is_judged(request.headers(), any) {
-        return Ok(request);
+        return Ok((request, admitted));
     }
     let (mut parts, body) = request.into_parts();
     tags::judged(site, slot, classified.path(), ticket, &parts.headers, &parts).await?;
     drop_judged(&mut parts.headers);
-    Ok(Request::from_parts(parts, body))
+    Ok((Request::from_parts(parts, body), admitted))
 }
 
 /// Whether all that was at the path is there no more, and its locks neither (RFC 4918 sections 7.5 and 9.6).

@@ -4,9 +4,11 @@
 
 mod asked;
 mod places;
+mod under_way;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use quick_xml::escape::escape;
@@ -14,6 +16,8 @@ use quick_xml::escape::escape;
 pub use self::asked::{Asked, lock, unlock, wish};
 pub use self::places::straight;
 use self::places::{Places, uses};
+pub use self::under_way::Admitted;
+use self::under_way::{Ends, UnderWay};
 use super::answer::{self, Early};
 use super::seam::{Fence, LockRows};
 use super::{HttpSite, ShareHttp, near};
@@ -21,7 +25,7 @@ use crate::body::Body;
 use crate::clock::{BootTime, Clock};
 use crate::id::{RelPath, ShareId};
 use crate::wire::http::lock::{
-    self, Barred, Denied, Judged, Lock, Locks, NotYours, OWNERS_MAX, Principal,
+    self, Barred, Denied, Judged, Lock, Locks, NotYours, OWNERS_MAX, Principal, Use,
 };
 use crate::wire::http::multistatus::Tell;
 use crate::wire::http::{Classified, IfField, ShareUrl, SiteShares, encode};
@@ -50,15 +54,20 @@ impl KeptBy {
 pub struct Keeper {
     share: ShareId,
     table: Mutex<Locks>,
+    under_way: UnderWay,
     rows: Arc<dyn LockRows>,
     clock: Arc<dyn Clock>,
 }
+
+/// How long a LOCK waits for changes that were let by before it: most have ended by then, and a client waits
+/// longer for an answer.
+pub const PATIENCE: Duration = Duration::from_secs(8);
 
 impl Keeper {
     /// With those that an earlier run has left.
     pub fn new(share: ShareId, left: Vec<Lock>, rows: Arc<dyn LockRows>, clock: Arc<dyn Clock>) -> Self {
         let table = Mutex::new(Locks::new(left, clock.boot()));
-        Self { share, table, rows, clock }
+        Self { share, table, under_way: UnderWay::default(), rows, clock }
     }
 
     /// How many are in force.
@@ -78,22 +87,63 @@ impl Keeper {
         (table, now)
     }
 
-    async fn grant(&self, lock: &Lock, url: &ShareUrl) -> Result<(), Early> {
-        let granted = {
+    /// Lets a change by, unless a lock bars it: one that is granted from now on waits for it.
+    fn admit(
+        &self,
+        uses: Vec<Use>,
+        tokens: &[&str],
+        who: Option<Principal>,
+    ) -> Result<Admitted, Barred> {
+        let (table, _) = self.now();
+        match table.bars(&uses, tokens, who) {
+            Some(barred) => Err(barred),
+            None => Ok(self.under_way.begin(uses)),
+        }
+    }
+
+    /// Says whether it had to wait: what is at the place may have changed meanwhile.
+    async fn grant(&self, lock: &Lock, url: &ShareUrl) -> Result<bool, Early> {
+        let (granted, before) = {
             let (mut table, now) = self.now();
-            table.grant(lock.clone(), now)
+            (table.grant(lock.clone(), now), self.under_way.barred_by(lock))
         };
         match granted {
             Ok(()) => {}
             Err(Denied::Locked(other)) => return Err(locked(&other, "no-conflicting-lock", url)),
             Err(denied) => return Err(too_many(&self.share, &denied)),
         }
+        let waits = !before.is_empty();
+        if waits {
+            self.wait(lock, before).await?;
+        }
         let saved = self.rows.save(Some(lock), Vec::new()).await;
         if let Err(error) = saved {
             self.now().0.take(&lock.token);
             return Err(unsaved(&self.share, &error));
         }
-        Ok(())
+        Ok(waits)
+    }
+
+    /// For changes that were let by before the lock; its time begins when they have ended.
+    async fn wait(&self, lock: &Lock, before: Vec<Ends>) -> Result<(), Early> {
+        let ended = tokio::time::timeout(PATIENCE, under_way::ended(before)).await;
+        let (mut table, now) = self.now();
+        let (path, token) = (&lock.path, lock.token.as_str());
+        let is_there = table.refresh(path, [token], lock.timeout, lock.maker.principal, now).is_ok();
+        if ended.is_ok() && is_there {
+            return Ok(());
+        }
+        table.take(token);
+        let why = match ended {
+            Ok(()) => "something there has just been removed or moved".to_owned(),
+            Err(_) => {
+                let seconds = PATIENCE.as_secs();
+                format!(
+                    "changes of what it would be on began before it and have not ended in {seconds} s"
+                )
+            }
+        };
+        Err(Box::new(answer::retry(format!("{}: {why}; nothing was locked; try again", self.share))))
     }
 
     /// Ends one that is `who`'s.
@@ -270,37 +320,35 @@ pub async fn read(
     Ok(())
 }
 
-/// Whether a change whose turn it is may be made; of its If field is left what the server is to judge.
+/// Whether a change whose turn it is may be made; of its If field is left what the server is to judge. To be held
+/// until the change has ended.
 pub async fn admit(
     site: &Arc<HttpSite>,
     slot: usize,
     keeper: &Keeper,
     classified: &Classified,
     request: &mut Request<Body>,
-) -> Result<(), Early> {
+) -> Result<Admitted, Early> {
     let (share, url, own) = (&site.slots[slot], site.shares.url(slot), classified.path());
     let field = classified.conditions();
     let places = Places::look(share, keeper, field, own).await;
     let rest = field.map(|field| keeper.judge(field, own, &places)).transpose()?.flatten();
-    if keeper.has_any() {
-        let uses = uses(share, classified).await;
-        let tokens: Vec<&str> = field.iter().flat_map(|field| field.tokens()).collect();
-        let who = Principal::of(request.headers());
-        let barred = keeper.now().0.bars(&uses, &tokens, who);
-        match barred {
-            None => {}
-            Some(Barred::Locked(lock)) => return Err(locked(&lock, "lock-token-submitted", url)),
-            Some(Barred::NotYours) => {
-                knows(site, slot, request.method(), request.headers(), request.uri()).await?;
-                return Err(not_yours());
-            }
+    // Also while there is no lock: who gets one must know what it has to wait for.
+    let uses = uses(share, classified).await;
+    let tokens: Vec<&str> = field.iter().flat_map(|field| field.tokens()).collect();
+    let admitted = match keeper.admit(uses, &tokens, Principal::of(request.headers())) {
+        Ok(admitted) => admitted,
+        Err(Barred::Locked(lock)) => return Err(locked(&lock, "lock-token-submitted", url)),
+        Err(Barred::NotYours) => {
+            knows(site, slot, request.method(), request.headers(), request.uri()).await?;
+            return Err(not_yours());
         }
-    }
+    };
     request.headers_mut().remove("if");
-    match rest {
-        Some(rest) => near::write_if(request.headers_mut(), url, &rest),
-        None => Ok(()),
+    if let Some(rest) = rest {
+        near::write_if(request.headers_mut(), url, &rest)?;
     }
+    Ok(admitted)
 }
 
 /// RFC 4918 section 6.4: a token is of use to who made the lock.

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::places::{Places, is_missing, straight};
-use super::{Keeper, knows, locked, not_yours, unsaved, written, xml_answer};
+use super::{Admitted, Keeper, knows, locked, not_yours, unsaved, written, xml_answer};
 use crate::body::{Body, CollectError, collect};
 use crate::effect::Change;
 use crate::id::{RelPath, ShareId};
@@ -206,29 +206,33 @@ async fn begin(
     field.map(|field| keeper.judge(field, own, &places)).transpose()?;
     let missing = is_unmapped(asked).await?;
     let place = asked.place().await;
-    match missing {
-        true => may_be_made(asked, keeper, &place).await?,
+    let put = match missing {
+        true => Some((may_be_made(asked, keeper, &place).await?, instead(asked, Method::PUT)?)),
+        false => None,
+    };
+    if put.is_none() {
         // Who may only read must not keep the others from writing.
-        false => known(asked).await?,
+        known(asked).await?;
     }
     let timeout = lock::timeout(&asked.parts.headers);
     let LockInfo { shared, owner } = info;
     let maker = Maker { principal: asked.who(), client: Some(host(asked.client.ip())) };
     let lock = Lock { token: token(), path: place, deep, shared, owner, timeout, maker };
-    keeper.grant(&lock, url).await?;
-    if !missing {
-        return Ok((lock, false));
+    if keeper.grant(&lock, url).await?
+        && let Err(early) = is_still(asked, missing).await
+    {
+        keeper.take_back(&lock.token).await?;
+        return Err(early.into());
     }
-    let put = near::ask(&asked.site, asked.slot, true, instead(asked, Method::PUT)?).await;
+    let Some((_admitted, put)) = put else { return Ok((lock, false)) };
+    let put = near::ask(&asked.site, asked.slot, true, put).await;
     if put.as_ref().is_ok_and(|response| response.status().is_success()) {
         return Ok((lock, true));
     }
     keeper.take_back(&lock.token).await?;
     Err(match put {
         Ok(response) if response.status() == StatusCode::PRECONDITION_FAILED => {
-            let text =
-                format!("{share}: something has just appeared there; nothing was done; try again");
-            Fell::Refused(Box::new(answer::retry(text)))
+            Fell::Refused(changed(share))
         }
         Ok(response) => Fell::Refused(Box::new(response)),
         Err(error) if error.nothing_done() => Fell::Refused(Box::new(answer::no_answer(&error, true))),
@@ -236,25 +240,34 @@ async fn begin(
     })
 }
 
-/// Whether a file may appear at the place: its collection is there, and locks let it by.
-async fn may_be_made(asked: &Asked, keeper: &Keeper, place: &RelPath) -> Result<(), Early> {
+/// After a wait: what was there or not may have been made, or removed.
+async fn is_still(asked: &Asked, missing: bool) -> Result<(), Early> {
+    if is_unmapped(asked).await? == missing { Ok(()) } else { Err(changed(asked.share())) }
+}
+
+fn changed(share: &ShareId) -> Early {
+    let text = "something has just appeared there, or gone; nothing was done; try again";
+    Box::new(answer::retry(format!("{share}: {text}")))
+}
+
+/// Whether a file may appear at the place: its collection is there, and locks let it by. To be held until it has.
+async fn may_be_made(asked: &Asked, keeper: &Keeper, place: &RelPath) -> Result<Admitted, Early> {
     let tokens: Vec<&str> = asked.conditions().iter().flat_map(|field| field.tokens()).collect();
     let member: Vec<Use> = Use::member(place).into_iter().collect();
-    let barred = keeper.now().0.bars(&member, &tokens, asked.who());
-    match barred {
-        None => {}
-        Some(Barred::Locked(lock)) => return Err(locked(&lock, "lock-token-submitted", asked.url())),
-        Some(Barred::NotYours) => {
+    let admitted = match keeper.admit(member, &tokens, asked.who()) {
+        Ok(admitted) => admitted,
+        Err(Barred::Locked(lock)) => return Err(locked(&lock, "lock-token-submitted", asked.url())),
+        Err(Barred::NotYours) => {
             known(asked).await?;
             return Err(not_yours());
         }
-    }
+    };
     match place.split_last() {
         Some((above, _)) if is_missing(asked.here(), &above).await => {
             let text = "there is no collection that it would be in";
             Err(Box::new(answer::text(StatusCode::CONFLICT, text)))
         }
-        _ => Ok(()),
+        _ => Ok(admitted),
     }
 }
 

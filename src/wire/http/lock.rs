@@ -62,6 +62,14 @@ impl Lock {
         self.maker.principal.is_none_or(|principal| who == Some(principal))
     }
 
+    /// Whether it keeps others from that.
+    pub fn bars(&self, one: &Use) -> bool {
+        match one {
+            Use::Entry(path) | Use::Member(path) => self.covers(path),
+            Use::Tree(path) => self.covers(path) || self.path.starts_with(path),
+        }
+    }
+
     fn covers(&self, path: &RelPath) -> bool {
         self.path == *path || self.deep && path.starts_with(&self.path)
     }
