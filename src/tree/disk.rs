@@ -32,6 +32,10 @@ use crate::clock::Clock;
 use crate::id::{Name, ObjectId, RelPath};
 use crate::object::{Attrs, Found, LocalHandle, Object, Stamp, Xattrs};
 
+/// Pairs of seeks for one range: a range that becomes a hole between the two is rare, and a file system that
+/// always says so must not hold whoever reads for ever.
+pub(super) const SEEKS: usize = 8;
+
 /// A share's directory on this machine.
 pub struct Disk {
     pub(super) spec: RootSpec,
@@ -489,27 +493,36 @@ impl Tree for Disk {
 }
 
 impl Sparse for File {
-    fn data_from(&mut self, mut at: u64) -> io::Result<Option<Range<u64>>> {
-        loop {
-            let seek = |to| rustix::fs::seek(&*self, to);
-            let start = match seek(rustix::fs::SeekFrom::Data(at)) {
-                Err(Errno::NXIO) => return Ok(None),
-                // A file system that knows of no holes.
-                Err(Errno::INVAL) => return Ok(Some(at..u64::MAX)),
-                start => start?,
-            };
-            let end = match seek(rustix::fs::SeekFrom::Hole(start)) {
-                // It has become shorter.
-                Err(Errno::NXIO) => return Ok(None),
-                end => end?,
-            };
-            if start < end {
-                return Ok(Some(start..end));
-            }
-            // Between the two it became a hole, as on XFS what was read of a range without data does.
-            at = start;
-        }
+    fn data_from(&mut self, at: u64) -> io::Result<Option<Range<u64>>> {
+        data_from(at, |to| rustix::fs::seek(&*self, to))
     }
+}
+
+/// The next range with data, as `seek` tells of holes.
+pub(super) fn data_from(
+    mut at: u64,
+    mut seek: impl FnMut(rustix::fs::SeekFrom) -> rustix::io::Result<u64>,
+) -> io::Result<Option<Range<u64>>> {
+    for _ in 0..SEEKS {
+        let start = match seek(rustix::fs::SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => return Ok(None),
+            // A file system that knows of no holes.
+            Err(Errno::INVAL) => return Ok(Some(at..u64::MAX)),
+            start => start?,
+        };
+        let end = match seek(rustix::fs::SeekFrom::Hole(start)) {
+            // It has become shorter.
+            Err(Errno::NXIO) => return Ok(None),
+            end => end?,
+        };
+        if start < end {
+            return Ok(Some(start..end));
+        }
+        // Between the two it became a hole, as on XFS what was read of a range without data does.
+        at = start;
+    }
+    // Read as data, holes are zeros all the same.
+    Ok(Some(at..u64::MAX))
 }
 
 fn open_root(spec: &RootSpec, mode: OFlags) -> Result<OwnedFd> {

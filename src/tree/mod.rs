@@ -20,7 +20,7 @@ mod marker;
 #[cfg(test)]
 pub mod model;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod walk;
 pub mod write;
 mod xattr;

@@ -1,13 +1,14 @@
 //! Extended attributes, ACLs and holes on real file systems.
 
 use std::io::Write as _;
-use std::process::Command;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{IFlags, SeekFrom, XattrFlags};
+use rustix::io::Errno;
 
 use super::*;
 use crate::object::Extra;
 use crate::tree::content::{Extent, Extents, Sparse};
+use crate::tree::disk::{SEEKS, data_from};
 
 /// An ACL as the kernel hands it out: version 2, then (tag, permissions, id) each.
 fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
@@ -194,13 +195,18 @@ fn an_acl_that_cannot_be_set_is_an_error_with_a_remedy() {
         let (errno, why) = said("link");
         assert_eq!(errno, libc::EOPNOTSUPP);
         assert!(why.contains("use ext4, xfs or btrfs here, not mounted with noacl) of /"), "{why}");
-        let chattr =
-            |flag| Command::new("chattr").arg(flag).arg(f.path("file")).output().unwrap().status;
-        if !is_root() || !chattr("+i").success() {
-            return println!("skipped: making a file immutable takes root and ext4 or a new tmpfs");
+        if !is_root() || !may(CapabilitySet::LINUX_IMMUTABLE) {
+            return skipped("making a file immutable takes root");
         }
+        let file = fs::File::open(f.path("file")).unwrap();
+        let flags = match rustix::fs::ioctl_getflags(&file) {
+            // No such flags at all.
+            Err(Errno::NOTTY) => return skipped(format_args!("{:?} makes no file immutable", f.root)),
+            flags => flags.unwrap(),
+        };
+        rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE).unwrap();
         let (errno, why) = said("file");
-        assert!(chattr("-i").success());
+        rustix::fs::ioctl_setflags(&file, flags).unwrap();
         assert_eq!(errno, libc::EPERM);
         assert!(why.contains("see with lsattr whether this is immutable) of /"), "{why}");
         f.disk.set_attrs(Spot::Entry(&root, &name("file")), &attrs(0o660), &wanted).unwrap();
@@ -226,6 +232,24 @@ fn moved() -> [u64; 2] {
     let counts = fs::read_to_string("/proc/thread-self/io").unwrap();
     ["rchar: ", "wchar: "]
         .map(|field| counts.lines().find_map(|line| line.strip_prefix(field)).unwrap().parse().unwrap())
+}
+
+/// What a broken file system, or one that somebody wrote for FUSE, may say for ever.
+#[test]
+fn who_looks_for_data_that_is_a_hole_every_time_gives_up_and_takes_it_for_data() {
+    let mut seeks = 0;
+    let found = data_from(5, |to| match to {
+        SeekFrom::Data(at) | SeekFrom::Hole(at) => {
+            seeks += 1;
+            assert!(seeks <= 2 * SEEKS, "for ever");
+            Ok(at)
+        }
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(found.unwrap(), Some(5..u64::MAX));
+    // Once or twice it is what XFS does.
+    let mut seeks = [7, 7, 9, 9, 100, 130].into_iter();
+    assert_eq!(data_from(5, |_| Ok(seeks.next().unwrap())).unwrap(), Some(100..130));
 }
 
 #[test]

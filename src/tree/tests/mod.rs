@@ -67,7 +67,7 @@ fn has_users_attributes(f: &Fixture) -> bool {
 }
 
 /// Says what is not tested here, past the harness, which keeps to itself what a test that passes prints.
-fn skipped(what: impl std::fmt::Display) {
+pub(crate) fn skipped(what: impl std::fmt::Display) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a thread of a test");
     writeln!(std::io::stderr(), "skipped in {test}: {what}").unwrap();
