@@ -25,6 +25,8 @@ struct State {
     full: bool,
     /// A sync takes its time.
     slow: bool,
+    /// Rows that were asked for by their keys.
+    asked: u64,
 }
 
 impl Memory {
@@ -59,6 +61,10 @@ impl Memory {
         self.lock().slow = true;
     }
 
+    pub fn asked(&self) -> u64 {
+        self.lock().asked
+    }
+
     pub fn set_full(&self, full: bool) {
         self.lock().full = full;
     }
@@ -85,7 +91,9 @@ fn scan(map: &Map, space: Space, prefix: &[u8], from: &[u8]) -> Rows<'static> {
 
 impl View for Memory {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.lock().now.get(&(space.number(), key.to_vec())).cloned())
+        let mut state = self.lock();
+        state.asked += 1;
+        Ok(state.now.get(&(space.number(), key.to_vec())).cloned())
     }
     fn scan(&self, space: Space, prefix: &[u8], from: &[u8]) -> Rows<'_> {
         let map = self.lock().now.clone();

@@ -193,6 +193,8 @@ impl<'a, T: Tree> Pass<'a, T> {
         self.note_listed(id)?;
         let mut names: BTreeSet<Name> = found.into_iter().collect();
         names.extend(self.draft.names_below(id)?);
+        // What came, could not be read and went is in neither.
+        names.extend(lock(self.unreads).names_in(id));
         self.stirred.insert(id);
         Ok(names.into_iter().collect())
     }
@@ -314,7 +316,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             }
             self.refresh(parent, name, id, &found)?
         };
-        let torn = self.draft.child(parent, name)?.is_none();
+        let torn = matches!(compared, Compared::Whole) && self.draft.child(parent, name)?.is_none();
         Ok(if torn { Compared::Torn } else { compared })
     }
 
@@ -429,6 +431,7 @@ impl<'a, T: Tree> Pass<'a, T> {
                 stack.pop();
                 self.stirred.remove(&dir);
                 self.end_names(dir);
+                lock(self.unreads).ended(dir);
                 if self.draft.object(dir)?.is_some() {
                     self.draft.gone(dir)?;
                 }
@@ -574,7 +577,7 @@ impl<'a, T: Tree> Pass<'a, T> {
             Some(seen) => seen,
             None => match self.read(parent, name, id, found)? {
                 Read::Seen(seen) => *seen,
-                Read::Unread => return Ok(Compared::Whole),
+                Read::Unread => return Ok(Compared::Unread),
                 Read::Replaced => return Ok(Compared::Torn),
             },
         };
@@ -775,6 +778,8 @@ impl<'a, T: Tree> Pass<'a, T> {
 /// Whether an entry was brought to what was found there.
 enum Compared {
     Whole,
+    /// Something new is there, and why it is not recorded has been noted.
+    Unread,
     /// Something is there, and nothing was drafted.
     Torn,
 }

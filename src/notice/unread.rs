@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::catalog::Touch;
 use crate::clock::BootTime;
+use crate::id::{Name, ObjectId};
 use crate::tree::TreeError;
 
 /// Places that are known at once: of more there is only the number, which is no greater than this.
@@ -58,7 +59,24 @@ impl Why {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Unreads(BTreeMap<Touch, Row>);
+pub(super) struct Unreads(BTreeMap<Place, Row>);
+
+/// An entry of a directory, or an object itself: those of one directory stand together.
+type Place = (ObjectId, Option<Name>);
+
+fn place_of(touch: Touch) -> Place {
+    match touch {
+        Touch::Object(id) => (id, None),
+        Touch::Entry(dir, name) => (dir, Some(name)),
+    }
+}
+
+fn touch_of((id, name): &Place) -> Touch {
+    match name {
+        None => Touch::Object(*id),
+        Some(name) => Touch::Entry(*id, name.clone()),
+    }
+}
 
 #[derive(Debug)]
 struct Row {
@@ -71,18 +89,43 @@ struct Row {
 impl Unreads {
     /// It could not be read at `now`, nor since it was noted first.
     pub fn note(&mut self, touch: Touch, why: Why, listing: bool, now: BootTime) {
-        if self.0.len() >= MANY && !self.0.contains_key(&touch) {
+        let place = place_of(touch);
+        if self.0.len() >= MANY && !self.0.contains_key(&place) {
             return;
         }
-        let row = self.0.entry(touch).or_insert(Row { why: Why::Restless, since: now, listing });
+        let row = self.0.entry(place).or_insert(Row { why: Why::Restless, since: now, listing });
         (row.why, row.listing) = (why, listing);
     }
 
-    /// It has been looked at. `listed`: and is no directory, or has been listed.
-    pub fn read(&mut self, touch: &Touch, listed: bool) {
-        if self.0.get(touch).is_some_and(|row| listed || !row.listing) {
-            self.0.remove(touch);
+    /// It has been looked at, and is there no more or could be read: all that is left to say of it is that
+    /// its names could not be listed. `false`: nothing is.
+    pub fn looked(&mut self, touch: &Touch) -> bool {
+        let place = place_of(touch.clone());
+        let listing = self.0.get(&place).is_some_and(|row| row.listing);
+        if !listing {
+            self.0.remove(&place);
         }
+        listing
+    }
+
+    /// It could be read, its names included.
+    pub fn read(&mut self, touch: &Touch) {
+        self.0.remove(&place_of(touch.clone()));
+    }
+
+    /// What a directory's listing does not tell may be among them: it was seen, and nothing was recorded.
+    pub fn names_in(&self, dir: ObjectId) -> Vec<Name> {
+        self.below(dir).filter_map(|(_, name)| name.clone()).collect()
+    }
+
+    /// The directory is no more, and with it every entry that it had.
+    pub fn ended(&mut self, dir: ObjectId) {
+        let below: Vec<Place> = self.below(dir).cloned().collect();
+        below.iter().for_each(|place| drop(self.0.remove(place)));
+    }
+
+    fn below(&self, dir: ObjectId) -> impl Iterator<Item = &Place> {
+        self.0.range((dir, None)..).map(|(place, _)| place).take_while(move |place| place.0 == dir)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -93,10 +136,10 @@ impl Unreads {
     pub fn lasting(&self, most: usize, now: BootTime) -> Lasting {
         let mut lasting: Vec<_> =
             self.0.iter().filter(|(_, row)| now.since(row.since) >= LASTS).collect();
-        lasting.sort_by_key(|(touch, row)| (!row.why.is_for_an_operator(), *touch));
+        lasting.sort_by_key(|(place, row)| (!row.why.is_for_an_operator(), *place));
         let ill = lasting.iter().filter(|(_, row)| row.why.is_for_an_operator()).count();
         let first = lasting.iter().take(most);
-        let first = first.map(|(touch, row)| ((*touch).clone(), row.why.clone(), now.since(row.since)));
+        let first = first.map(|(place, row)| (touch_of(place), row.why.clone(), now.since(row.since)));
         Lasting { many: lasting.len(), ill, first: first.collect() }
     }
 }
@@ -113,7 +156,6 @@ pub(super) struct Lasting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ObjectId;
 
     fn touch(n: u16) -> Touch {
         let [high, low] = n.to_be_bytes();
@@ -132,17 +174,33 @@ mod tests {
         unreads.note(touch(2), Why::Refused("EIO".into()), false, at(900));
         let second = (touch(2), Why::Refused("EIO".into()), Duration::from_secs(1));
         assert_eq!(unreads.lasting(1, at(1000)), Lasting { many: 2, ill: 1, first: vec![second] });
-        unreads.read(&touch(2), true);
+        unreads.read(&touch(2));
         let first = (touch(1), Why::Restless, Duration::from_secs(2));
         assert_eq!(unreads.lasting(9, at(2000)), Lasting { many: 1, ill: 0, first: vec![first] });
-        unreads.read(&touch(1), true);
+        assert!(!unreads.looked(&touch(1)));
         assert!(unreads.is_empty());
         // A directory can be looked at all the time.
         unreads.note(touch(3), Why::Refused("EIO".into()), true, at(2000));
-        unreads.read(&touch(3), false);
+        assert!(unreads.looked(&touch(3)));
         assert_eq!(unreads.lasting(9, at(3000)).many, 1);
-        unreads.read(&touch(3), true);
+        unreads.read(&touch(3));
         assert!(unreads.is_empty());
+    }
+
+    #[test]
+    fn of_a_directory_that_ends_nothing_is_told() {
+        let dir = |n: u8| ObjectId::from_bytes([n; 16]);
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let entry = |n, text| Touch::Entry(dir(n), name(text));
+        let mut unreads = Unreads::default();
+        for touch in [entry(1, "x"), entry(2, "a"), entry(2, "b"), entry(3, "x")] {
+            unreads.note(touch, Why::Restless, false, at(0));
+        }
+        assert_eq!(unreads.names_in(dir(2)), [name("a"), name("b")]);
+        unreads.ended(dir(2));
+        let left: Vec<Touch> = unreads.lasting(9, at(1000)).first.into_iter().map(|row| row.0).collect();
+        assert_eq!(left, [entry(1, "x"), entry(3, "x")]);
+        assert_eq!(unreads.names_in(dir(2)), []);
     }
 
     #[test]

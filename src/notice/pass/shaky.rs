@@ -50,12 +50,18 @@ impl<T: Tree> Pass<'_, T> {
         if lock(self.unreads).is_empty() || self.shaky.get(&entry).is_some_and(is_unread) {
             return Ok(());
         }
+        let touch = Touch::Entry(entry.0, entry.1.clone());
+        // Of nearly all entries that is the end of it, and the catalog is not asked.
+        if !lock(self.unreads).looked(&touch) {
+            return Ok(());
+        }
         let object = match self.draft.child(entry.0, &entry.1)? {
             Some(id) => self.draft.object(id)?,
             None => None,
         };
-        let listed = object.is_none_or(|object| object.kind != Kind::Directory);
-        lock(self.unreads).read(&Touch::Entry(entry.0, entry.1), listed);
+        if object.is_none_or(|object| object.kind != Kind::Directory) {
+            lock(self.unreads).read(&touch);
+        }
         Ok(())
     }
 
@@ -65,7 +71,7 @@ impl<T: Tree> Pass<'_, T> {
             return Ok(());
         }
         for (parent, name) in self.draft.links(id)? {
-            lock(self.unreads).read(&Touch::Entry(parent, name), true);
+            lock(self.unreads).read(&Touch::Entry(parent, name));
         }
         Ok(())
     }
@@ -77,7 +83,7 @@ impl<T: Tree> Pass<'_, T> {
         match why {
             _ if id != ObjectId::ROOT => {}
             Some(why) => lock(self.unreads).note(root, why, false, self.clock.boot()),
-            None => lock(self.unreads).read(&root, true),
+            None => lock(self.unreads).read(&root),
         }
     }
 

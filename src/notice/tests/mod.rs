@@ -13,6 +13,7 @@ mod names;
 mod restless;
 mod scans;
 mod storm;
+mod unread;
 
 use std::fs;
 use std::path::{Path, PathBuf};

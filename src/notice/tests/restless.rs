@@ -18,7 +18,7 @@ pub(super) struct Share {
     pub(super) shelf: Arc<Shelf>,
     pub(super) notice: Arc<Notice<Model>>,
     _catalog: Arc<Catalog>,
-    _base: TempDir,
+    _base: Option<TempDir>,
 }
 
 impl Share {
@@ -26,6 +26,13 @@ impl Share {
     pub(super) async fn new() -> Self {
         let base = TempDir::with_prefix("restless-").unwrap();
         let catalog = Catalog::open(base.path(), &Options::default()).unwrap();
+        let mut share = Self::on(catalog).await;
+        share._base = Some(base);
+        share
+    }
+
+    /// On a new catalog.
+    pub(super) async fn on(catalog: Arc<Catalog>) -> Self {
         let shelf = catalog.share(&"eng".parse().unwrap()).unwrap();
         let tree = Arc::new(Model::new([7; 16]));
         let root = tree.dir_found(&tree.root().unwrap()).unwrap();
@@ -42,7 +49,7 @@ impl Share {
         write(&tree, "g", 0);
         let terms = Terms { strict: true, ..Terms::default() };
         let notice = Notice::start(config, terms, to_shelf, to_tree, clock).unwrap();
-        let share = Self { tree, shelf, notice, _catalog: catalog, _base: base };
+        let share = Self { tree, shelf, notice, _catalog: catalog, _base: None };
         share
             .until("all is looked at", || {
                 share.shelf.meta().scanned && share.notice.standing().marks == 0
