@@ -107,6 +107,18 @@ impl Xattrs {
         matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
     }
 
+    /// Whether somebody may be let in without it who is not to be: ACLs, and what Samba keeps of those of
+    /// Windows.
+    pub fn restricts(name: &[u8]) -> bool {
+        Self::is_acl(name) || name == b"security.NTACL"
+    }
+
+    /// Without those that [restrict](Self::restricts).
+    pub fn unrestricted(&self) -> Self {
+        let others = self.0.iter().filter(|(name, _)| !Self::restricts(name));
+        Self(others.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
     #[cfg(test)]
     pub fn of(pairs: &[(&str, &[u8])]) -> Self {
         Self(pairs.iter().map(|(name, value)| (name.as_bytes().into(), value.to_vec())).collect())
@@ -151,7 +163,11 @@ pub enum Extra {
     /// These: most objects have none.
     Here(Xattrs),
     /// Too many bytes for a row: those with this hash. They are on the disk, and travel as a debt does.
-    Apart(Hash),
+    Apart {
+        hash: Hash,
+        /// One of them may [restrict](Xattrs::restricts) who gets in.
+        restrict: bool,
+    },
 }
 
 impl Extra {
@@ -161,17 +177,25 @@ impl Extra {
     pub fn hash(&self) -> Hash {
         match self {
             Self::Here(xattrs) => xattrs.hash(),
-            Self::Apart(hash) => *hash,
+            Self::Apart { hash, .. } => *hash,
         }
     }
     pub fn is_apart(&self) -> bool {
-        matches!(self, Self::Apart(_))
+        matches!(self, Self::Apart { .. })
+    }
+    /// Whether what may restrict who gets in is among what is apart.
+    pub fn may_restrict(&self) -> bool {
+        matches!(self, Self::Apart { restrict: true, .. })
     }
 }
 
 impl From<Xattrs> for Extra {
     fn from(xattrs: Xattrs) -> Self {
-        if xattrs.bytes() <= Self::ROW_MAX { Self::Here(xattrs) } else { Self::Apart(xattrs.hash()) }
+        if xattrs.bytes() <= Self::ROW_MAX {
+            return Self::Here(xattrs);
+        }
+        let restrict = xattrs.iter().any(|(name, _)| Xattrs::restricts(name));
+        Self::Apart { hash: xattrs.hash(), restrict }
     }
 }
 
@@ -205,10 +229,12 @@ pub struct Object {
 }
 
 impl Object {
-    /// Its attributes for as long as those apart from its row have not come: an ACL may be among them, and
-    /// without it the mode is not to let in anybody but the owner.
+    /// Its attributes for as long as those apart from its row have not come: if an ACL may be among them, the
+    /// mode is not to let in anybody but the owner without it. Else the mode is right already, which it must
+    /// be: a disk that becomes the primary's before they have come is taken for right.
     pub fn closed(&self) -> Attrs {
         match self.kind {
+            _ if !self.xattrs.may_restrict() => self.attrs,
             // Its mode is none, and stays.
             Kind::Symlink => self.attrs,
             _ => Attrs { mode: self.attrs.mode & 0o7700, ..self.attrs },

@@ -304,6 +304,9 @@ struct ObjectMessage {
     xattrs: Vec<u8>,
     #[prost(bytes = "vec", tag = "17")]
     xattrs_hash: Vec<u8>,
+    /// With the hash: none of them restricts who gets in.
+    #[prost(bool, tag = "18")]
+    xattrs_open: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -377,9 +380,9 @@ struct TouchesMessage {
 impl ObjectMessage {
     fn new(object: &Object, seq: Seq) -> Self {
         let root = if object.root == Hash::default() { Vec::new() } else { object.root.0.to_vec() };
-        let (xattrs, xattrs_hash) = match &object.xattrs {
-            Extra::Here(xattrs) => (encode_xattrs(xattrs), Vec::new()),
-            Extra::Apart(hash) => (Vec::new(), hash.0.to_vec()),
+        let (xattrs, xattrs_hash, xattrs_open) = match &object.xattrs {
+            Extra::Here(xattrs) => (encode_xattrs(xattrs), Vec::new(), false),
+            Extra::Apart { hash, restrict } => (Vec::new(), hash.0.to_vec(), !restrict),
         };
         Self {
             id: object.id.as_bytes().to_vec(),
@@ -399,6 +402,7 @@ impl ObjectMessage {
             seq: seq.0,
             xattrs,
             xattrs_hash,
+            xattrs_open,
         }
     }
 }
@@ -423,7 +427,10 @@ impl TryFrom<ObjectMessage> for Object {
                     limit("bytes of object.xattrs", xattrs.bytes() as u64, Extra::ROW_MAX as u64)?;
                     Extra::Here(xattrs)
                 }
-                apart => Extra::Apart(hash("object.xattrs_hash", apart)?),
+                apart => {
+                    let hash = hash("object.xattrs_hash", apart)?;
+                    Extra::Apart { hash, restrict: !row.xattrs_open }
+                }
             },
             size: row.size,
             rdev: row.rdev,

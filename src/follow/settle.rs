@@ -14,7 +14,7 @@ use super::FollowError;
 use crate::catalog::{Batch, Debt, Shelf, Touch};
 use crate::hash::{HashMap, HashSet};
 use crate::id::{Hash, Name, ObjectId, RelPath, Version};
-use crate::object::{Extra, Found, Kind, Local, LocalHandle, Object, Stamp, Xattrs};
+use crate::object::{Found, Kind, Local, LocalHandle, Object, Stamp, Xattrs};
 use crate::tree::content::hash_sparse;
 use crate::tree::{Alive, Place, Resolved, Spot, Tree};
 
@@ -56,7 +56,7 @@ impl Stock {
     /// Those of the object, if they are here and apart from its row.
     pub fn xattrs_of(&self, object: &Object) -> Option<&Xattrs> {
         let (hash, xattrs) = self.xattrs.get(&object.id)?;
-        (object.xattrs == Extra::Apart(*hash)).then_some(xattrs)
+        (object.xattrs.is_apart() && object.xattrs.hash() == *hash).then_some(xattrs)
     }
     /// Whether all that comes with the object's content is here.
     pub fn is_dressed(&self, object: &Object) -> bool {

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::ServeError;
-use crate::catalog::{Batch, Change, Lead, Shelf, Touch};
-use crate::id::{Epoch, Gen, ObjectId, Position, Seq};
+use crate::catalog::{Batch, Change, Debt, Lead, Shelf, Touch};
+use crate::id::{Epoch, Gen, ObjectId, Position, Seq, ShareId};
 use crate::notice::GENS_BITS;
 use crate::object::{Kind, Stamp};
 use crate::plant::{self, Bug};
@@ -19,22 +19,82 @@ const DEBTS: usize = 1000;
 const RECORDS: usize = 64;
 const RECORD_BYTES: usize = 1 << 20;
 
+/// Objects that are named where there may be many.
+const NAMED: usize = 20;
+
+/// What a copy still awaited when it took over, and nobody has any more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    contents: u64,
+    /// Of objects whose content is here: extended attributes.
+    attributes: u64,
+    /// Of those: where an ACL was among them, and nobody but the owner is let in; the first of them by name.
+    closed: u64,
+    named: Vec<String>,
+}
+
+impl Lost {
+    /// Counts what was awaited, where the disk is right from now on.
+    fn add(&mut self, shelf: &Arc<Shelf>, debt: &Debt) -> Result<(), ServeError> {
+        let here = shelf.local(debt.id)?;
+        let only_attributes = shelf.object(debt.id)?.filter(|object| {
+            let version = here.as_ref().map(|local| local.version);
+            object.kind != Kind::File || version == Some(object.version)
+        });
+        let Some(object) = only_attributes else {
+            self.contents += 1;
+            return Ok(());
+        };
+        self.attributes += 1;
+        if object.kind != Kind::Symlink && object.xattrs.may_restrict() {
+            self.closed += 1;
+            if self.named.len() < NAMED {
+                self.named.extend(shelf.path_of(object.id)?.map(|path| path.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// For whoever gave the command: a line for each kind.
+    pub fn told(&self, share: &ShareId) -> String {
+        let mut told = String::new();
+        if self.contents > 0 {
+            let many = self.contents;
+            told += &format!("{many} files whose newest contents no site had are as they were before\n");
+        }
+        if self.attributes > 0 {
+            let many = self.attributes;
+            told += &format!("{many} objects lack extended attributes that no site had\n");
+        }
+        if self.closed > 0 {
+            let (many, named) = (self.closed, self.named.join(" "));
+            let more = if self.closed > self.named.len() as u64 { " and others" } else { "" };
+            told += &format!(
+                "{many} of them had an ACL among those, and let in nobody but their owners now; set mode and \
+                 ACL in {share} of {named}{more}\n"
+            );
+        }
+        told
+    }
+}
+
 /// At the site that leads from now on.
-pub(super) fn succeed(shelf: &Arc<Shelf>, lead: &Lead, wall: i64) -> Result<u64, ServeError> {
+pub(super) fn succeed(shelf: &Arc<Shelf>, lead: &Lead, wall: i64) -> Result<Lost, ServeError> {
     shelf.raise_gens(Gen(u64::from(lead.epoch.0) << GENS_BITS))?;
     let mut batch = shelf.batch();
     for (id, _) in shelf.ahead_notes()? {
         batch.drop_ahead(id);
     }
-    // The disk is right from here on, also where a content never came: it is read again.
-    let mut lost = 0;
+    // The disk is right from here on, also where a content never came: it is read again. Where only attributes
+    // did not, it has the row's mode already, or is closed.
+    let mut lost = Lost::default();
     let mut after = None;
     loop {
         let debts = shelf.debts(after, DEBTS)?;
         let Some(last) = debts.last() else { break };
         after = Some(last.id);
         for debt in debts {
-            lost += 1;
+            lost.add(shelf, &debt)?;
             distrust(shelf, debt.id, &mut batch)?;
             let generation = shelf.next_gen()?;
             batch.mark(Touch::Object(debt.id), generation);
@@ -162,7 +222,8 @@ pub(super) fn follow_on(shelf: &Arc<Shelf>, lead: &Lead, was_primary: bool) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Hash;
+    use crate::id::{Hash, Name, Version};
+    use crate::object::{Attrs, Extra, Local, LocalHandle, Object};
 
     fn at(epoch: u32, seq: u64) -> Position {
         Position { epoch: Epoch(epoch), seq: Seq(seq) }
@@ -171,36 +232,76 @@ mod tests {
         Lead { epoch: Epoch(epoch), site: site.parse().unwrap(), base, chain: Hash::default() }
     }
 
-    #[test]
-    fn what_nobody_has_is_distrusted_also_where_its_record_is_kept_no_more() {
+    fn object(n: u8, kind: Kind) -> Object {
+        Object {
+            id: id(n),
+            kind,
+            attrs: Attrs { mode: 0o644, uid: 0, gid: 0, mtime: Default::default() },
+            xattrs: Extra::default(),
+            size: 1,
+            rdev: 0,
+            target: Vec::new(),
+            version: Version(1),
+            root: Hash([n; 32]),
+            ctime: Default::default(),
+            seq: Seq(0),
+        }
+    }
+    fn id(n: u8) -> ObjectId {
+        ObjectId::from_bytes([n; 16])
+    }
+    /// A share's catalog with these objects in it, of which the disk has what they say first.
+    fn shelf_with(objects: Vec<(Version, Object)>) -> Arc<Shelf> {
         let catalog = crate::catalog::Catalog::in_memory(&Default::default()).unwrap();
         let shelf = catalog.share(&"eng".parse().unwrap()).unwrap();
-        let id = |n: u8| ObjectId::from_bytes([n; 16]);
         let mut batch = shelf.batch();
         batch.new_incarnation(Epoch(1));
-        for n in 1..=3 {
-            let object = crate::object::Object {
-                id: id(n),
-                kind: Kind::File,
-                attrs: crate::object::Attrs { mode: 0o644, uid: 0, gid: 0, mtime: Default::default() },
-                xattrs: Default::default(),
-                size: 1,
-                rdev: 0,
-                target: Vec::new(),
-                version: crate::id::Version(1),
-                root: Hash([n; 32]),
-                ctime: Default::default(),
-                seq: Seq(0),
-            };
-            let name = crate::id::Name::new(&[b'a' + n]).unwrap();
-            let link = Change::Link { parent: ObjectId::ROOT, name, id: id(n) };
+        for (version, object) in objects {
+            let id = object.id;
+            let name = Name::new(format!("of-{}", id.as_bytes()[0]).as_bytes()).unwrap();
+            let handle = LocalHandle::from_bytes(id.as_bytes());
+            let link = Change::Link { parent: ObjectId::ROOT, name, id };
             batch.publish(0, vec![Change::Put(object), link], Vec::new());
-            let handle = crate::object::LocalHandle::from_bytes(&[n]);
-            let (stamp, version) = (Stamp::default(), crate::id::Version(1));
-            let local = crate::object::Local { handle, stamp, version, settled: true };
-            batch.set_local(id(n), Some(local));
+            let local = Local { handle, stamp: Stamp::default(), version, settled: true };
+            batch.set_local(id, Some(local));
         }
         shelf.commit(batch, true).wait().unwrap();
+        shelf
+    }
+
+    #[test]
+    fn who_takes_over_tells_what_kind_of_thing_is_lost() {
+        let apart = |n, kind, restrict| {
+            let hash = Hash([7; 32]);
+            Object { xattrs: Extra::Apart { hash, restrict }, ..object(n, kind) }
+        };
+        let objects = vec![
+            (Version(0), object(1, Kind::File)),
+            (Version(0), apart(2, Kind::File, true)),
+            (Version(1), apart(3, Kind::File, false)),
+            (Version(1), apart(4, Kind::File, true)),
+            (Version(1), apart(5, Kind::Directory, true)),
+            (Version(1), apart(6, Kind::Symlink, true)),
+            (Version(1), object(7, Kind::File)),
+        ];
+        let shelf = shelf_with(objects);
+        let mut batch = shelf.batch();
+        for n in 1..=6 {
+            batch.owe(Debt { id: id(n), version: Version(1), size: 0, seq: Seq(1), epoch: Epoch(1) });
+        }
+        shelf.commit(batch, true).wait().unwrap();
+        let lost = succeed(&shelf, &lead(3, "osaka", at(1, 7)), 0).unwrap();
+        let named = vec!["/of-4".to_owned(), "/of-5".to_owned()];
+        assert_eq!(lost, Lost { contents: 2, attributes: 4, closed: 2, named });
+        assert_eq!(shelf.debt_totals(), (0, 0));
+        let told = lost.told(&"eng".parse().unwrap());
+        assert!(told.contains("of /of-4 /of-5\n") && told.lines().count() == 3, "{told}");
+        assert_eq!(Lost::default().told(&"eng".parse().unwrap()), "");
+    }
+
+    #[test]
+    fn what_nobody_has_is_distrusted_also_where_its_record_is_kept_no_more() {
+        let shelf = shelf_with((1..=3).map(|n| (Version(1), object(n, Kind::File))).collect());
         let mut batch = shelf.batch();
         batch.trim_journal(Seq(3));
         shelf.commit(batch, true).wait().unwrap();

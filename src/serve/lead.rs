@@ -24,7 +24,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::history::{EPOCH_MAX, comes_after, epoch_after, follow_on, may_follow, succeed};
+use super::history::{EPOCH_MAX, Lost, comes_after, epoch_after, follow_on, may_follow, succeed};
 use super::inbound::Leader;
 use super::{ServeError, blocking};
 use crate::body::{Body, collect};
@@ -392,9 +392,7 @@ impl<H: Host> Leading<H> {
         let lead = Lead { epoch, site: self.me().clone(), base: head.at, chain: head.chain };
         let lost = self.assume(share, lead.clone(), Grounds::Forced(until)).await.map_err(text)?;
         self.must_lead(share, &lead)?;
-        if lost > 0 {
-            told += &format!("{lost} files whose newest contents no site had are as they were before\n");
-        }
+        told += &lost.told(share);
         Ok(format!(
             "{told}{} has the primary copy of {share} since record {} (epoch {epoch}); what only \
              {primary} has will be kept aside there when it returns",
@@ -539,15 +537,20 @@ impl<H: Host> Leading<H> {
         text
     }
 
-    /// Takes a newer epoch: becomes the primary, or follows it. Says how many contents are lost. It is done
-    /// whole even if whoever asked goes away.
-    async fn assume(&self, share: &ShareId, lead: Lead, grounds: Grounds) -> Result<u64, ServeError> {
+    /// Takes a newer epoch: becomes the primary, or follows it. Says what is lost. It is done whole
+    /// even if whoever asked goes away.
+    async fn assume(&self, share: &ShareId, lead: Lead, grounds: Grounds) -> Result<Lost, ServeError> {
         let (site, share) = (self.clone(), share.clone());
         let done = work::spawn(async move { site.take_lead(&share, lead, grounds).await });
         done.await.map_err(|_| ServeError::Task)?
     }
 
-    async fn take_lead(&self, share: &ShareId, lead: Lead, grounds: Grounds) -> Result<u64, ServeError> {
+    async fn take_lead(
+        &self,
+        share: &ShareId,
+        lead: Lead,
+        grounds: Grounds,
+    ) -> Result<Lost, ServeError> {
         let _one_at_a_time = self.moving().reloading.lock().await;
         if !self.may_lead(share, &lead.site) {
             return Err(ServeError::NoCopy { share: share.clone(), site: lead.site });
@@ -556,7 +559,7 @@ impl<H: Host> Leading<H> {
         let known = shelf.meta().lead;
         let older = |known: &Lead| lead != *known && plant::is(Bug::FollowOlder);
         if known.as_ref().is_some_and(|known| !comes_after(&lead, known) && !older(known)) {
-            return Ok(0);
+            return Ok(Lost::default());
         }
         let (epoch, known) = (lead.epoch, known.map_or(Epoch(1), |known| known.epoch));
         if !may_follow(epoch, known) {
@@ -593,7 +596,7 @@ impl<H: Host> Leading<H> {
                     "what is here and in nobody's history is kept in .nearshare/kept"
                 );
             }
-            Ok(0)
+            Ok(Lost::default())
         })
         .await;
         // Also if that failed: the share goes on as the catalog says, or is forwarded.

@@ -76,7 +76,7 @@ impl Disk {
         }
         match &object.xattrs {
             Extra::Here(xattrs) => self.carry(spot, &object.attrs, xattrs),
-            Extra::Apart(_) => self.carry(spot, &object.closed(), &Xattrs::default()),
+            Extra::Apart { .. } => self.carry(spot, &object.closed(), &Xattrs::default()),
         }
     }
 

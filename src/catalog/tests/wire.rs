@@ -30,7 +30,9 @@ fn any_xattrs() -> impl Strategy<Value = Extra> {
         pairs.into_iter().for_each(|(name, value)| xattrs.insert(name, value));
         Extra::Here(xattrs)
     });
-    prop_oneof![3 => here, 1 => any::<[u8; 32]>().prop_map(|hash| Extra::Apart(Hash(hash)))]
+    let apart = any::<([u8; 32], bool)>();
+    let apart = apart.prop_map(|(hash, restrict)| Extra::Apart { hash: Hash(hash), restrict });
+    prop_oneof![3 => here, 1 => apart]
 }
 fn any_object() -> impl Strategy<Value = Object> {
     let kind = prop_oneof![

@@ -10,8 +10,8 @@ use crate::tree::{Spot, Tree, TreeError};
 
 impl<T: Tree> Settler<'_, T> {
     /// Gives what is at `spot` the object's attributes. Those that are apart from its row and have not come
-    /// are owed, and as they were until then, with a [closed](Object::closed) mode: says whether there are
-    /// none.
+    /// are owed, and as they were until then, with a mode that may be [closed](Object::closed): says whether
+    /// there are none.
     pub(super) fn carry(
         &mut self,
         spot: Spot<'_, T::Dir>,
@@ -21,15 +21,19 @@ impl<T: Tree> Settler<'_, T> {
         let have = self.tree.xattrs(spot)?;
         let wanted = match &object.xattrs {
             Extra::Here(xattrs) => Some(Cow::Borrowed(xattrs)),
-            Extra::Apart(hash) if have.hash() == *hash => Some(Cow::Borrowed(&have)),
-            Extra::Apart(_) => self.stock.xattrs_of(object).cloned().map(Cow::Owned),
+            Extra::Apart { hash, .. } if have.hash() == *hash => Some(Cow::Borrowed(&have)),
+            Extra::Apart { .. } => self.stock.xattrs_of(object).cloned().map(Cow::Owned),
         };
         let whole = wanted.is_some();
         if !whole && self.shelf.debt(object.id)?.is_none() {
             self.out.lost.push(self.debt(object, 0));
         }
         let attrs = if whole { object.attrs } else { object.closed() };
-        let wanted = wanted.unwrap_or(Cow::Borrowed(&have));
+        let wanted = wanted.unwrap_or_else(|| match object.xattrs.may_restrict() {
+            true => Cow::Borrowed(&have),
+            // An ACL of before, whose mask is the mode's, would let in more than it and the mode ever did.
+            false => Cow::Owned(have.unrestricted()),
+        });
         if found.attrs == attrs && *wanted == have {
             return Ok((found, whole));
         }
@@ -40,7 +44,7 @@ impl<T: Tree> Settler<'_, T> {
     pub(super) fn dress(&mut self, object: &Object) -> Result<Option<Found>> {
         let xattrs = match &object.xattrs {
             Extra::Here(xattrs) => xattrs,
-            Extra::Apart(_) => match self.stock.xattrs_of(object) {
+            Extra::Apart { .. } => match self.stock.xattrs_of(object) {
                 Some(xattrs) => xattrs,
                 None => return Ok(None),
             },

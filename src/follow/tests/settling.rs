@@ -479,7 +479,7 @@ fn nothing_is_open_to_others_before_its_attributes_are_here() {
     share.set("a", |object| object.attrs.mode = 0o664);
     share.set("dir", |object| object.attrs.mode = 0o1777);
     for path in ["new", "fifo", "link", "a", "dir"] {
-        share.dress(share.at(path), &[2000]);
+        share.dress_with(share.at(path), &[2000], &[("security.NTACL", b"of Windows")]);
     }
     rig.feed(&mut share);
     let modes = [("new", 0o2700), ("fifo", 0o600), ("link", 0o777), ("a", 0o600), ("dir", 0o1700)];
@@ -488,6 +488,38 @@ fn nothing_is_open_to_others_before_its_attributes_are_here() {
     modes.iter().for_each(|(path, closed)| assert_eq!(mode(&rig, path), *closed, "{path}"));
     settled(&mut share, &mut rig);
     assert_eq!(["new", "fifo", "a", "dir"].map(|path| mode(&rig, path)), [0o2775, 0o666, 0o664, 0o1777]);
+}
+
+/// Nor may it be closed for no reason: this disk may become the primary's before they have come, and is taken
+/// for right then.
+#[test]
+fn where_no_acl_is_awaited_the_mode_is_right_and_no_acl_of_before_is_left() {
+    // Version 2: the owner, user 1234, the group, the mask, others.
+    let rights =
+        [(1, 6, u32::MAX), (2, 6, 1234), (4, 0, u32::MAX), (0x10, 0, u32::MAX), (0x20, 0, u32::MAX)];
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in rights {
+        let (tag, rights): (u16, u16) = (tag, rights);
+        acl.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    let (mut share, mut rig) = both();
+    share.set("a", |object| object.attrs.mode = 0o600);
+    share.dress_with(share.at("a"), &[10], &[("system.posix_acl_access", &acl)]);
+    settled(&mut share, &mut rig);
+    share.make("fifo", Kind::Fifo, |object| object.attrs.mode = 0o666);
+    share.set("a", |object| object.attrs.mode = 0o664);
+    share.set("dir", |object| object.attrs.mode = 0o2775);
+    for path in ["fifo", "a", "dir"] {
+        share.dress(share.at(path), &[2000]);
+    }
+    rig.feed(&mut share);
+    rig.restart();
+    assert_eq!(rig.shelf().debt_totals().0, 3, "their attributes have not come");
+    let modes = ["fifo", "a", "dir"].map(|path| rig.path(path).metadata().unwrap().mode() & 0o7777);
+    assert_eq!(modes, [0o666, 0o664, 0o2775]);
+    let acl = rustix::fs::getxattr(rig.path("a"), "system.posix_acl_access", &mut [0; 64]);
+    assert_eq!(acl, Err(rustix::io::Errno::NODATA), "with the new mode it would let its user in");
+    settled(&mut share, &mut rig);
 }
 
 #[test]

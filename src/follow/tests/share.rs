@@ -185,11 +185,19 @@ impl Share {
 
     /// `user.n` of so many bytes for each; of what may have none of users, `trusted.n`.
     pub fn dress(&mut self, id: ObjectId, lengths: &[usize]) {
+        self.dress_with(id, lengths, &[]);
+    }
+
+    /// With these besides.
+    pub fn dress_with(&mut self, id: ObjectId, lengths: &[usize], more: &[(&str, &[u8])]) {
         let mut object = self.objects[&id].clone();
         let space = if matches!(object.kind, Kind::File | Kind::Directory) { "user" } else { "trusted" };
         let mut xattrs = Xattrs::default();
         for (n, length) in lengths.iter().enumerate() {
             xattrs.insert(format!("{space}.{n}").into_bytes(), vec![b'x'; *length]);
+        }
+        for (name, value) in more {
+            xattrs.insert(name.as_bytes().into(), value.to_vec());
         }
         object.xattrs = xattrs.clone().into();
         self.xattrs.insert(id, xattrs);
