@@ -23,6 +23,7 @@ use super::seam::{Fence, LockRows};
 use super::{HttpSite, ShareHttp, near};
 use crate::body::Body;
 use crate::clock::{BootTime, Clock};
+use crate::hash::HashSet;
 use crate::id::{RelPath, ShareId};
 use crate::wire::http::lock::{
     self, Barred, Denied, Judged, Lock, Locks, NotYours, OWNERS_MAX, Principal, Use,
@@ -53,10 +54,18 @@ impl KeptBy {
 /// Keeps the locks of one share.
 pub struct Keeper {
     share: ShareId,
-    table: Mutex<Locks>,
+    table: Arc<Mutex<Table>>,
     under_way: UnderWay,
     rows: Arc<dyn LockRows>,
     clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Table {
+    locks: Locks,
+    /// Tokens of locks that are over and may be written down still. They are put out with whatever is written
+    /// next: after a crash none bars who has taken its place. Every lock that is given empties this.
+    over: HashSet<String>,
 }
 
 /// How long a LOCK waits for changes that were let by before it: most have ended by then, and a client waits
@@ -66,25 +75,31 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 impl Keeper {
     /// With those that an earlier run has left.
     pub fn new(share: ShareId, left: Vec<Lock>, rows: Arc<dyn LockRows>, clock: Arc<dyn Clock>) -> Self {
-        let table = Mutex::new(Locks::new(left, clock.boot()));
+        let table = Table { locks: Locks::new(left, clock.boot()), over: HashSet::default() };
+        let table = Arc::new(Mutex::new(table));
         Self { share, table, under_way: UnderWay::default(), rows, clock }
     }
 
     /// How many are in force.
     pub fn count(&self) -> usize {
-        self.now().0.count()
+        self.now().0.locks.count()
     }
 
     /// Those that are in force, and the time that it is.
-    fn now(&self) -> (MutexGuard<'_, Locks>, BootTime) {
+    fn now(&self) -> (MutexGuard<'_, Table>, BootTime) {
         let now = self.clock.boot();
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = table.expire(now);
+        let mut table = held(&self.table);
+        let over = table.locks.expire(now);
         if !over.is_empty() {
-            let (rows, share) = (self.rows.clone(), self.share.clone());
-            drop(work::spawn(async move { forget(&share, &*rows, over).await }));
+            table.over.extend(over);
+            let (table, rows, share) = (self.table.clone(), self.rows.clone(), self.share.clone());
+            drop(work::spawn(async move { forget(&share, &table, &*rows).await }));
         }
         (table, now)
+    }
+
+    async fn save(&self, put: Option<&Lock>) -> Result<(), String> {
+        save(&self.table, &*self.rows, put).await
     }
 
     /// Lets a change by, unless a lock bars it: one that is granted from now on waits for it.
@@ -95,7 +110,7 @@ impl Keeper {
         who: Option<Principal>,
     ) -> Result<Admitted, Barred> {
         let (table, _) = self.now();
-        match table.bars(&uses, tokens, who) {
+        match table.locks.bars(&uses, tokens, who) {
             Some(barred) => Err(barred),
             None => Ok(self.under_way.begin(uses)),
         }
@@ -105,7 +120,7 @@ impl Keeper {
     async fn grant(&self, lock: &Lock, url: &ShareUrl) -> Result<bool, Early> {
         let (granted, before) = {
             let (mut table, now) = self.now();
-            (table.grant(lock.clone(), now), self.under_way.barred_by(lock))
+            (table.locks.grant(lock.clone(), now), self.under_way.barred_by(lock))
         };
         match granted {
             Ok(()) => {}
@@ -116,9 +131,8 @@ impl Keeper {
         if waits {
             self.wait(lock, before).await?;
         }
-        let saved = self.rows.save(Some(lock), Vec::new()).await;
-        if let Err(error) = saved {
-            self.now().0.take(&lock.token);
+        if let Err(error) = self.save(Some(lock)).await {
+            self.now().0.locks.take(&lock.token);
             return Err(unsaved(&self.share, &error));
         }
         Ok(waits)
@@ -129,13 +143,14 @@ impl Keeper {
         let ended = tokio::time::timeout(PATIENCE, under_way::ended(before)).await;
         let (mut table, now) = self.now();
         let (path, token) = (&lock.path, lock.token.as_str());
-        let is_there = table.refresh(path, [token], lock.timeout, lock.maker.principal, now).is_ok();
+        let is_there =
+            table.locks.refresh(path, [token], lock.timeout, lock.maker.principal, now).is_ok();
         if ended.is_ok() && is_there {
             return Ok(());
         }
-        table.take(token);
+        table.locks.take(token);
         let why = match ended {
-            Ok(()) => "something there has just been removed or moved".to_owned(),
+            Ok(()) => "something there has just been removed or moved, or its time is over".to_owned(),
             Err(_) => {
                 let seconds = PATIENCE.as_secs();
                 format!(
@@ -153,31 +168,68 @@ impl Keeper {
         token: &str,
         who: Option<Principal>,
     ) -> Result<Result<(), NotYours>, Early> {
-        let released = self.now().0.release(path, token, who);
-        match released {
-            Ok(lock) => self.ended(lock).await.map(Ok),
-            Err(why) => Ok(Err(why)),
-        }
-    }
-
-    /// Ends one that nobody has been told of.
-    async fn take_back(&self, token: &str) -> Result<(), Early> {
-        let taken = self.now().0.take(token);
-        match taken {
-            Some(lock) => self.ended(lock).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn ended(&self, lock: Lock) -> Result<(), Early> {
-        let saved = self.rows.save(None, vec![lock.token.clone()]).await;
-        if let Err(error) = saved {
+        let released = {
+            let (mut table, _) = self.now();
+            let released = table.locks.release(path, token, who);
+            table.over.extend(released.is_ok().then(|| token.to_owned()));
+            released
+        };
+        let lock = match released {
+            Ok(lock) => lock,
+            Err(why) => return Ok(Err(why)),
+        };
+        if let Err(error) = self.save(None).await {
             let (mut table, now) = self.now();
             // It is there again, unless somebody else was faster.
-            let _ = table.grant(lock, now);
+            if table.locks.grant(lock, now).is_ok() {
+                table.over.remove(token);
+            }
             return Err(unsaved(&self.share, &error));
         }
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    /// Ends one that nobody has been told of, and that nobody misses.
+    async fn take_back(&self, token: &str) {
+        {
+            let (mut table, _) = self.now();
+            table.locks.take(token);
+            table.over.insert(token.to_owned());
+        }
+        forget(&self.share, &self.table, &*self.rows).await;
+    }
+
+    /// Gives the first lock of `tokens` that covers the place its time anew.
+    async fn refresh(
+        &self,
+        path: &RelPath,
+        tokens: impl Iterator<Item = &str>,
+        timeout: Duration,
+        who: Option<Principal>,
+    ) -> Result<Result<Lock, NotYours>, Early> {
+        let refreshed = {
+            let (mut table, now) = self.now();
+            table.locks.refresh(path, tokens, timeout, who, now)
+        };
+        let lock = match refreshed {
+            Ok(lock) => lock,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut saved = self.save(Some(&lock)).await;
+        let has_ended = {
+            let (mut table, _) = self.now();
+            let has_ended = !table.locks.holds(&lock.token);
+            // Perhaps before it was written down.
+            table.over.extend(has_ended.then(|| lock.token.clone()));
+            has_ended
+        };
+        if has_ended {
+            saved = self.save(None).await;
+        }
+        match saved {
+            Ok(()) => Ok(Ok(lock)),
+            Err(error) => Err(unsaved(&self.share, &error)),
+        }
     }
 
     /// Nobody has to know where paths lead while there is no lock.
@@ -192,15 +244,21 @@ impl Keeper {
         }
         // What it was is not there to be followed.
         let place = straight(share, path, false).await;
-        let gone = self.now().0.gone(&place);
-        if !gone.is_empty() {
-            forget(&self.share, &*self.rows, gone).await;
+        let any = {
+            let (mut table, _) = self.now();
+            let gone = table.locks.gone(&place);
+            let any = !gone.is_empty();
+            table.over.extend(gone);
+            any
+        };
+        if any {
+            forget(&self.share, &self.table, &*self.rows).await;
         }
     }
 
     /// What is left of an If field for the server to judge.
     fn judge(&self, field: &IfField, own: &RelPath, places: &Places) -> Result<Option<IfField>, Early> {
-        match self.now().0.judge(field, own, |path| places.of(path)) {
+        match self.now().0.locks.judge(field, own, |path| places.of(path)) {
             Judged::Holds => Ok(None),
             Judged::Rests(rest) => Ok(Some(rest)),
             Judged::Fails => {
@@ -228,17 +286,39 @@ impl Keeper {
             let place = fence.as_ref().and_then(|fence| fence.straight(&path, true)).unwrap_or(path);
             let (table, now) = keeper.now();
             let mut left = owners.load(Ordering::Relaxed);
-            let told = table.discovery(&place, now, &mut left, |path| written(shares.url(slot), path));
+            let told =
+                table.locks.discovery(&place, now, &mut left, |path| written(shares.url(slot), path));
             owners.store(left, Ordering::Relaxed);
             Some(told)
         })
     }
 }
 
+fn held(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a lock down, and that others are over.
+async fn save(table: &Mutex<Table>, rows: &dyn LockRows, put: Option<&Lock>) -> Result<(), String> {
+    // What is written down is taken out again by a write of its own, if it has ended meanwhile.
+    let is_other = |token: &&String| put.is_none_or(|lock| lock.token != **token);
+    let over: Vec<String> = held(table).over.iter().filter(is_other).cloned().collect();
+    if put.is_none() && over.is_empty() {
+        // It went with another.
+        return Ok(());
+    }
+    rows.save(put, over.clone()).await?;
+    let mut table = held(table);
+    for token in &over {
+        table.over.remove(token);
+    }
+    Ok(())
+}
+
 /// Locks that are over go from the catalog. One that comes back after a crash lasts once more, and no longer.
-async fn forget(share: &ShareId, rows: &dyn LockRows, over: Vec<String>) {
-    let many = over.len();
-    if let Err(error) = rows.save(None, over).await {
+async fn forget(share: &ShareId, table: &Mutex<Table>, rows: &dyn LockRows) {
+    if let Err(error) = save(table, rows, None).await {
+        let many = held(table).over.len();
         tracing::warn!(
             %share,
             many,

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::places::{Places, is_missing, straight};
-use super::{Admitted, Keeper, knows, locked, not_yours, unsaved, written, xml_answer};
+use super::{Admitted, Keeper, knows, locked, not_yours, written, xml_answer};
 use crate::body::{Body, CollectError, collect};
 use crate::effect::Change;
 use crate::id::{RelPath, ShareId};
@@ -147,26 +147,17 @@ async fn refresh(asked: &Asked, keeper: &Keeper) -> Response<Body> {
     }
     let place = asked.place().await;
     let timeout = lock::timeout(&asked.parts.headers);
-    let refreshed = {
-        let (mut table, now) = keeper.now();
-        table.refresh(&place, field.tokens(), timeout, asked.who(), now)
+    let refreshed = match keeper.refresh(&place, field.tokens(), timeout, asked.who()).await {
+        Ok(refreshed) => refreshed,
+        Err(early) => return *early,
     };
-    let lock = match refreshed {
-        Ok(lock) => lock,
-        Err(NotYours::Others) => return *not_yours(),
+    match refreshed {
+        Ok(lock) => granted(asked, &lock, false),
+        Err(NotYours::Others) => *not_yours(),
         Err(NotYours::Missing) => {
             let text = "there is no lock here of a token in the If field";
-            return answer::text(StatusCode::PRECONDITION_FAILED, text);
+            answer::text(StatusCode::PRECONDITION_FAILED, text)
         }
-    };
-    let mut saved = keeper.rows.save(Some(&lock), Vec::new()).await;
-    if !keeper.now().0.holds(&lock.token) {
-        // Somebody ended it meanwhile, perhaps before it was written down.
-        saved = keeper.rows.save(None, vec![lock.token.clone()]).await;
-    }
-    match saved {
-        Ok(()) => granted(asked, &lock, false),
-        Err(error) => *unsaved(&keeper.share, &error),
     }
 }
 
@@ -221,7 +212,7 @@ async fn begin(
     if keeper.grant(&lock, url).await?
         && let Err(early) = is_still(asked, missing).await
     {
-        keeper.take_back(&lock.token).await?;
+        keeper.take_back(&lock.token).await;
         return Err(early.into());
     }
     let Some((_admitted, put)) = put else { return Ok((lock, false)) };
@@ -229,7 +220,7 @@ async fn begin(
     if put.as_ref().is_ok_and(|response| response.status().is_success()) {
         return Ok((lock, true));
     }
-    keeper.take_back(&lock.token).await?;
+    keeper.take_back(&lock.token).await;
     Err(match put {
         Ok(response) if response.status() == StatusCode::PRECONDITION_FAILED => {
             Fell::Refused(changed(share))

@@ -26,7 +26,7 @@ impl Places {
         let mut places = Self::default();
         for list in field.iter().flat_map(|field| &field.lists) {
             let at = list.place.as_ref().map_or(own, |(path, _)| path);
-            let held = list.tokens().any(|token| keeper.now().0.holds(token));
+            let held = list.tokens().any(|token| keeper.now().0.locks.holds(token));
             if held && !places.0.contains_key(at) {
                 places.0.insert(at.clone(), straight(share, at, true).await);
             }

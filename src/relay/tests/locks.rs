@@ -1,8 +1,10 @@
 //! Locks that nearshare keeps, before a server that knows of none.
 
 mod bounds;
+mod over;
 mod under_way;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -12,15 +14,37 @@ use crate::wire::http::lock::{Lock, OWNERS_MAX, SHARED_MAX};
 const ANN: &str = "Basic YW5uOng=";
 const BOB: &str = "Basic Ym9iOng=";
 
+/// What is written down.
 #[derive(Default)]
 struct Rows {
     full: AtomicBool,
+    /// Nothing is written that is only about what is over.
+    keeps: AtomicBool,
+    rows: Mutex<BTreeMap<String, Lock>>,
 }
 
 impl LockRows for Rows {
-    fn save<'a>(&'a self, _: Option<&'a Lock>, _: Vec<String>) -> BoxFuture<'a, Result<(), String>> {
-        let full = self.full.load(Ordering::SeqCst);
-        Box::pin(async move { if full { Err("no room".into()) } else { Ok(()) } })
+    fn save<'a>(
+        &'a self,
+        put: Option<&'a Lock>,
+        gone: Vec<String>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let keeps = put.is_none() && self.keeps.load(Ordering::SeqCst);
+            if keeps || self.full.load(Ordering::SeqCst) {
+                return Err("no room".into());
+            }
+            let mut rows = self.rows.lock().unwrap();
+            gone.iter().for_each(|token| drop(rows.remove(token)));
+            rows.extend(put.map(|lock| (lock.token.clone(), lock.clone())));
+            Ok(())
+        })
+    }
+}
+
+impl Rows {
+    fn left(&self) -> Vec<Lock> {
+        self.rows.lock().unwrap().values().cloned().collect()
     }
 }
 
@@ -38,11 +62,24 @@ where
     F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<Body>> + Send + 'static,
 {
+    keeping_by(Arc::new(Still), log, left, answer).await
+}
+
+async fn keeping_by<F, Fut>(
+    clock: Arc<dyn Clock>,
+    log: &Log,
+    left: Vec<Lock>,
+    answer: F,
+) -> (HttpRelay, Arc<Keeper>, Arc<Rows>)
+where
+    F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
     let upstream = origin(log.clone(), answer).await;
     let mut site = site("hq", "/eng", upstream, home(log), log);
     let rows = Arc::new(Rows::default());
     let share: ShareId = "eng".parse().unwrap();
-    let keeper = Arc::new(Keeper::new(share, left, rows.clone(), Arc::new(Still)));
+    let keeper = Arc::new(Keeper::new(share, left, rows.clone(), clock));
     site.slots[0].locks = KeptBy::Here(keeper.clone());
     (HttpRelay::new(site, Arc::new(Still)), keeper, rows)
 }

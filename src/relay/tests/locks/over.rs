@@ -1,0 +1,76 @@
+//! Locks that are over, or were never answered, and what of them is written down.
+
+use std::time::Duration;
+
+use super::*;
+
+#[derive(Default)]
+struct Hands(Mutex<Duration>);
+impl Clock for Hands {
+    fn boot(&self) -> BootTime {
+        BootTime(*self.0.lock().unwrap())
+    }
+    fn wall(&self) -> WallTime {
+        WallTime::default()
+    }
+}
+
+/// A file may have been made: whatever becomes of the lock's row, nobody says that nothing was done.
+#[tokio::test(start_paused = true)]
+async fn a_doubt_stays_a_doubt_where_a_lock_cannot_be_put_out() {
+    let log = Log::default();
+    let (relay, keeper, rows) = keeping(&log, vec![], |line| async move {
+        match line.starts_with("PUT") {
+            true => std::future::pending().await,
+            false => server(line).await,
+        }
+    })
+    .await;
+    rows.keeps.store(true, Ordering::SeqCst);
+    let fields = [("authorization", ANN)];
+    let (status, words) = said(&relay, "LOCK", "/eng/fresh", &fields, &info("exclusive", "")).await;
+    assert!(status == 504 && words.contains("may have been made or not"), "{status} {words}");
+    assert_eq!(log.take().last().unwrap(), "unknown");
+    // Nobody has its token: it bars nobody.
+    assert_eq!((keeper.count(), rows.left().len()), (0, 1));
+    assert_eq!(said(&relay, "DELETE", "/eng/fresh", &fields, "").await.0, 204);
+}
+
+/// The process may end before the old lock's own row is written.
+#[tokio::test]
+async fn a_lock_that_is_over_goes_at_the_latest_with_who_takes_its_place() {
+    for end in ["", "DELETE"] {
+        let log = Log::default();
+        let hands = Arc::new(Hands::default());
+        let (relay, _, rows) = keeping_by(hands.clone(), &log, vec![], server).await;
+        let (ann, bob) = (("authorization", ANN), ("authorization", BOB));
+        let token = locked(&relay, "/eng/f", &[ann, ("timeout", "Second-60")]).await;
+        rows.keeps.store(true, Ordering::SeqCst);
+        let held = format!("(<{token}>)");
+        match end {
+            "" => *hands.0.lock().unwrap() += Duration::from_secs(60),
+            _ => assert_eq!(said(&relay, end, "/eng/f", &[ann, ("if", &held)], "").await.0, 204),
+        }
+        let token = locked(&relay, "/eng/f", &[bob]).await;
+        let left = rows.left();
+        assert_eq!(left.iter().map(|lock| &lock.token).collect::<Vec<_>>(), [&token], "{end}");
+        // And so it is after a start.
+        let (relay, ..) = keeping(&log, left, server).await;
+        let held = format!("(<{token}>)");
+        assert_eq!(said(&relay, "PUT", "/eng/f", &[bob, ("if", &held)], "x").await.0, 204);
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_ended_stays_written_down() {
+    let log = Log::default();
+    let (relay, _, rows) = keeping(&log, vec![], server).await;
+    let (ann, bob) = (("authorization", ANN), ("authorization", BOB));
+    let ended = format!("<{}>", locked(&relay, "/eng/f", &[ann]).await);
+    rows.keeps.store(true, Ordering::SeqCst);
+    let fields = [ann, ("lock-token", ended.as_str())];
+    assert_eq!(said(&relay, "UNLOCK", "/eng/f", &fields, "").await.0, 503);
+    assert_eq!(said(&relay, "PUT", "/eng/f", &[bob], "x").await.0, 423);
+    locked(&relay, "/eng/g", &[bob]).await;
+    assert_eq!(rows.left().len(), 2);
+}
