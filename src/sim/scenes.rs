@@ -100,7 +100,7 @@ impl Scene {
     }
     /// Who leads, as far as a site knows.
     fn primary_at(&self, site: usize) -> SiteId {
-        let relay = self.sites[site].process().expect("it runs").relay().site();
+        let relay = self.sites[site].process().expect("a scene asks sites that run").relay().site();
         match &relay.slots[0].part {
             relay::Part::Local { .. } => self.sites[site].id(),
             relay::Part::Broadcast { away, .. } | relay::Part::Remote { away } => away.site.clone(),
@@ -256,7 +256,7 @@ fn a_lease_of_a_copy_that_the_map_no_longer_has_is_waited_out_before_another_lea
             scene.forget_lyon([0, 1]).await;
             scene.answers_for_itself(2).await;
             scene.cut_off(2);
-            let promoted = scene.sites[1].promote(false).expect("it runs").await;
+            let promoted = scene.sites[1].promote(false).expect("a scene asks sites that run").await;
             assert!(matches!(promoted, Ok(Ok(_))), "{promoted:?}");
             assert_eq!(scene.put(1, "new").await, 204);
             !scene.get(2).await.near
@@ -296,7 +296,7 @@ fn who_is_promoted_takes_what_the_furthest_copy_has() {
                 scene.net.heal();
                 // Until it knows that it has no line to hq.
                 sleep(LEASE * 2).await;
-                let promoted = scene.sites[1].promote(true).expect("it runs").await;
+                let promoted = scene.sites[1].promote(true).expect("a scene asks sites that run").await;
                 assert!(matches!(promoted, Ok(Ok(_))), "{promoted:?}");
                 scene.get(1).await.body == "new"
             },
@@ -367,9 +367,9 @@ fn who_takes_over_by_force_has_what_the_others_kept_meanwhile() {
                 scene.cut(0, 1);
                 sleep(LEASE * 2).await;
                 assert_eq!(scene.ask(0, "PUT", "/eng/g", APART).await.status, 201);
-                let promoted = scene.sites[1].promote(true).expect("it runs");
+                let promoted = scene.sites[1].promote(true).expect("a scene asks sites that run");
                 sleep(Duration::from_millis(seed * 10)).await;
-                let live = scene.sites[1].live().expect("it runs");
+                let live = scene.sites[1].live().expect("a scene asks sites that run");
                 live.group.set_paused(true);
                 let answered = scene.put(0, "new").await;
                 live.group.set_paused(false);
@@ -389,7 +389,7 @@ fn who_takes_over_by_force_takes_nothing_of_an_ended_history() {
             scene.cut_off(hq);
             let ended = scene.ask(hq, "MKCOL", "/eng/ended", "").await.status;
             let takes_over = async |site: usize| {
-                let asked = scene.sites[site].promote(true).expect("it runs");
+                let asked = scene.sites[site].promote(true).expect("a scene asks sites that run");
                 matches!(asked.await, Ok(Ok(_)))
             };
             if ended != 201 || !takes_over(lyon).await {
@@ -426,7 +426,7 @@ fn what_no_site_has_keeps_nobody_from_taking_over() {
                 sleep(Duration::from_millis(seed * 3)).await;
                 scene.cut_off(0);
                 sleep(LEASE * 2).await;
-                let promoted = scene.sites[1].promote(true).expect("it runs");
+                let promoted = scene.sites[1].promote(true).expect("a scene asks sites that run");
                 promoted.await.expect("nobody stops it").expect("it takes over")
             },
         )
