@@ -25,11 +25,12 @@ use crate::body::Body;
 use crate::clock::{BootTime, Clock};
 use crate::hash::HashSet;
 use crate::id::{RelPath, ShareId};
+use crate::server::ServerError;
 use crate::wire::http::lock::{
     self, Barred, Denied, Judged, Lock, Locks, NotYours, OWNERS_MAX, Principal, Use,
 };
 use crate::wire::http::multistatus::Tell;
-use crate::wire::http::{Classified, IfField, ShareUrl, SiteShares, encode};
+use crate::wire::http::{self as wire, Classified, IfField, ShareUrl, SiteShares, encode};
 use crate::work;
 
 /// Who keeps a share's locks.
@@ -437,8 +438,7 @@ fn not_yours() -> Early {
     Box::new(answer::text(StatusCode::FORBIDDEN, text))
 }
 
-/// Whether the server wants to know who asks before anything is changed there: it is asked to end a lock that
-/// it cannot have. `method`: what the credentials in `headers` came with.
+/// Whether the server lets who asks change anything there. `method`: what the credentials in `headers` came with.
 ///
 /// # Errors
 /// Its challenge, for who is to try again with credentials.
@@ -449,15 +449,48 @@ async fn knows(
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Result<(), Early> {
-    if method != "UNLOCK" && Principal::is_proven_for_one_method(headers) {
+    let ask = |headers, method| near::ask(site, slot, true, question(headers, uri, method));
+    let (unlock, lock) = (wire::unlock(), wire::lock_method());
+    if *method == unlock || !Principal::is_proven_for_one_method(headers) {
+        return may(ask(headers, unlock).await);
+    }
+    if *method != lock {
+        // Of a change that is refused in any case, and whose proof fits no question.
         return Ok(());
     }
-    let mut unlock = near::instead(headers, uri, crate::wire::http::unlock());
-    unlock.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    if let Ok(nobodys) = HeaderValue::try_from(format!("<{}>", asked::token())) {
-        unlock.headers_mut().insert("lock-token", nobodys);
+    let mut nobody = headers.clone();
+    nobody.remove(header::AUTHORIZATION);
+    let Err(challenge) = may(ask(&nobody, unlock).await) else { return Ok(()) };
+    // A question that anybody may ask proves nothing.
+    match may(ask(&nobody, lock.clone()).await) {
+        Ok(()) => Err(challenge),
+        Err(_) => may(ask(headers, lock).await),
     }
-    match near::ask(site, slot, true, unlock).await {
+}
+
+/// What changes nothing whoever asks it: to end a lock that the server cannot have, or to refresh one, and with a
+/// depth that no LOCK has, so that none is made where that is taken for a new one.
+fn question(headers: &HeaderMap, uri: &Uri, method: Method) -> Request<Body> {
+    let mut question = near::instead(headers, uri, method);
+    let nobodys = asked::token();
+    let (name, field) = match question.method() == wire::unlock() {
+        true => ("lock-token", format!("<{nobodys}>")),
+        false => ("if", format!("(<{nobodys}>)")),
+    };
+    let fields = question.headers_mut();
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    if let Ok(field) = HeaderValue::try_from(field) {
+        fields.insert(name, field);
+    }
+    if name == "if" {
+        fields.insert("depth", HeaderValue::from_static("1"));
+    }
+    question
+}
+
+/// What the server's answer to a question says of who asked.
+fn may(answer: Result<Response<Body>, ServerError>) -> Result<(), Early> {
+    match answer {
         Ok(response) if response.status() == StatusCode::UNAUTHORIZED => Err(Box::new(response)),
         Ok(_) => Ok(()),
         Err(error) => Err(Box::new(answer::no_answer(&error, false))),

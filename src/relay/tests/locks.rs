@@ -155,26 +155,65 @@ async fn a_token_is_of_use_to_who_made_the_lock() {
     assert_eq!(said(&relay, "UNLOCK", "/eng/f", &ended, "").await.0, 204);
 }
 
-/// Digest proves who asks for one method only: nobody can ask another one in his name.
+/// Digest proves who asks for one method only: he is asked about that one.
 #[tokio::test]
-async fn who_proves_himself_for_one_method_is_not_asked_about_another() {
+async fn who_proves_himself_for_one_method_is_asked_about_that_one() {
     let log = Log::default();
+    // It knows Digest: what is said for another method is wrong.
     let relay = locking(&log, |line| async move {
-        match line.starts_with("UNLOCK") && !line.contains("uri=of-unlock") {
+        let method = line.split(' ').next().unwrap().to_lowercase();
+        let asks_who = matches!(method.as_str(), "lock" | "unlock");
+        match asks_who && !line.contains(&format!("uri=of-{method}")) {
             true => status(401),
             false => server(line).await,
         }
     })
     .await;
-    let fields = [("authorization", "Digest username=\"ann\", uri=of-lock")];
-    let ended = format!("<{}>", locked(&relay, "/eng/f", &fields).await);
-    assert!(!log.take().iter().any(|entry| entry.starts_with("server UNLOCK")));
-    for (who, want) in
-        [("ann\", uri=x", 401), ("bob\", uri=of-unlock", 403), ("ann\", uri=of-unlock", 204)]
-    {
-        let who = format!("Digest username=\"{who}");
-        let fields = [("authorization", who.as_str()), ("lock-token", &ended)];
-        assert_eq!(said(&relay, "UNLOCK", "/eng/f", &fields, "").await.0, want, "{who}");
+    let digest = |name: &str, of: &str| format!("Digest username=\"{name}\", uri={of}");
+    let said_by = async |method: &str, who: &str, field: (&str, &str), body: &str| {
+        said(&relay, method, "/eng/f", &[("authorization", who), field], body).await.0
+    };
+    let deep = ("depth", "infinity");
+    let exclusive = info("exclusive", "");
+    assert_eq!(said_by("LOCK", &digest("zz", "x"), deep, &exclusive).await, 401);
+    assert_eq!(said_by("LOCK", "Digest", deep, &exclusive).await, 401);
+    let token = locked(&relay, "/eng/f", &[("authorization", &digest("ann", "of-lock"))]).await;
+    let (held, ended) = (format!("(<{token}>)"), format!("<{token}>"));
+    for (name, of, want) in [("ann", "x", 401), ("bob", "of-lock", 403), ("ann", "of-lock", 200)] {
+        assert_eq!(said_by("LOCK", &digest(name, of), ("if", &held), "").await, want, "{name} {of}");
+    }
+    for (name, of, want) in [("ann", "x", 401), ("bob", "of-unlock", 403), ("ann", "of-unlock", 204)] {
+        let unlocked = said_by("UNLOCK", &digest(name, of), ("lock-token", &ended), "").await;
+        assert_eq!(unlocked, want, "{name} {of}");
+    }
+    // What is asked gives nobody a lock of the server's.
+    let asked = log.take().into_iter().filter(|entry| entry.starts_with("server LOCK"));
+    let nobodys = |entry: &String| entry.contains(" depth=1") && entry.contains(" if=(<urn:uuid:");
+    assert!(asked.clone().all(|entry| nobodys(&entry) && !entry.contains(&token)));
+    assert!(asked.count() > 4);
+}
+
+/// A made-up Digest is as good as no credentials, whatever the server asks for.
+#[tokio::test]
+async fn who_only_says_that_he_has_proven_himself_has_not() {
+    for (challenged, want) in [(&["LOCK", "UNLOCK"][..], 401), (&["UNLOCK"], 401), (&[], 200)] {
+        let log = Log::default();
+        let relay = locking(&log, move |line| async move {
+            let asks_who = challenged.iter().any(|method| line.starts_with(method));
+            let is_ann = line.contains(ANN);
+            match asks_who && !is_ann {
+                true => status(401),
+                false => status(207),
+            }
+        })
+        .await;
+        let made_up = ("authorization", "Digest username=\"zz\"");
+        let fields = [made_up, ("depth", "infinity")];
+        let answer = said(&relay, "LOCK", "/eng/", &fields, &info("exclusive", "")).await;
+        assert_eq!(answer.0, want, "{challenged:?} {answer:?}");
+        if want == 401 {
+            locked(&relay, "/eng/f", &[("authorization", ANN)]).await;
+        }
     }
 }
 

@@ -81,6 +81,10 @@ pub fn propfind() -> Method {
     extension(b"PROPFIND")
 }
 
+pub fn lock() -> Method {
+    extension(b"LOCK")
+}
+
 pub fn unlock() -> Method {
     extension(b"UNLOCK")
 }

@@ -26,7 +26,7 @@ use ::http::{HeaderMap, Method, StatusCode, Version, header};
 
 pub use self::fields::{depth, same_authority, strip_hop_by_hop};
 pub use self::if_field::{Condition, IfField, List, State};
-pub use self::method::{Row, Touches, propfind, row, unlock};
+pub use self::method::{Row, Touches, lock as lock_method, propfind, row, unlock};
 pub use self::path::{PathError, UrlPath, encode, encode_into};
 pub use self::prefix::Move;
 pub use self::shares::{Located, ShareUrl, SiteShares};
