@@ -441,7 +441,7 @@ fn not_yours() -> Early {
 /// Whether the server lets who asks change anything there. `method`: what the credentials in `headers` came with.
 ///
 /// # Errors
-/// Its challenge, for who is to try again with credentials.
+/// Its challenge, for who is to try again with credentials, or its refusal.
 async fn knows(
     site: &Arc<HttpSite>,
     slot: usize,
@@ -488,10 +488,15 @@ fn question(headers: &HeaderMap, uri: &Uri, method: Method) -> Request<Body> {
     question
 }
 
-/// What the server's answer to a question says of who asked.
+/// What the server's answer to a question says of who asked. 403 is for somebody whom it knows and who may not
+/// (RFC 9110 section 15.5.4): nginx and Apache answer who may with 405 or 400, others with 409, 412 or 501.
 fn may(answer: Result<Response<Body>, ServerError>) -> Result<(), Early> {
     match answer {
-        Ok(response) if response.status() == StatusCode::UNAUTHORIZED => Err(Box::new(response)),
+        Ok(response)
+            if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =>
+        {
+            Err(Box::new(response))
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(Box::new(answer::no_answer(&error, false))),
     }

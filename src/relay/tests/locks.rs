@@ -217,6 +217,45 @@ async fn who_only_says_that_he_has_proven_himself_has_not() {
     }
 }
 
+/// The server knows him, and says that he may not.
+#[tokio::test]
+async fn who_may_only_read_locks_nothing() {
+    let log = Log::default();
+    let relay = locking(&log, |line| async move {
+        let method = line.split(' ').next().unwrap().to_owned();
+        match method.as_str() {
+            "PROPFIND" => status(207),
+            "PUT" => status(204),
+            _ if line.contains(BOB) => status(403),
+            // What servers that know of no locks, or not of this one, say to who may.
+            _ if line.contains("/eng/400") => status(400),
+            _ if line.contains("/eng/405") => status(405),
+            _ if line.contains("/eng/412") => status(412),
+            _ if line.contains("/eng/501") => status(501),
+            _ => status(409),
+        }
+    })
+    .await;
+    let (ann, bob) = (("authorization", ANN), ("authorization", BOB));
+    for uri in ["/eng/400", "/eng/405", "/eng/409", "/eng/412", "/eng/501"] {
+        let lock = info("exclusive", "");
+        assert_eq!(said(&relay, "LOCK", uri, &[bob], &lock).await.0, 403, "{uri}");
+        let token = locked(&relay, uri, &[("authorization", "Bearer x")]).await;
+        let (held, ended) = (format!("(<{token}>)"), format!("<{token}>"));
+        assert_eq!(said(&relay, "LOCK", uri, &[bob, ("if", &held)], "").await.0, 403, "{uri}");
+        assert_eq!(
+            said(&relay, "UNLOCK", uri, &[bob, ("lock-token", &ended)], "").await.0,
+            403,
+            "{uri}"
+        );
+        assert_eq!(
+            said(&relay, "UNLOCK", uri, &[ann, ("lock-token", &ended)], "").await.0,
+            204,
+            "{uri}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_is_asked_in_the_place_of_a_lock_says_only_who_asks() {
     let log = Log::default();
