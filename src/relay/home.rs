@@ -215,7 +215,8 @@ fn vanishes(classified: &Classified, status: StatusCode) -> bool {
     whole && matches!(classified.row.name, "DELETE" | "MOVE")
 }
 
-async fn settle(
+/// Ends a change that the server has answered.
+pub async fn settle(
     ticket: Box<dyn HomeTicket>,
     status: StatusCode,
 ) -> Result<Awaits, super::seam::HomeError> {

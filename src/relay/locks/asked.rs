@@ -14,8 +14,8 @@ use crate::effect::Change;
 use crate::id::{RelPath, ShareId};
 use crate::relay::answer::{self, Early};
 use crate::relay::fair::{Room, host};
-use crate::relay::home::{Ahead, Ended};
-use crate::relay::seam::{Home, HomeTicket, Outcome};
+use crate::relay::home::{Ahead, Ended, settle};
+use crate::relay::seam::{Home, HomeTicket};
 use crate::relay::{Caller, HttpSite, ShareHttp, Taken, forward, near, tags};
 use crate::wire::http::condition::{drop_judged, is_judged};
 use crate::wire::http::lock::{self, Barred, Lock, Maker, NotYours, Principal, Use};
@@ -109,16 +109,17 @@ pub async fn lock(
         return Ended { response: *early, ahead: Ahead::Awaits(ticket.refused()) };
     }
     let made = begin(&asked, keeper, info, deep).await;
-    let (created, response) = match made {
-        Ok((lock, created)) => (created, granted(&asked, &lock, created)),
-        Err(Fell::Refused(early)) => (false, *early),
+    let (put, response) = match made {
+        Ok((lock, created)) => (created.then_some(StatusCode::CREATED), granted(&asked, &lock, created)),
+        Err(Fell::Refused(early)) => (None, *early),
+        Err(Fell::Answered(status, early)) => (Some(status), *early),
         // Dropped without a word: whether the file was made is not known.
         Err(Fell::Doubt(early)) => return Ended { response: *early, ahead: Ahead::Unknown },
     };
-    if !created {
+    let Some(status) = put else {
         return Ended { response, ahead: Ahead::Awaits(ticket.refused()) };
-    }
-    match ticket.answered(Outcome::Done).await {
+    };
+    match settle(ticket, status).await {
         Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
         Err(error) => Ended { response: answer::not_synced(share, &error), ahead: Ahead::Unknown },
     }
@@ -174,6 +175,8 @@ fn granted(asked: &Asked, lock: &Lock, created: bool) -> Response<Body> {
 /// Why there is no lock.
 enum Fell {
     Refused(Early),
+    /// The server did not make its file, and said so with this status.
+    Answered(StatusCode, Early),
     /// The server may have made a file for it.
     Doubt(Early),
 }
@@ -222,10 +225,10 @@ async fn begin(
     }
     keeper.take_back(&lock.token).await;
     Err(match put {
-        Ok(response) if response.status() == StatusCode::PRECONDITION_FAILED => {
-            Fell::Refused(changed(share))
-        }
-        Ok(response) => Fell::Refused(Box::new(response)),
+        Ok(response) => match response.status() {
+            status @ StatusCode::PRECONDITION_FAILED => Fell::Answered(status, changed(share)),
+            status => Fell::Answered(status, Box::new(response)),
+        },
         Err(error) if error.nothing_done() => Fell::Refused(Box::new(answer::no_answer(&error, true))),
         Err(error) => Fell::Doubt(Box::new(answer::no_answer(&error, true))),
     })

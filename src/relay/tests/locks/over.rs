@@ -36,6 +36,27 @@ async fn a_doubt_stays_a_doubt_where_a_lock_cannot_be_put_out() {
     assert_eq!(said(&relay, "DELETE", "/eng/fresh", &fields, "").await.0, 204);
 }
 
+/// As after every other change: only what is refused for certain leaves nothing to look for.
+#[tokio::test]
+async fn a_file_that_the_server_fails_to_make_for_a_lock_is_looked_for() {
+    for (code, told, ended) in [
+        (500, 500, "answered Perhaps"),
+        (507, 507, "answered Perhaps"),
+        (403, 403, "refused"),
+        (412, 503, "refused"),
+    ] {
+        let log = Log::default();
+        let (relay, keeper, rows) = keeping(&log, vec![], move |line| async move {
+            if line.starts_with("PUT") { status(code) } else { server(line).await }
+        })
+        .await;
+        let fields = [("authorization", ANN)];
+        let answer = said(&relay, "LOCK", "/eng/fresh", &fields, &info("exclusive", "")).await;
+        assert_eq!((answer.0, log.take().last().unwrap().as_str()), (told, ended), "{code}");
+        assert_eq!((keeper.count(), rows.left().len()), (0, 0));
+    }
+}
+
 /// The process may end before the old lock's own row is written.
 #[tokio::test]
 async fn a_lock_that_is_over_goes_at_the_latest_with_who_takes_its_place() {
