@@ -73,6 +73,9 @@ struct Table {
 /// longer for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
+/// Why a lock has ended before anybody was told of it.
+const ENDED: &str = "something there has just been removed or moved, or its time is over";
+
 impl Keeper {
     /// With those that an earlier run has left.
     pub fn new(share: ShareId, left: Vec<Lock>, rows: Arc<dyn LockRows>, clock: Arc<dyn Clock>) -> Self {
@@ -132,11 +135,32 @@ impl Keeper {
         if waits {
             self.wait(lock, before).await?;
         }
-        if let Err(error) = self.save(Some(lock)).await {
+        let (is_there, saved) = self.write(lock).await;
+        if let Err(error) = saved {
             self.now().0.locks.take(&lock.token);
             return Err(unsaved(&self.share, &error));
         }
-        Ok(waits)
+        if is_there { Ok(waits) } else { Err(self.not_locked(ENDED)) }
+    }
+
+    fn not_locked(&self, why: &str) -> Early {
+        Box::new(answer::retry(format!("{}: {why}; nothing was locked; try again", self.share)))
+    }
+
+    /// Writes a lock down, and says whether it is there still: it may have ended meanwhile, perhaps before it was
+    /// written down, and is put out again then.
+    async fn write(&self, lock: &Lock) -> (bool, Result<(), String>) {
+        let mut saved = self.save(Some(lock)).await;
+        let is_there = {
+            let (mut table, _) = self.now();
+            let is_there = table.locks.holds(&lock.token);
+            table.over.extend((!is_there).then(|| lock.token.clone()));
+            is_there
+        };
+        if !is_there {
+            saved = self.save(None).await;
+        }
+        (is_there, saved)
     }
 
     /// For changes that were let by before the lock; its time begins when they have ended.
@@ -151,7 +175,7 @@ impl Keeper {
         }
         table.locks.take(token);
         let why = match ended {
-            Ok(()) => "something there has just been removed or moved, or its time is over".to_owned(),
+            Ok(()) => ENDED.to_owned(),
             Err(_) => {
                 let seconds = PATIENCE.as_secs();
                 format!(
@@ -159,7 +183,7 @@ impl Keeper {
                 )
             }
         };
-        Err(Box::new(answer::retry(format!("{}: {why}; nothing was locked; try again", self.share))))
+        Err(self.not_locked(&why))
     }
 
     /// Ends one that is `who`'s.
@@ -216,18 +240,7 @@ impl Keeper {
             Ok(lock) => lock,
             Err(why) => return Ok(Err(why)),
         };
-        let mut saved = self.save(Some(&lock)).await;
-        let has_ended = {
-            let (mut table, _) = self.now();
-            let has_ended = !table.locks.holds(&lock.token);
-            // Perhaps before it was written down.
-            table.over.extend(has_ended.then(|| lock.token.clone()));
-            has_ended
-        };
-        if has_ended {
-            saved = self.save(None).await;
-        }
-        match saved {
+        match self.write(&lock).await.1 {
             Ok(()) => Ok(Ok(lock)),
             Err(error) => Err(unsaved(&self.share, &error)),
         }

@@ -20,6 +20,9 @@ struct Rows {
     full: AtomicBool,
     /// Nothing is written that is only about what is over.
     keeps: AtomicBool,
+    /// No lock is written before `may_write`.
+    waits: AtomicBool,
+    may_write: tokio::sync::Notify,
     rows: Mutex<BTreeMap<String, Lock>>,
 }
 
@@ -33,6 +36,9 @@ impl LockRows for Rows {
             let keeps = put.is_none() && self.keeps.load(Ordering::SeqCst);
             if keeps || self.full.load(Ordering::SeqCst) {
                 return Err("no room".into());
+            }
+            if put.is_some() && self.waits.load(Ordering::SeqCst) {
+                self.may_write.notified().await;
             }
             let mut rows = self.rows.lock().unwrap();
             gone.iter().for_each(|token| drop(rows.remove(token)));

@@ -82,6 +82,32 @@ async fn a_lock_that_is_over_goes_at_the_latest_with_who_takes_its_place() {
     }
 }
 
+/// The end of what is locked overtakes the row of the lock.
+#[tokio::test]
+async fn a_lock_that_ends_before_it_is_written_down_is_not_given() {
+    let log = Log::default();
+    let (relay, keeper, rows) = keeping(&log, vec![], server).await;
+    let relay = Arc::new(relay);
+    let (ann, bob) = (("authorization", ANN), ("authorization", BOB));
+    // Who has another lock of the place may remove it.
+    let (_, words) = said(&relay, "LOCK", "/eng/f", &[ann], &info("shared", "")).await;
+    let token = words.split(['<', '>']).find(|text| text.starts_with("urn:uuid:")).unwrap();
+    rows.waits.store(true, Ordering::SeqCst);
+    let asks = relay.clone();
+    let late =
+        tokio::spawn(async move { said(&asks, "LOCK", "/eng/f", &[bob], &info("shared", "")).await });
+    while keeper.count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let held = format!("(<{token}>)");
+    assert_eq!(said(&relay, "DELETE", "/eng/f", &[ann, ("if", &held)], "").await.0, 204);
+    assert_eq!(keeper.count(), 0);
+    rows.may_write.notify_one();
+    let (status, words) = late.await.unwrap();
+    assert!(status == 503 && words.contains("nothing was locked"), "{status} {words}");
+    assert_eq!((keeper.count(), rows.left().len()), (0, 0));
+}
+
 #[tokio::test]
 async fn a_lock_that_cannot_be_ended_stays_written_down() {
     let log = Log::default();
