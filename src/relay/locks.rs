@@ -224,7 +224,7 @@ impl Keeper {
         forget(&self.share, &self.table, &*self.rows).await;
     }
 
-    /// Gives the first lock of `tokens` that covers the place its time anew.
+    /// Gives the first lock of `tokens` that covers the place and is `who`'s its time anew.
     async fn refresh(
         &self,
         path: &RelPath,

@@ -138,7 +138,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Gives the first lock of `tokens` that covers the place its time anew.
+    /// Gives the first lock of `tokens` that covers the place and is `who`'s its time anew: an If field may submit
+    /// shared locks of others too.
     pub fn refresh<'a>(
         &mut self,
         path: &RelPath,
@@ -147,9 +148,16 @@ impl Locks {
         who: Option<Principal>,
         now: BootTime,
     ) -> Result<Lock, NotYours> {
-        let covers = |token: &&str| self.held.get(*token).is_some_and(|held| held.lock.covers(path));
-        let token = tokens.into_iter().find(covers).ok_or(NotYours::Missing)?;
-        let mut lock = self.of(path, token, who)?.clone();
+        let mut why = NotYours::Missing;
+        let own = tokens.into_iter().find_map(|token| match self.of(path, token, who) {
+            Ok(lock) => Some(lock.clone()),
+            Err(NotYours::Missing) => None,
+            Err(NotYours::Others) => {
+                why = NotYours::Others;
+                None
+            }
+        });
+        let mut lock = own.ok_or(why)?;
         lock.timeout = timeout;
         self.insert(lock.clone(), now);
         Ok(lock)

@@ -127,6 +127,24 @@ fn conditions_are_about_the_place_that_they_name() {
 }
 
 #[test]
+fn of_several_tokens_ones_own_is_refreshed() {
+    let (ann, bob) = (named(1), named(2));
+    let held = vec![of(ann, shared("ann", "/a", false)), of(bob, shared("bob", "/a", false))];
+    let mut locks = Locks::new(held, NOW);
+    let mut refreshed = |tokens: &[&str], who| {
+        let tokens = tokens.iter().copied();
+        locks.refresh(&path("/a"), tokens, Duration::from_secs(60), who, NOW).map(|lock| lock.token)
+    };
+    for tokens in [["ann", "bob"], ["bob", "ann"]] {
+        assert_eq!(refreshed(&tokens, bob).as_deref(), Ok("bob"));
+        assert_eq!(refreshed(&tokens, ann).as_deref(), Ok("ann"));
+        assert_eq!(refreshed(&tokens, None), Err(NotYours::Others));
+    }
+    assert_eq!(refreshed(&["no", "ann"], bob), Err(NotYours::Others));
+    assert_eq!(refreshed(&["no"], bob), Err(NotYours::Missing));
+}
+
+#[test]
 fn a_lock_ends_when_it_is_given_back_or_not_refreshed_or_its_place_is_no_more() {
     let mut locks = Locks::new(vec![lock("a", "/a", true, false), lock("b", "/a/b", false, false)], NOW);
     let later = |seconds| BootTime(NOW.0 + Duration::from_secs(seconds));
