@@ -351,12 +351,16 @@ fn too_many(share: &ShareId, denied: &Denied) -> Early {
                 "this client has {client} locks in {share}, as many as it may: it must end some first"
             ),
         ),
-        Denied::TooManyHere => answer::retry(format!(
-            "something there is under {} shared locks, as many as may be; nothing was locked; try again",
-            lock::SHARED_MAX
-        )),
         // Waiting alone need not help (RFC 4918 section 11.5): who holds so many may hold them for as long as it
         // likes.
+        Denied::TooManyHere => answer::text(
+            StatusCode::INSUFFICIENT_STORAGE,
+            format!(
+                "something there is under {} shared locks, as many as may be; nothing was locked: end locks \
+                 that nobody needs (UNLOCK), or let them run out, which takes an hour at most",
+                lock::SHARED_MAX
+            ),
+        ),
         Denied::TooMany | Denied::Locked(_) => answer::text(
             StatusCode::INSUFFICIENT_STORAGE,
             format!(
