@@ -107,10 +107,10 @@ impl Xattrs {
         matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
     }
 
-    /// Whether somebody may be let in without it who is not to be: ACLs, and what Samba keeps of those of
-    /// Windows.
+    /// Whether somebody may be let in without it who is not to be: ACLs, and what others keep of theirs, such as
+    /// Samba in `security.NTACL`. Capabilities let in nobody.
     pub fn restricts(name: &[u8]) -> bool {
-        Self::is_acl(name) || name == b"security.NTACL"
+        Self::is_acl(name) || name.starts_with(b"security.") && name != b"security.capability"
     }
 
     /// Without those that [restrict](Self::restricts).
@@ -298,6 +298,21 @@ pub struct Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_restrict_is_known_by_its_name() {
+        for (name, restricts) in [
+            ("system.posix_acl_access", true),
+            ("system.posix_acl_default", true),
+            ("security.NTACL", true),
+            ("security.nfs4acl_ndr", true),
+            ("security.capability", false),
+            ("user.DOSATTRIB", false),
+            ("trusted.x", false),
+        ] {
+            assert_eq!(Xattrs::restricts(name.as_bytes()), restricts, "{name}");
+        }
+    }
 
     #[test]
     fn what_is_a_sites_own_does_not_travel() {

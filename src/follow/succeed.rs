@@ -67,16 +67,20 @@ impl<T: Tree> Follow<T> {
 
     /// What another site is told that may become the primary.
     pub fn report(&self) -> Report {
+        // First: who hears of a lead notes in one write whether it is confirmed under that, and its records come
+        // afterwards.
+        let meta = self.shelf.meta();
         let head = self.shelf.head();
         let progress = self.progress();
         Report {
             epoch: head.at.epoch.0,
             seq: head.at.seq.0,
             incarnation: Bytes::copy_from_slice(&head.incarnation.0),
-            confirmed: progress.confirmed,
+            confirmed: progress.confirmed && meta.confirmed,
             ahead: progress.ahead as u64,
             held: progress.held as u64,
             debts: progress.debts,
+            led: meta.lead.map_or(0, |lead| lead.epoch.0),
         }
     }
 

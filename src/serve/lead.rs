@@ -402,8 +402,8 @@ impl<H: Host> Leading<H> {
     }
 
     /// Brings here what the other copies have, and says until when none of them keeps anything more for the old
-    /// primary. After each that gave something all are asked anew: they may have gone on meanwhile, and what they
-    /// promised may be over.
+    /// primary. What takes longer than that is done again: they may have gone on meanwhile. A content that a site
+    /// could not give is not waited for there once more.
     async fn gather(
         &self,
         share: &ShareId,
@@ -411,42 +411,38 @@ impl<H: Host> Leading<H> {
         follow: &Arc<Follow<H::Tree>>,
         known: &Lead,
     ) -> Result<(Vec<(SiteId, said::Report)>, BootTime), String> {
-        let mut told = None;
-        let (mut rounds, mut apart, mut gave) = (0, BTreeSet::new(), BTreeSet::new());
-        while rounds < ROUNDS {
-            let (reports, until) = match told.take() {
-                Some(old) if plant::is(Bug::TrustOldReports) => old,
-                _ => {
-                    let until = BootTime(self.clock().boot().0 + PROMISED);
-                    (self.ask_others(share, primary).await?, until)
-                }
-            };
+        let (mut apart, mut gave) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..ROUNDS {
+            let until = BootTime(self.clock().boot().0 + PROMISED);
+            let mut reports = self.ask_others(share, primary).await?;
             if let Some((site, report)) =
                 reports.iter().find(|(_, report)| !may_follow(Epoch(report.epoch), known.epoch))
             {
                 return Err(no_epoch(share, site, report.epoch, known.epoch));
             }
-            let reports = if plant::is(Bug::PromoteAlone) { Vec::new() } else { reports };
-            let here = follow.head();
-            let on_our_way = reports.iter().filter(|(site, _)| !apart.contains(site));
-            let more = furthest(&here, on_our_way, known);
-            let owes = follow.progress().debts > 0;
-            let mut holders =
-                reports.iter().filter(|(site, report)| report.confirmed && !gave.contains(site));
-            if let Some((site, report)) = more.or_else(|| holders.next().filter(|_| owes)) {
+            if plant::is(Bug::PromoteAlone) {
+                reports.clear();
+            }
+            loop {
+                let (here, debts) = (follow.head(), follow.progress().debts);
+                let on_our_way = reports.iter().filter(|(site, _)| !apart.contains(site));
+                let more = furthest(&here, on_our_way, known);
+                let mut holders =
+                    reports.iter().filter(|(site, report)| report.confirmed && !gave.contains(site));
+                let Some((site, report)) = more.or_else(|| holders.next().filter(|_| debts > 0)) else {
+                    break;
+                };
                 let last = counts_to(report, known);
                 tracing::warn!(%share, %site, record = last.0, "taking what this copy lacks");
                 follow.take_from(&*self.links(), site, last).await.map_err(text)?;
-                if follow.head().at != here.at {
-                    // What is owed now is not what the others were asked for.
-                    rounds += 1;
+                if follow.progress().debts > debts {
+                    // Not what the others were asked for.
                     gave.clear();
-                } else if more.is_some() {
+                }
+                if more.is_some() && follow.head().at == here.at {
                     apart.insert(site.clone());
                 }
                 gave.insert(site.clone());
-                told = Some((reports, until));
-                continue;
             }
             // The disk is right from here on: it must be as the journal says.
             if !follow.settled(LEVEL).await {
@@ -456,10 +452,12 @@ impl<H: Host> Leading<H> {
             if self.clock().boot() < until || plant::is(Bug::TrustOldReports) {
                 return Ok((reports, until));
             }
-            rounds += 1;
+            tracing::info!(%share, "what this copy lacked took long to come; the others are asked again");
         }
-        Err("the other copies have more every time they are asked; nothing has changed, try again"
-            .to_owned())
+        Err(format!(
+            "bringing here what the other copies have takes too long each time; nothing has changed, try again, \
+             with {primary} stopped if it still runs"
+        ))
     }
 
     /// What the other copies say of themselves, as far as they can be reached within a moment. An error
@@ -740,7 +738,9 @@ fn text(error: impl std::fmt::Display) -> String {
 /// primary whose epoch has ended may not have heard that, or not have put it aside yet (R33).
 fn counts_to(report: &said::Report, known: &Lead) -> Seq {
     let (epoch, seq) = (Epoch(report.epoch), Seq(report.seq));
-    if epoch >= known.epoch || plant::is(Bug::TakeEnded) {
+    // Who hears of a lead is confirmed no more if it has what that does not take over.
+    let heard = report.confirmed && report.led >= known.epoch.0;
+    if epoch >= known.epoch || heard || plant::is(Bug::TakeEnded) {
         seq
     } else if epoch == known.base.epoch {
         known.base.seq.min(seq)
@@ -756,11 +756,11 @@ fn furthest<'a>(
     reports: impl Iterator<Item = &'a (SiteId, said::Report)>,
     known: &Lead,
 ) -> Option<&'a (SiteId, said::Report)> {
-    let same = reports.filter(|(_, report)| {
-        report.incarnation == here.incarnation.0[..] && report.epoch >= here.at.epoch.0
+    let further = reports.filter(|(_, report)| {
+        let same = report.incarnation == here.incarnation.0[..] && report.epoch >= here.at.epoch.0;
+        same && counts_to(report, known) > here.at.seq
     });
-    same.max_by_key(|(_, report)| (report.epoch, counts_to(report, known)))
-        .filter(|(_, report)| counts_to(report, known) > here.at.seq)
+    further.max_by_key(|(_, report)| (report.epoch, counts_to(report, known)))
 }
 
 #[cfg(test)]

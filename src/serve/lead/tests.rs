@@ -178,3 +178,45 @@ async fn nobody_leads_in_an_epoch_that_cannot_be() {
     assert_eq!(hq.told("osaka", &lead("osaka", 2 + 1025)).await, before);
     assert_eq!(hq.told("osaka", &lead("osaka", 2 + 1024)).await, ("osaka".to_owned(), 2 + 1024));
 }
+
+/// R33, R34: the known lead is of epoch 5, and goes on from (3, 100).
+#[test]
+fn of_other_copies_counts_what_is_in_the_history_that_goes_on() {
+    let position = |epoch, seq| Position { epoch: Epoch(epoch), seq: Seq(seq) };
+    let known = Lead { base: position(3, 100), ..lead("osaka", 5) };
+    let report = |epoch, seq, led, confirmed| said::Report {
+        epoch,
+        seq,
+        incarnation: Hash::default().0.to_vec().into(),
+        confirmed,
+        led,
+        ..said::Report::default()
+    };
+    for (epoch, seq, led, confirmed, counts) in [
+        (5, 120, 5, true, 120),
+        (6, 130, 6, true, 130),
+        (3, 90, 3, true, 90),
+        (3, 140, 3, true, 100),
+        (3, 140, 5, false, 100),
+        // Where epoch 1 ended, it knows itself: that is behind what it has.
+        (1, 80, 1, true, 0),
+        (1, 80, 3, true, 0),
+        (1, 80, 5, false, 0),
+        (1, 40, 5, true, 40),
+        // It led, or followed another, beside the one that counts.
+        (4, 110, 4, true, 0),
+    ] {
+        let report = report(epoch, seq, led, confirmed);
+        assert_eq!(counts_to(&report, &known), Seq(counts), "{report:?}");
+    }
+    let here = Head { at: position(1, 30), chain: Hash::default(), incarnation: Hash::default() };
+    let reports = [
+        (site("hq"), report(4, 160, 4, true)),
+        (site("lyon"), report(1, 40, 5, true)),
+        (site("paris"), report(1, 35, 5, true)),
+    ];
+    let found = furthest(&here, reports.iter(), &known).map(|(site, _)| site.as_str());
+    assert_eq!(found, Some("lyon"));
+    let here = Head { at: position(1, 40), ..here };
+    assert!(furthest(&here, reports.iter(), &known).is_none());
+}
