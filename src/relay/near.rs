@@ -42,6 +42,8 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     let (site, slot) = (taken.site.clone(), taken.slot);
     let is_file = [Method::GET, Method::HEAD].contains(&taken.parts.method);
     let mut file = None;
+    // Before the look that it is compared with.
+    let stirs = site.slots[slot].stirs();
     let fenced = match is_file {
         true => {
             let (fenced, found) = tags::reach(&site.slots[slot], taken.classified.path()).await;
@@ -79,7 +81,7 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         _ => None,
     };
     let response = match is_file {
-        true => tags::read(taken, file).await,
+        true => tags::read(taken, file, stirs).await,
         false => ask_for(taken).await,
     };
     let response = match response {

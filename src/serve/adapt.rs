@@ -131,6 +131,9 @@ impl<T: Tree> Near for AtCopy<T> {
         }
         .boxed()
     }
+    fn stirs(&self) -> Option<u64> {
+        self.0.stirs()
+    }
     fn is_over(&self) -> bool {
         self.0.stopped()
     }
