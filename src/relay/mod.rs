@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
@@ -311,13 +312,15 @@ impl HttpRelay {
         );
         let site = site.clone();
         let taken = Taken { site, slot, client, classified, parts, body, from: None, room };
+        // In boxes of their own: what the longest way takes is not allocated for a request that goes another, and
+        // leaves no hole of that size beside what its connection keeps.
         let mut response = match route {
-            Route::Pass | Route::Divert => near::divert(taken, false).await,
-            Route::DivertPlain => near::divert(taken, true).await,
-            Route::Home => home::client(taken).await,
+            Route::Pass | Route::Divert => near::divert(taken, false).boxed().await,
+            Route::DivertPlain => near::divert(taken, true).boxed().await,
+            Route::Home => home::client(taken).boxed().await,
             Route::Forward => {
                 let sent = Sent { id: self.ids.next(), lost: self.lost.clone() };
-                forward::forward(taken, sent).await
+                forward::forward(taken, sent).boxed().await
             }
             Route::Refuse(why) => answer::away(share, why),
         };
