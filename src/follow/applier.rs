@@ -102,9 +102,7 @@ pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, mut inbox: mpsc::Receiver<Jo
     }
     loop {
         applier.follow.note(|progress| progress.stopped = None);
-        follow.stirs.fetch_add(1, Ordering::SeqCst);
         let mut job = next(&mut inbox);
-        follow.stirs.fetch_add(1, Ordering::SeqCst);
         if follow.stopped() {
             break;
         }

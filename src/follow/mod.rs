@@ -235,8 +235,6 @@ pub struct Follow<T: Tree> {
     keeping: Notify,
     /// Until then no pledge is told as kept: a site that may be about to lead has heard what is here.
     fence: Mutex<Option<BootTime>>,
-    /// Odd while the applier may be changing the disk.
-    stirs: AtomicU64,
     stop: CancellationToken,
     applier: Mutex<Option<Thread>>,
     /// How many write contents aside, besides the applier.
@@ -351,7 +349,6 @@ impl<T: Tree> Follow<T> {
             kept: Mutex::default(),
             keeping: Notify::new(),
             fence: Mutex::new(Self::fenced_since(&shelf.meta(), clock.boot())),
-            stirs: AtomicU64::new(1),
             stop: CancellationToken::new(),
             applier: Mutex::default(),
             writers: Mutex::default(),
@@ -503,13 +500,6 @@ impl<T: Tree> Follow<T> {
 
     pub fn stopped(&self) -> bool {
         self.stop.is_cancelled()
-    }
-
-    /// The same number twice: in between this site has changed nothing on the disk that a server shows. `None`
-    /// while it may be at that, and when it no longer follows.
-    pub fn stirs(&self) -> Option<u64> {
-        let stirs = self.stirs.load(Ordering::SeqCst);
-        stirs.is_multiple_of(2).then_some(stirs)
     }
 
     /// Whether this copy may answer a read. Cheap when nothing of this site is under way.

@@ -120,13 +120,6 @@ impl ShareHttp {
             Part::Local { .. } => None,
         }
     }
-    /// See [`Near::stirs`].
-    fn stirs(&self) -> Option<u64> {
-        match &self.part {
-            Part::Broadcast { near, .. } => near.stirs(),
-            Part::Local { .. } | Part::Remote { .. } => None,
-        }
-    }
     pub fn role(&self) -> Role {
         match self.part {
             Part::Local { .. } => Role::Local,

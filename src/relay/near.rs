@@ -42,8 +42,6 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     let (site, slot) = (taken.site.clone(), taken.slot);
     let is_file = [Method::GET, Method::HEAD].contains(&taken.parts.method);
     let mut file = None;
-    // Before the look that it is compared with.
-    let stirs = site.slots[slot].stirs();
     let fenced = match is_file {
         true => {
             let (fenced, found) = tags::reach(&site.slots[slot], taken.classified.path()).await;
@@ -81,7 +79,7 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         _ => None,
     };
     let response = match is_file {
-        true => tags::read(taken, file, stirs).await,
+        true => tags::read(taken, file).await,
         false => ask_for(taken).await,
     };
     let response = match response {

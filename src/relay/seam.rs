@@ -99,9 +99,6 @@ pub trait Near: Send + Sync {
     fn certainty(&self) -> Certainty;
     /// Durably notes what a change will make ahead of this copy (R9). Nothing may be sent before.
     fn begin<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Box<dyn NearTicket>, NearError>>;
-    /// The same number twice: in between the copy has changed nothing that a server shows. `None` while it may be
-    /// at that. What others change behind its back does not count.
-    fn stirs(&self) -> Option<u64>;
     /// This site follows the primary no longer: what that says now may be of a history that has ended (R34).
     fn is_over(&self) -> bool;
 }

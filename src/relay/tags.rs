@@ -1,8 +1,6 @@
 //! Entity tags and the conditions that name them. The server has tags of its own, or none that means anything
 //! elsewhere: it is asked with those, and for them the client gets ours, if it is proven which version the
-//! answer is of. That is so if the path led to the same file with the same stamp before and after (R21); at a copy
-//! also if that led there before, and nothing has been put in place since: nobody else changes what is there, and
-//! a hand that does so behind our back would have to leave size and time as they were, within one request.
+//! answer is of. That is so if the path led to the same file with the same stamp before and after (R21).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,12 +60,8 @@ fn version(share: &ShareHttp, file: &Found) -> Option<Tag> {
     share.fence.as_ref().and_then(|fence| fence.version(file))
 }
 
-/// A GET or HEAD, asked of this site's server. `file`: what its path led to, after `stirs` was asked for.
-pub async fn read(
-    taken: Taken,
-    mut file: Option<Found>,
-    mut stirs: Option<u64>,
-) -> Result<Response<Body>, Unread> {
+/// A GET or HEAD, asked of this site's server. `file`: what its path led to.
+pub async fn read(taken: Taken, mut file: Option<Found>) -> Result<Response<Body>, Unread> {
     let (site, slot, path) = (taken.site.clone(), taken.slot, taken.classified.path().clone());
     let share = &site.slots[slot];
     let (mut parts, body) = near::to_server(taken)?.into_parts();
@@ -86,7 +80,6 @@ pub async fn read(
             Err(Unproven) if settling < SETTLE_TRIES => {
                 settling += 1;
                 tokio::time::sleep(SETTLE).await;
-                stirs = share.stirs();
                 file = reach(share, &path).await.1;
                 continue;
             }
@@ -99,12 +92,7 @@ pub async fn read(
         if tag.is_some_and(|tag| said == Said::Ours(tag)) {
             // A server that speaks as we do has looked itself.
             proven = tag;
-        } else if said.is_file() && stirs.is_some() && share.stirs() == stirs {
-            // At a copy the applier alone changes files, and it has not: what the server sent, and says to be of
-            // this size and time, is what was there before. That spares a look at the disk, for most reads.
-            proven = tag.or_else(|| version(share, file.as_ref()?));
         } else if fitted.rests() || said.is_file() || said == Said::Other && keep {
-            stirs = share.stirs();
             let (fenced, after) = reach(share, &path).await;
             match (&file, &after) {
                 (Some(before), Some(after)) if is_same(before, after) => {

@@ -225,15 +225,9 @@ impl Drop for FakeTicket {
     }
 }
 
-/// Last: what it has changed until now, odd while it is at it, and how much that is more at each look.
-struct FakeNear(Log, Mutex<Standing>, Mutex<Certainty>, Mutex<bool>, Mutex<(u64, u64)>);
+struct FakeNear(Log, Mutex<Standing>, Mutex<Certainty>, Mutex<bool>);
 
 impl Near for FakeNear {
-    fn stirs(&self) -> Option<u64> {
-        let (now, step) = &mut *self.4.lock().unwrap();
-        *now += *step;
-        now.is_multiple_of(2).then_some(*now)
-    }
     fn is_over(&self) -> bool {
         *self.3.lock().unwrap()
     }

@@ -131,9 +131,6 @@ impl<T: Tree> Near for AtCopy<T> {
         }
         .boxed()
     }
-    fn stirs(&self) -> Option<u64> {
-        self.0.stirs()
-    }
     fn is_over(&self) -> bool {
         self.0.stopped()
     }

@@ -572,9 +572,6 @@ impl<N: Near> Near for Probe<N> {
         let _ = TOLD.try_with(|told| told.stale.set(stale));
         certainty
     }
-    fn stirs(&self) -> Option<u64> {
-        self.near.stirs()
-    }
     fn is_over(&self) -> bool {
         self.near.is_over()
     }

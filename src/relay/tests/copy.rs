@@ -6,7 +6,7 @@ use crate::wire::http::Move;
 /// Lyon has the share under `/e`, HQ under `/srv/eng`.
 pub struct Two {
     pub lyon: Arc<HttpRelay>,
-    pub near: Arc<FakeNear>,
+    near: Arc<FakeNear>,
     pub wire: Arc<FakeWire>,
     /// What happened anywhere, and HQ's disk.
     pub log: Log,
@@ -31,7 +31,6 @@ where
         Mutex::new(Standing::Current),
         Mutex::new(Certainty::Relaxed),
         Mutex::default(),
-        Mutex::new((1, 0)),
     ));
     let wire = Arc::new(FakeWire {
         log: log.clone(),
@@ -56,11 +55,7 @@ where
             return response;
         }
         let mut response = Response::new(Body::text("near"));
-        let tag = match () {
-            () if line.contains("ours") => OURS.to_owned(),
-            () if line.contains("/five/file") => super::tags::own(5),
-            () => "\"5f-1\"".to_owned(),
-        };
+        let tag = if line.contains("ours") { OURS } else { "\"5f-1\"" };
         response.headers_mut().insert("etag", tag.parse().unwrap());
         response
     })
