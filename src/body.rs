@@ -1,6 +1,8 @@
 //! The one body type of every HTTP message that passes through: payload bytes are shared slices from
 //! socket to socket.
 
+mod linger;
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,6 +11,8 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+
+pub use linger::{Unasked, lend};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -38,7 +38,7 @@ use self::guard::{Guard, Speaks};
 use self::kept::Running;
 pub use self::tally::{Tally, Why};
 use self::watch::{Watch, Watched};
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::relay::HttpRelay;
 use crate::socket::{Listener, Socket, cannot_listen};
 use crate::wire::http::Secure;
@@ -499,22 +499,29 @@ impl Service<Request<Incoming>> for ForClient {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if let Some(answer) = self.turned_away(&request) {
-            return Box::pin(std::future::ready(Ok(answer)));
-        }
+        let turned_away = self.turned_away(&request);
         if self.secure {
             request.extensions_mut().insert(Secure);
         }
+        let old = request.version() == Version::HTTP_10;
+        let two = request.version() == Version::HTTP_2;
+        let (head, body) = request.into_parts();
+        let (body, unasked) = if two {
+            (kept::from_client(&self.watched, body.into()), body::Unasked::default())
+        } else {
+            body::lend(&head.headers, body)
+        };
+        if let Some(mut answer) = turned_away {
+            unasked.say(answer.headers_mut());
+            return Box::pin(std::future::ready(Ok(answer)));
+        }
         let relay = self.door.relay.clone();
         let client = self.watched.client;
-        let old = request.version() == Version::HTTP_10;
-        let running = (request.version() == Version::HTTP_2).then(|| Running::begin(&self.watched));
-        let mut request = request.map(Body::from);
-        if running.is_some() {
-            request = request.map(|body| kept::from_client(&self.watched, body));
-        }
+        let running = two.then(|| Running::begin(&self.watched));
+        let request = Request::from_parts(head, body);
         Box::pin(async move {
             let mut answer = relay.serve(client, request).await;
+            unasked.say(answer.headers_mut());
             if let Some(running) = running {
                 answer = answer.map(|body| kept::to_client(running, body));
             }

@@ -29,7 +29,6 @@ mod dialect;
 mod fields;
 mod get;
 mod index;
-mod linger;
 mod props;
 mod put;
 mod stream;
@@ -128,11 +127,10 @@ impl Embedded {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request: Request<hyper::body::Incoming>| async {
-            let waits = request.headers().contains_key(header::EXPECT);
             let (head, body) = request.into_parts();
-            let (body, rest) = linger::lend(body, waits);
-            let answer = self.handle(Request::from_parts(head, body)).await;
-            rest.throw_away();
+            let (body, unasked) = body::lend(&head.headers, body);
+            let mut answer = self.handle(Request::from_parts(head, body)).await;
+            unasked.say(answer.headers_mut());
             Ok::<_, Infallible>(answer)
         });
         http1::Builder::new().serve_connection(TokioIo::new(io), service).await

@@ -169,3 +169,53 @@ fn fields_that_are_not_ours_arrive() {
     });
     ran.unwrap();
 }
+
+/// Who sends its body after the answer hears the answer to its next request too.
+#[tokio::test]
+async fn what_is_answered_early_is_read_on_to_its_end() {
+    let door = door(Limits { client_rate: Some(2), ..Limits::default() }).await;
+    let mut stream = TcpStream::connect(door.address).await.unwrap();
+    // The server refuses, and what is asked too often gets no farther than the door.
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..1000 {
+        let put = b"PUT /refuses HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n";
+        stream.write_all(put).await.unwrap();
+        assert_eq!(read_until(&mut stream, " ").await, "HTTP/1.1 ");
+        let status = read_until(&mut stream, " ").await;
+        let head = read_until(&mut stream, "\r\n\r\n").await;
+        assert!(!head.contains("connection: close"), "{head}");
+        if let Some((_, length)) = head.split_once("content-length: ") {
+            let length = length.split_once('\r').unwrap().0.parse().unwrap();
+            stream.read_exact(&mut vec![0; length]).await.unwrap();
+        }
+        stream.write_all(&[7; 70000]).await.unwrap();
+        seen.insert(status);
+        if seen.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["403 ", "429 "]);
+}
+
+/// Who waits to be asked for its body and is not is told that the connection ends: else nobody knows
+/// whether what comes next is that body or a request.
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_ends_the_connection() {
+    let door = door(Limits { client_rate: Some(1), ..Limits::default() }).await;
+    let put = b"PUT /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    for _ in 0..1000 {
+        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        stream.write_all(put).await.unwrap();
+        let line = read_until(&mut stream, "\r\n").await;
+        if line.starts_with("HTTP/1.1 100") {
+            continue;
+        }
+        let rest = until_closed(&mut stream).await;
+        assert!(
+            line.starts_with("HTTP/1.1 429") && rest.contains("connection: close\r\n"),
+            "{line}{rest}"
+        );
+        return;
+    }
+    panic!("never too often");
+}
