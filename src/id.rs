@@ -208,7 +208,7 @@ macro_rules! hex {
     ($type:ident) => {
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                hexadecimal(&self.0, f)
             }
         }
         impl fmt::Debug for $type {
@@ -220,6 +220,19 @@ macro_rules! hex {
 }
 hex!(ObjectId);
 hex!(Hash);
+
+/// Entity tags have an id in them: every GET writes one.
+fn hexadecimal(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for some in bytes.chunks(16) {
+        let mut text = [0; 32];
+        for (byte, pair) in some.iter().zip(text.chunks_exact_mut(2)) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        f.write_str(std::str::from_utf8(&text[..2 * some.len()]).map_err(|_| fmt::Error)?)?;
+    }
+    Ok(())
+}
 
 /// The name of one directory entry: 1 to 255 bytes of any value but `/` and NUL, and not `.` or
 /// `..`. Not necessarily UTF-8.

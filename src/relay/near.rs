@@ -44,8 +44,8 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     let mut file = None;
     let fenced = match is_file {
         true => {
-            let (fenced, found) = tags::reach(&site.slots[slot], taken.classified.path()).await;
-            file = found;
+            let (fenced, seen) = tags::see(&site.slots[slot], taken.classified.path()).await;
+            file = seen;
             within(&site.slots[slot], taken.client, taken.classified.path(), fenced)
         }
         false => fence(&site, slot, taken.client, &taken.classified).await,

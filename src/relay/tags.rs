@@ -47,6 +47,29 @@ pub async fn reach(share: &ShareHttp, path: &RelPath) -> (Fenced, Option<Found>)
     (reached.0, reached.1.filter(|found| found.kind == Kind::File))
 }
 
+/// The file that a read asks for, as it was before its server is asked.
+pub struct Seen {
+    found: Found,
+    /// Known if it is proven which version that is.
+    tag: Option<Tag>,
+}
+
+impl Seen {
+    fn of(share: &ShareHttp, found: Found) -> Self {
+        Self { tag: version(share, &found), found }
+    }
+}
+
+/// As [`reach`], the cheap way first: what the catalog knows of a file that a server comes to by its name alone
+/// proves as much.
+pub async fn see(share: &ShareHttp, path: &RelPath) -> (Fenced, Option<Seen>) {
+    if let Some((found, tag)) = share.fence.as_ref().and_then(|fence| fence.proven(path)) {
+        return (Fenced::Inside, Some(Seen { found, tag: Some(tag) }));
+    }
+    let (fenced, file) = reach(share, path).await;
+    (fenced, file.map(|found| Seen::of(share, found)))
+}
+
 /// Whether a read's conditions name tags of ours, and this site cannot tell whether they hold.
 pub async fn is_unproven(share: &ShareHttp, path: &RelPath, headers: &HeaderMap) -> bool {
     if !names_ours(headers) {
@@ -61,7 +84,7 @@ fn version(share: &ShareHttp, file: &Found) -> Option<Tag> {
 }
 
 /// A GET or HEAD, asked of this site's server. `file`: what its path led to.
-pub async fn read(taken: Taken, mut file: Option<Found>) -> Result<Response<Body>, Unread> {
+pub async fn read(taken: Taken, mut file: Option<Seen>) -> Result<Response<Body>, Unread> {
     let (site, slot, path) = (taken.site.clone(), taken.slot, taken.classified.path().clone());
     let share = &site.slots[slot];
     let (mut parts, body) = near::to_server(taken)?.into_parts();
@@ -73,14 +96,14 @@ pub async fn read(taken: Taken, mut file: Option<Found>) -> Result<Response<Body
     let mut body = Some(body);
     let (mut tries, mut settling) = (0, 0);
     loop {
-        let tag = file.as_ref().filter(|_| named).and_then(|file| version(share, file));
-        let at = file.as_ref().map(|file| Current { stamp: file.stamp, tag });
+        let tag = file.as_ref().and_then(|file| file.tag);
+        let at = file.as_ref().map(|file| Current { stamp: file.found.stamp, tag });
         let fitted = match fit(&mut parts.headers, at.as_ref(), keep) {
             Ok(fitted) => fitted,
             Err(Unproven) if settling < SETTLE_TRIES => {
                 settling += 1;
                 tokio::time::sleep(SETTLE).await;
-                file = reach(share, &path).await.1;
+                file = see(share, &path).await.1;
                 continue;
             }
             Err(Unproven) => return Err(moving(share)),
@@ -93,17 +116,15 @@ pub async fn read(taken: Taken, mut file: Option<Found>) -> Result<Response<Body
             // A server that speaks as we do has looked itself.
             proven = tag;
         } else if fitted.rests() || said.is_file() || said == Said::Other && keep {
-            let (fenced, after) = reach(share, &path).await;
-            match (&file, &after) {
-                (Some(before), Some(after)) if is_same(before, after) => {
-                    proven = tag.or_else(|| version(share, before));
+            match look_again(share, &path, &mut file).await {
+                Still::Same => {
+                    proven = tag.or_else(|| file.as_ref().and_then(|seen| version(share, &seen.found)));
                 }
-                (None, None) if fenced != Fenced::Missing => {}
+                Still::NoFile => {}
                 // It says something of a file that was there for a moment.
-                _ if said == Said::Other => said = Said::File { weak: false },
-                _ => {}
+                Still::Changed if said == Said::Other => said = Said::File { weak: false },
+                Still::Changed => {}
             }
-            file = after;
         }
         if holds(&response, &fitted, said, proven) {
             name(&mut response, &fitted, said, proven);
@@ -121,8 +142,33 @@ pub async fn read(taken: Taken, mut file: Option<Found>) -> Result<Response<Body
     }
 }
 
-fn is_same(before: &Found, after: &Found) -> bool {
-    before.stamp == after.stamp && before.handle == after.handle
+/// What has become of the file that a read asked for.
+enum Still {
+    Same,
+    /// There was none, and is none.
+    NoFile,
+    Changed,
+}
+
+/// The second look. What is there now is what is there before the next try.
+async fn look_again(share: &ShareHttp, path: &RelPath, file: &mut Option<Seen>) -> Still {
+    if let (Some(seen), Some(fence)) = (&*file, &share.fence)
+        && fence.is_still(path, &seen.found)
+    {
+        return Still::Same;
+    }
+    let (fenced, after) = reach(share, path).await;
+    let still = match (&*file, &after) {
+        (Some(Seen { found: before, .. }), Some(after))
+            if before.stamp == after.stamp && before.handle == after.handle =>
+        {
+            Still::Same
+        }
+        (None, None) if fenced != Fenced::Missing => Still::NoFile,
+        _ => Still::Changed,
+    };
+    *file = after.map(|found| Seen::of(share, found));
+    still
 }
 
 /// Why a read has no answer of the server.

@@ -389,6 +389,21 @@ impl Fence for FakeFence {
             (_, false) => (self.look(path, true), None),
         }
     }
+    fn proven(&self, path: &RelPath) -> Option<(Found, Tag)> {
+        let known = path.names().last().is_some_and(|name| name.as_bytes() == b"file");
+        if !known || self.0.1.lock().unwrap().unread {
+            return None;
+        }
+        let found = self.reaches(path, true).1?;
+        let tag = self.version(&found)?;
+        Some((found, tag))
+    }
+    fn is_still(&self, path: &RelPath, found: &Found) -> bool {
+        let next = self.0.1.lock().unwrap().versions.front().copied();
+        // What differs is for the look that follows.
+        let same = next.is_some_and(|next| tags::found(next).stamp == found.stamp);
+        same && self.reaches(path, true).1.is_some()
+    }
     /// `link` leads to `dir` beside it.
     fn straight(&self, path: &RelPath, _: bool) -> Option<RelPath> {
         let names = path.names().iter().map(|name| match name.as_bytes() {

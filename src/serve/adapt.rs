@@ -252,6 +252,14 @@ impl<T: Tree> Fence for Fenceline<T> {
             Err(error) => (unseen(path, &error), None),
         }
     }
+    fn proven(&self, path: &RelPath) -> Option<(Found, Tag)> {
+        let found = self.tree.by_names(path)?;
+        let tag = version_of(&self.shelf, &found)?;
+        Some((found, tag))
+    }
+    fn is_still(&self, path: &RelPath, found: &Found) -> bool {
+        self.tree.is_still(path, found)
+    }
     fn straight(&self, path: &RelPath, cached: bool) -> Option<RelPath> {
         self.tree.straight(path, cached).unwrap_or_else(|error| {
             unseen(path, &error);

@@ -1,6 +1,6 @@
 //! [`Disk`]: a share's directory on a real Linux file system (ext4, xfs, btrfs, tmpfs, overlayfs
 //! with `nfs_export=on`). Everything goes through the root's descriptor that was opened and checked
-//! once; the configured path is only ever looked at again by `check` and `contains`.
+//! once; the configured path is only ever looked at again by `check`, `contains` and `by_names`.
 //!
 //! File systems mounted below the root are not entered: they are in no look, and a warning names
 //! the first one that is met.
@@ -24,6 +24,7 @@ use super::content::Sparse;
 use super::handle::Handle;
 use super::look::{self, Leaf, Seen, absent};
 use super::marker::{self, io_error, not};
+use super::names::ByNames;
 use super::{
     Alive, Contains, Leftovers, Limits, Place, Resolved, Result, RootSpec, Spot, Tree, TreeError, Used,
     xattr,
@@ -48,6 +49,7 @@ pub struct Disk {
     ours_identity: (u32, u32, u64),
     /// Where the kernel says the root is, to tell paths below it. A hint: the root may be moved.
     root_path: Vec<u8>,
+    by_names: Option<ByNames>,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Clock>,
     /// Whether the warning of a mount inside the share has been given.
@@ -95,6 +97,7 @@ impl Disk {
             spec: spec.clone(),
             marker,
             root_identity: look::identity(&stat),
+            by_names: ByNames::new(&spec.path, &root_path, root.as_fd()),
             ours_identity: look::identity(&own),
             root_path,
             root,
@@ -399,6 +402,13 @@ impl Tree for Disk {
             }
             Err(contains) => Ok((contains, None)),
         }
+    }
+
+    fn by_names(&self, path: &RelPath) -> Option<Found> {
+        self.by_names.as_ref()?.file(path)
+    }
+    fn is_still(&self, path: &RelPath, found: &Found) -> bool {
+        self.by_names.as_ref().is_some_and(|names| names.is_still(path, found))
     }
 
     fn straight(&self, path: &RelPath, cached: bool) -> Result<Option<RelPath>> {

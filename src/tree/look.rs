@@ -90,6 +90,11 @@ pub(super) fn inode(fd: BorrowedFd<'_>) -> io::Result<Found> {
     found(&stat(fd, c"")?, Handle::of(fd, c"")?.to_local())
 }
 
+/// As [`inode`], where the rest is known.
+pub(super) fn inode_as(stat: &Statx, fd: BorrowedFd<'_>) -> io::Result<Found> {
+    found(stat, Handle::of(fd, c"")?.to_local())
+}
+
 /// As [`inode`], where the handle is known.
 pub(super) fn inode_of(fd: BorrowedFd<'_>, handle: LocalHandle) -> io::Result<Found> {
     found(&stat(fd, c"")?, handle)

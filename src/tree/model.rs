@@ -288,6 +288,13 @@ impl Tree for Model {
             _ => (Contains::Missing, None),
         })
     }
+    fn by_names(&self, path: &RelPath) -> Option<Found> {
+        let (_, found) = self.reaches(path, true).ok()?;
+        found.filter(|found| found.kind == Kind::File)
+    }
+    fn is_still(&self, path: &RelPath, found: &Found) -> bool {
+        self.by_names(path).is_some_and(|now| now.handle == found.handle && now.stamp == found.stamp)
+    }
     fn straight(&self, path: &RelPath, _cached: bool) -> Result<Option<RelPath>> {
         Ok(self.lock().walk(path, true).ok().and_then(|(_, there)| there))
     }

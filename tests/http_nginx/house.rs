@@ -368,6 +368,12 @@ impl Fence for Below {
     fn reaches(&self, path: &RelPath, cached: bool) -> (Fenced, Option<Found>) {
         (if cached { self.cached(path, true) } else { self.look(path, true) }, None)
     }
+    fn proven(&self, _: &RelPath) -> Option<(Found, Tag)> {
+        None
+    }
+    fn is_still(&self, _: &RelPath, _: &Found) -> bool {
+        false
+    }
     fn straight(&self, path: &RelPath, _: bool) -> Option<RelPath> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let beneath = ResolveFlags::BENEATH;

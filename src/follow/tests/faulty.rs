@@ -128,6 +128,12 @@ impl Tree for Faulty {
     fn reaches(&self, path: &RelPath, cached: bool) -> Result<(Contains, Option<Found>)> {
         self.disk.reaches(path, cached)
     }
+    fn by_names(&self, path: &RelPath) -> Option<Found> {
+        self.disk.by_names(path)
+    }
+    fn is_still(&self, path: &RelPath, found: &Found) -> bool {
+        self.disk.is_still(path, found)
+    }
     fn straight(&self, path: &RelPath, cached: bool) -> Result<Option<RelPath>> {
         self.disk.straight(path, cached)
     }

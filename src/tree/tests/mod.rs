@@ -161,6 +161,13 @@ impl Fixture {
         let quick = self.disk.contains(&rel(path), true).unwrap();
         assert!(quick == slow || quick == Contains::WouldBlock, "{path}: {quick:?} {slow:?}");
         assert_ne!(slow, Contains::WouldBlock);
+        if let Some(found) = self.disk.by_names(&rel(path)) {
+            assert_eq!(
+                self.disk.reaches(&rel(path), false).unwrap(),
+                (Contains::Inside, Some(found)),
+                "{path}"
+            );
+        }
         slow
     }
 }

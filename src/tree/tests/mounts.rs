@@ -50,8 +50,14 @@ fn a_file_system_mounted_over_the_root_is_noticed() {
         assert!(why(f.disk.check()).contains("no .nearshare/marker"));
         // The open tree still shows the share, never the foreign files.
         assert_eq!(f.disk.list(&root).unwrap(), [name("mine")]);
+        // A server does not, and what it finds is not taken for the share's.
+        let mine = f.found("mine");
+        fs::write(f.path("mine"), "x").unwrap();
+        assert_eq!(f.disk.by_names(&rel("mine")), None);
+        assert!(!f.disk.is_still(&rel("mine"), &mine));
         umount(&f.root);
         f.disk.check().unwrap();
+        assert_eq!(f.disk.by_names(&rel("mine")), Some(mine));
     });
 }
 

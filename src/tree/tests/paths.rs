@@ -292,3 +292,56 @@ fn the_longest_path_passes() {
         assert_eq!(errno(f.disk.resolve(&rel("toolong"), true)), libc::ENAMETOOLONG);
     });
 }
+
+#[test]
+fn what_a_server_finds_by_names_is_seen_while_it_is_there_and_unchanged() {
+    everywhere(|f| {
+        f.mkdir("d");
+        f.write("d/file", "one");
+        f.write("other", "one");
+        f.symlink("d", "link");
+        let at = rel("d/file");
+        let first = f.disk.by_names(&at).unwrap();
+        assert_eq!(first, f.found("d/file"));
+        assert!(f.disk.is_still(&at, &first));
+        // Nothing that is no file, is not there, is reached through a link, or is nobody's entry.
+        for path in ["", "d", "no", "link/file", ".nearshare/marker"] {
+            assert_eq!(f.disk.by_names(&rel(path)), None, "{path}");
+            assert!(!f.disk.is_still(&rel(path), &first), "{path}");
+        }
+        // Another file, by the same name or not.
+        let other = f.disk.by_names(&rel("other")).unwrap();
+        assert!(!f.disk.is_still(&at, &other));
+        fs::rename(f.path("d"), f.path("away")).unwrap();
+        assert!(!f.disk.is_still(&at, &first));
+        fs::rename(f.path("away"), f.path("d")).unwrap();
+        assert!(f.disk.is_still(&at, &first));
+        fs::rename(f.path("other"), f.path("d/file")).unwrap();
+        assert!(!f.disk.is_still(&at, &first));
+        // The same one, changed.
+        let second = f.disk.by_names(&at).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        f.write("d/file", "two");
+        assert!(!f.disk.is_still(&at, &second));
+        // Another directory in the share's place.
+        let third = f.disk.by_names(&at).unwrap();
+        fs::rename(&f.root, f.base.path().join("away")).unwrap();
+        f.mkdir("");
+        f.mkdir("d");
+        f.write("d/file", "two");
+        assert!(!f.disk.is_still(&at, &third));
+        assert_ne!(f.disk.by_names(&at), Some(third));
+    });
+}
+
+/// Where a link leads may change: then its name proves nothing.
+#[test]
+fn a_share_behind_a_link_is_not_looked_at_by_names() {
+    let f = Fixture::new();
+    f.write("file", "x");
+    let link = f.base.path().join("link");
+    std::os::unix::fs::symlink(&f.root, &link).unwrap();
+    let disk = Disk::open(&spec(&link), clock()).unwrap();
+    assert_eq!(disk.by_names(&rel("file")), None);
+    assert_eq!(disk.reaches(&rel("file"), false).unwrap(), (Contains::Inside, Some(f.found("file"))));
+}

@@ -109,11 +109,12 @@ impl<'a> EntityTag<'a> {
     /// Whether a server that goes by size and time of the file gives this tag to one with that stamp. nginx:
     /// `mtime-size`, in seconds; Apache: `size-mtime`, in microseconds, and the coding if it compresses.
     pub fn is_of(self, stamp: &Stamp) -> bool {
-        let servers = server_tags(stamp);
-        servers.iter().flatten().any(|tag| match self.opaque.strip_prefix(tag.as_bytes()) {
-            Some(coding) => coding.is_empty() || CODINGS.contains(&coding),
-            None => false,
-        })
+        let told = || {
+            let (first, rest) = number(self.opaque)?;
+            let (second, coding) = number(rest.strip_prefix(b"-")?)?;
+            (coding.is_empty() || CODINGS.contains(&coding)).then_some((first, second))
+        };
+        told().is_some_and(|told| server_numbers(stamp).contains(&Some(told)))
     }
     /// Of such a tag: whether it says that the server has compressed the file.
     pub fn is_coded(self) -> bool {
@@ -131,15 +132,27 @@ fn digit(byte: u8) -> Option<u8> {
 
 /// What nginx and Apache call a file with that stamp, without quotes; nothing for one from before 1970.
 pub(super) fn server_tags(stamp: &Stamp) -> [Option<String>; 2] {
+    server_numbers(stamp).map(|numbers| numbers.map(|(first, second)| format!("{first:x}-{second:x}")))
+}
+
+/// Lower-case hexadecimal without zeros before it, and what follows.
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = text.iter().map_while(|byte| digit(*byte));
+    let number = digits
+        .clone()
+        .try_fold(0u64, |number, digit| (number >> 60 == 0).then_some(number << 4 | u64::from(digit)))?;
+    let rest = &text[digits.count()..];
+    let length = text.len() - rest.len();
+    (length == 1 || length > 1 && text[0] != b'0').then_some((number, rest))
+}
+
+fn server_numbers(stamp: &Stamp) -> [Option<(u64, u64)>; 2] {
     let Stamp { size, mtime, .. } = stamp;
     // A file system may say any time at all; what is beyond 292,000 years no server names either.
     let micros = mtime.sec.checked_mul(1_000_000);
     let micros = micros.and_then(|micros| micros.checked_add(i64::from(mtime.nsec / 1000)));
     let known = |time: i64| u64::try_from(time).ok();
-    [
-        known(mtime.sec).map(|sec| format!("{sec:x}-{size:x}")),
-        micros.and_then(known).map(|micros| format!("{size:x}-{micros:x}")),
-    ]
+    [known(mtime.sec).map(|sec| (sec, *size)), micros.and_then(known).map(|micros| (*size, micros))]
 }
 
 /// The entity tags of a list; `None` for what is none, and nothing after it.
