@@ -134,4 +134,6 @@ pub struct Meta {
     /// In this epoch a site that may lead was told what is here (copy): what came after it is no pledge for a
     /// while, also of a later process (R34).
     pub fenced: Epoch,
+    /// Under whose lead the position here was last taken for one of that history, by its chain, or compared (copy).
+    pub accepted: Epoch,
 }

@@ -73,6 +73,7 @@ pub fn encode_state(state: &State) -> Vec<u8> {
             leased: meta.leased,
             leased_to: meta.leased_to.iter().map(|site| site.as_str().to_owned()).collect(),
             fenced: meta.fenced.0,
+            accepted: meta.accepted.0,
         }),
     };
     message.encode_to_vec()
@@ -115,6 +116,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
             leased: meta.leased,
             leased_to: leased_to.collect::<Result<_, _>>()?,
             fenced: Epoch(meta.fenced),
+            accepted: Epoch(meta.accepted),
         },
     })
 }
@@ -284,6 +286,8 @@ struct MetaMessage {
     leased_to: Vec<String>,
     #[prost(uint32, tag = "13")]
     fenced: u32,
+    #[prost(uint32, tag = "14")]
+    accepted: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

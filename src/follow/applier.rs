@@ -15,7 +15,7 @@ use super::{Follow, FollowError, RETRY, RETRY_MAX, Result, lock};
 use crate::catalog::{Change, Debt, Head, Inline, Record, Touch};
 use crate::clock::BootTime;
 use crate::hash::{HashMap, HashSet};
-use crate::id::{Gen, Hash, ObjectId, Position, Seq, Version};
+use crate::id::{Epoch, Gen, Hash, ObjectId, Position, Seq, Version};
 use crate::link::share::SnapEntry;
 use crate::object::{Kind, Object, Xattrs};
 use crate::tree::content::hash_bytes;
@@ -89,6 +89,8 @@ pub(super) struct Applier<T: Tree> {
     pub journal_kept: u64,
     /// A first comparison is through when every content up to here has come.
     pub fill_to: Option<Seq>,
+    /// Of the lead that is followed.
+    pub epoch: Epoch,
 }
 
 pub(super) fn run<T: Tree>(follow: &Arc<Follow<T>>, mut inbox: mpsc::Receiver<Job>) {
@@ -137,6 +139,7 @@ pub(super) enum Step {
 impl<T: Tree> Applier<T> {
     pub fn new(follow: Arc<Follow<T>>) -> Self {
         Self {
+            epoch: follow.shelf.meta().lead.map_or(Epoch(0), |lead| lead.epoch),
             swept: follow.clock.boot(),
             reported: follow.clock.boot(),
             follow,
@@ -252,6 +255,9 @@ impl<T: Tree> Applier<T> {
                 Ok(())
             }
             Job::InForce(force, newest) => {
+                if let Err(error) = self.accepted() {
+                    return Err((error, Box::new(Job::InForce(force, newest))));
+                }
                 self.confirm_from_here();
                 tracing::trace!(share = %self.follow.config.share, ?force, ?newest, "in force");
                 let released = lock(&self.follow.ahead).in_force(force, newest);
@@ -680,6 +686,18 @@ impl<T: Tree> Applier<T> {
         if count > 0 {
             self.follow.owing.notify_waiters();
         }
+    }
+
+    /// The primary has taken the position here for one of its history. Who has only heard of it does not know that:
+    /// a lead that was missed in between may have ended what is here (R33).
+    fn accepted(&self) -> Result<()> {
+        let (shelf, epoch) = (&self.follow.shelf, self.epoch);
+        if shelf.meta().accepted != epoch {
+            let mut batch = shelf.batch();
+            batch.set_meta(move |meta| meta.accepted = epoch);
+            shelf.commit(batch, false).wait()?;
+        }
+        Ok(())
     }
 
     /// This journal is the beginning of the primary's. A site that was the primary itself never compared:

@@ -170,6 +170,15 @@ impl Owed {
         !over.is_empty()
     }
 
+    /// Somebody else is asked from now on.
+    pub fn rest_no_more(&mut self) {
+        let resting: Vec<ObjectId> = std::mem::take(&mut self.resting).into_keys().collect();
+        for due in self.by_id.values_mut() {
+            due.rest = Duration::ZERO;
+        }
+        resting.into_iter().for_each(|id| self.want(id));
+    }
+
     fn want(&mut self, id: ObjectId) {
         if let Some(due) = self.by_id.get(&id)
             && !self.taken.contains(&id)
@@ -185,6 +194,9 @@ impl Owed {
     /// The oldest record whose content has not come.
     pub fn oldest(&self) -> Option<Seq> {
         self.by_seq.first().map(|(seq, _)| *seq)
+    }
+    pub fn newest(&self) -> Option<Seq> {
+        self.by_seq.last().map(|(seq, _)| *seq)
     }
     /// The oldest record since which some content is awaited, whatever later ones say of it.
     pub fn oldest_since(&self) -> Option<Seq> {
@@ -227,6 +239,25 @@ mod tests {
         owed.give_back(ObjectId::from_bytes([3; 16]));
         assert_eq!(ids(owed.ask(Lane::Small, 10, 1000)), [3]);
         assert_eq!(owed.oldest(), Some(Seq(1)));
+    }
+
+    #[test]
+    fn another_source_is_asked_at_once_for_what_rests() {
+        let mut owed = Owed::default();
+        let (id, now) = (ObjectId::from_bytes([1; 16]), BootTime(Duration::from_secs(9)));
+        owed.add(&debt(1, 7, 1, 10));
+        for _ in 0..5 {
+            assert_eq!(owed.ask(Lane::Small, 1, 10).len(), 1);
+            owed.rest(id, now);
+            owed.give_back(id);
+            assert!(owed.ask(Lane::Small, 1, 10).is_empty());
+            owed.rest_no_more();
+        }
+        assert_eq!((owed.ask(Lane::Small, 1, 10).len(), owed.newest()), (1, Some(Seq(7))));
+        // The new one has its first rest as well.
+        owed.rest(id, now);
+        owed.give_back(id);
+        assert!(owed.rested(BootTime(now.0 + REST)));
     }
 
     #[test]

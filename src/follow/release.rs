@@ -158,7 +158,11 @@ impl<T: Tree> Applier<T> {
             self.fill_to = None;
             follow.tree.sync()?;
             let mut batch = follow.shelf.batch();
-            batch.set_meta(|meta| meta.confirmed = true);
+            let epoch = self.epoch;
+            batch.set_meta(move |meta| {
+                meta.confirmed = true;
+                meta.accepted = epoch;
+            });
             follow.shelf.commit(batch, true).wait()?;
             follow.confirmed.store(true, Ordering::Release);
             tracing::info!(share = %follow.config.share, "the copy is filled and answers from now on");

@@ -2,6 +2,7 @@
 //! (R35). Not here: who is asked to step down, and what follows from it (`serve`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use crate::tree::Tree;
 
 /// Between two looks at how far the copy is.
 const AGAIN: Duration = Duration::from_millis(20);
-/// Contents that another site gives none of for so long are not to be had there.
+/// Contents of which another site gives not a byte for so long are not to be had there.
 const STALLED: Duration = Duration::from_secs(10);
 /// For so long what was told to who may lead stays true. Then the promotion went wrong, and the old primary goes
 /// on: its changes wait for a minute.
@@ -67,8 +68,8 @@ impl<T: Tree> Follow<T> {
 
     /// What another site is told that may become the primary.
     pub fn report(&self) -> Report {
-        // First: who hears of a lead notes in one write whether it is confirmed under that, and its records come
-        // afterwards.
+        // First: who hears of a lead notes in one write whether it is confirmed under that, and what is accepted
+        // is noted before its records come.
         let meta = self.shelf.meta();
         let head = self.shelf.head();
         let progress = self.progress();
@@ -80,7 +81,7 @@ impl<T: Tree> Follow<T> {
             ahead: progress.ahead as u64,
             held: progress.held as u64,
             debts: progress.debts,
-            led: meta.lead.map_or(0, |lead| lead.epoch.0),
+            accepted: meta.accepted.0,
         }
     }
 
@@ -135,23 +136,38 @@ impl<T: Tree> Follow<T> {
             return Err(self.not_told(site, "the link is down".to_owned()));
         };
         self.take_records(&*peer, site, last).await?;
-        *lock(&self.source) = site.clone();
+        self.fetch_from(site);
         let left = self.take_contents().await;
         // If the promotion fails, contents come from the primary again.
-        *lock(&self.source) = self.config.primary.clone();
+        self.fetch_from(&self.config.primary);
         Ok(left)
     }
 
+    /// From now on. What the one before did not have is asked of this one at once.
+    fn fetch_from(&self, site: &SiteId) {
+        *lock(&self.source) = site.clone();
+        lock(&self.owed).rest_no_more();
+        self.owing.notify_waiters();
+    }
+
+    /// The last record of which a content is awaited.
+    pub fn newest_debt(&self) -> Option<Seq> {
+        lock(&self.owed).newest()
+    }
+
+    /// Contents that are awaited, and their bytes that have not come.
+    fn awaited(&self) -> (u64, u64) {
+        let owed = lock(&self.owed);
+        (owed.len() as u64, owed.bytes().saturating_sub(self.part.load(Ordering::Relaxed)))
+    }
+
     async fn take_contents(&self) -> u64 {
-        let (mut owed, mut since) = (u64::MAX, self.clock.boot());
+        let mut coming = Coming { least: (u64::MAX, u64::MAX), since: self.clock.boot() };
         loop {
             self.owing.notify_waiters();
-            let now = self.progress().debts;
-            if now < owed {
-                (owed, since) = (now, self.clock.boot());
-            }
-            if owed == 0 || self.clock.boot().since(since) > STALLED {
-                return owed;
+            let (debts, bytes) = self.awaited();
+            if debts == 0 || coming.has_stalled(debts, bytes, self.clock.boot()) {
+                return debts;
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -201,5 +217,40 @@ impl<T: Tree> Follow<T> {
 
     fn not_told(&self, site: &SiteId, why: String) -> FollowError {
         FollowError::Peer { site: site.clone(), what: "what it has of the share", why }
+    }
+}
+
+/// How far contents have come from another site.
+struct Coming {
+    /// Contents, and bytes, that were lacking at the best moment.
+    least: (u64, u64),
+    since: BootTime,
+}
+
+impl Coming {
+    /// Whether nothing has come for too long. A large content that is on its way is something.
+    fn has_stalled(&mut self, debts: u64, bytes: u64, now: BootTime) -> bool {
+        if debts < self.least.0 || bytes < self.least.1 {
+            *self = Self { least: (debts.min(self.least.0), bytes.min(self.least.1)), since: now };
+        }
+        now.since(self.since) > STALLED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_content_that_comes_slowly_is_waited_for() {
+        let at = |seconds| BootTime(Duration::from_secs(seconds));
+        let mut coming = Coming { least: (u64::MAX, u64::MAX), since: at(0) };
+        for second in 1..=60 {
+            assert!(!coming.has_stalled(3, 2_000_000_000 - second * 1_000_000, at(second)));
+        }
+        // The next one begins: nothing of it has come.
+        assert!(!coming.has_stalled(2, 5_000_000_000, at(69)));
+        assert!(!coming.has_stalled(2, 5_000_000_000, at(79)));
+        assert!(coming.has_stalled(2, 5_000_000_000, at(80)));
     }
 }

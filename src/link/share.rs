@@ -436,7 +436,7 @@ pub struct Report {
     pub held: u64,
     #[prost(uint64, tag = "7")]
     pub debts: u64,
-    /// The last epoch of which it has heard who leads.
+    /// The epoch under whose lead its position was last taken for one of that history.
     #[prost(uint32, tag = "8")]
-    pub led: u32,
+    pub accepted: u32,
 }

@@ -411,7 +411,7 @@ impl<H: Host> Leading<H> {
         follow: &Arc<Follow<H::Tree>>,
         known: &Lead,
     ) -> Result<(Vec<(SiteId, said::Report)>, BootTime), String> {
-        let (mut apart, mut gave) = (BTreeSet::new(), BTreeSet::new());
+        let (mut apart, mut gave) = (BTreeSet::new(), BTreeMap::new());
         for _ in 0..ROUNDS {
             let until = BootTime(self.clock().boot().0 + PROMISED);
             let mut reports = self.ask_others(share, primary).await?;
@@ -424,25 +424,18 @@ impl<H: Host> Leading<H> {
                 reports.clear();
             }
             loop {
-                let (here, debts) = (follow.head(), follow.progress().debts);
+                let here = follow.head();
                 let on_our_way = reports.iter().filter(|(site, _)| !apart.contains(site));
                 let more = furthest(&here, on_our_way, known);
-                let mut holders =
-                    reports.iter().filter(|(site, report)| report.confirmed && !gave.contains(site));
-                let Some((site, report)) = more.or_else(|| holders.next().filter(|_| debts > 0)) else {
-                    break;
-                };
+                let holder = || follow.newest_debt().and_then(|owed| unasked(&reports, &gave, owed));
+                let Some((site, report)) = more.or_else(holder) else { break };
                 let last = counts_to(report, known);
                 tracing::warn!(%share, %site, record = last.0, "taking what this copy lacks");
                 follow.take_from(&*self.links(), site, last).await.map_err(text)?;
-                if follow.progress().debts > debts {
-                    // Not what the others were asked for.
-                    gave.clear();
-                }
                 if more.is_some() && follow.head().at == here.at {
                     apart.insert(site.clone());
                 }
-                gave.insert(site.clone());
+                gave.insert(site.clone(), follow.head().at.seq);
             }
             // The disk is right from here on: it must be as the journal says.
             if !follow.settled(LEVEL).await {
@@ -738,9 +731,9 @@ fn text(error: impl std::fmt::Display) -> String {
 /// primary whose epoch has ended may not have heard that, or not have put it aside yet (R33).
 fn counts_to(report: &said::Report, known: &Lead) -> Seq {
     let (epoch, seq) = (Epoch(report.epoch), Seq(report.seq));
-    // Who hears of a lead is confirmed no more if it has what that does not take over.
-    let heard = report.confirmed && report.led >= known.epoch.0;
-    if epoch >= known.epoch || heard || plant::is(Bug::TakeEnded) {
+    // Under that lead, or a later one, all that it has was taken for the beginning of the history.
+    let accepted = report.confirmed && report.accepted >= known.epoch.0;
+    if epoch >= known.epoch || accepted || plant::is(Bug::TakeEnded) {
         seq
     } else if epoch == known.base.epoch {
         known.base.seq.min(seq)
@@ -748,6 +741,17 @@ fn counts_to(report: &said::Report, known: &Lead) -> Seq {
         // Where an epoch ended before that one began, only who was there knows.
         Seq(0)
     }
+}
+
+/// The next whole copy that has not been asked for all contents up to the record `owed`. `gave`: who has been asked
+/// for those up to which record.
+fn unasked<'a>(
+    reports: &'a [(SiteId, said::Report)],
+    gave: &BTreeMap<SiteId, Seq>,
+    owed: Seq,
+) -> Option<&'a (SiteId, said::Report)> {
+    let asked = |site| gave.get(site).is_some_and(|up_to| *up_to >= owed);
+    reports.iter().find(|(site, report)| report.confirmed && !asked(site))
 }
 
 /// The copy of the same history that has most, if it has more than this one.

@@ -166,6 +166,7 @@ fn peers_and_meta_survive_a_restart() {
                     leased: true,
                     leased_to: ["lyon", "osaka"].map(|site| site.parse().unwrap()).into(),
                     fenced: Epoch(4),
+                    accepted: Epoch(3),
                 }
             });
             batch.set_meta(|meta| meta.epoch = Epoch(1));
@@ -182,6 +183,7 @@ fn peers_and_meta_survive_a_restart() {
     assert!(meta.scanned && meta.confirmed && meta.clean);
     assert_eq!(meta.lead, Some(lead()));
     assert!(meta.leased && meta.leased_to.len() == 2 && meta.fenced == Epoch(4));
+    assert_eq!(meta.accepted, Epoch(3));
 }
 
 fn lead() -> Lead {

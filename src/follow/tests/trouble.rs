@@ -8,10 +8,10 @@ use super::faulty::Fate;
 use super::rig::Rig;
 use super::share::{Share, name};
 use super::standing::object;
-use crate::catalog::Touch;
+use crate::catalog::{Lead, Touch};
 use crate::follow::FollowError;
 use crate::follow::applier::{Job, Step};
-use crate::id::{Gen, ObjectId};
+use crate::id::{Epoch, Gen, ObjectId, Position, Seq};
 use crate::route::Standing;
 use crate::tree::TreeError;
 
@@ -235,6 +235,30 @@ fn a_fenced_copy_keeps_nothing_for_the_old_primary() {
     rig.restart();
     rig.job(Job::Pledge(9, None));
     assert_eq!(kept(&rig), [9]);
+}
+
+/// R33: what is here may have ended with a lead that was never heard of here. Only who leads can tell.
+#[test]
+fn a_copy_that_has_only_heard_of_a_lead_does_not_say_that_it_follows() {
+    let mut share = Share::new();
+    let mut rig = Rig::new(&mut share);
+    for epoch in [Epoch(1), Epoch(4)] {
+        let lead = Lead {
+            epoch,
+            site: "hq".parse().unwrap(),
+            base: Position { epoch: Epoch(3), seq: Seq(100) },
+            chain: Default::default(),
+        };
+        let mut batch = rig.shelf().batch();
+        batch.set_meta(move |meta| meta.lead = Some(lead));
+        rig.shelf().commit(batch, true).wait().unwrap();
+        rig.restart();
+        assert!(rig.follow().report().confirmed && rig.follow().report().accepted < epoch.0);
+        rig.in_force();
+        assert_eq!(rig.follow().report().accepted, epoch.0);
+        rig.restart();
+        assert_eq!(rig.follow().report().accepted, epoch.0);
+    }
 }
 
 /// What does not follow the records that are here is dropped: another stream brings what does.

@@ -184,15 +184,15 @@ async fn nobody_leads_in_an_epoch_that_cannot_be() {
 fn of_other_copies_counts_what_is_in_the_history_that_goes_on() {
     let position = |epoch, seq| Position { epoch: Epoch(epoch), seq: Seq(seq) };
     let known = Lead { base: position(3, 100), ..lead("osaka", 5) };
-    let report = |epoch, seq, led, confirmed| said::Report {
+    let report = |epoch, seq, accepted, confirmed| said::Report {
         epoch,
         seq,
         incarnation: Hash::default().0.to_vec().into(),
         confirmed,
-        led,
+        accepted,
         ..said::Report::default()
     };
-    for (epoch, seq, led, confirmed, counts) in [
+    for (epoch, seq, accepted, confirmed, counts) in [
         (5, 120, 5, true, 120),
         (6, 130, 6, true, 130),
         (3, 90, 3, true, 90),
@@ -203,10 +203,13 @@ fn of_other_copies_counts_what_is_in_the_history_that_goes_on() {
         (1, 80, 3, true, 0),
         (1, 80, 5, false, 0),
         (1, 40, 5, true, 40),
+        // It may have heard of the lead, and whoever leads has not said that this is the beginning of its history:
+        // one in between, of which it never heard, may have ended epoch 1 before that.
+        (1, 40, 1, true, 0),
         // It led, or followed another, beside the one that counts.
         (4, 110, 4, true, 0),
     ] {
-        let report = report(epoch, seq, led, confirmed);
+        let report = report(epoch, seq, accepted, confirmed);
         assert_eq!(counts_to(&report, &known), Seq(counts), "{report:?}");
     }
     let here = Head { at: position(1, 30), chain: Hash::default(), incarnation: Hash::default() };
@@ -219,4 +222,22 @@ fn of_other_copies_counts_what_is_in_the_history_that_goes_on() {
     assert_eq!(found, Some("lyon"));
     let here = Head { at: position(1, 40), ..here };
     assert!(furthest(&here, reports.iter(), &known).is_none());
+}
+
+/// R34: nobody is asked twice for what it did not have, and everybody for what is owed since then.
+#[test]
+fn who_was_asked_for_contents_is_asked_again_for_later_ones() {
+    let report = |confirmed| said::Report { confirmed, ..said::Report::default() };
+    let reports =
+        [(site("lyon"), report(false)), (site("osaka"), report(true)), (site("paris"), report(true))];
+    let mut gave = BTreeMap::new();
+    let next =
+        |gave: &_, owed| unasked(&reports, gave, Seq(owed)).map(|(site, _)| site.as_str().to_owned());
+    assert_eq!(next(&gave, 10).as_deref(), Some("osaka"));
+    gave.insert(site("osaka"), Seq(10));
+    assert_eq!(next(&gave, 10).as_deref(), Some("paris"));
+    // It brought a later record, whose content it has, and an older content that is another's.
+    gave.insert(site("paris"), Seq(12));
+    assert_eq!(next(&gave, 10), None);
+    assert_eq!(next(&gave, 11).as_deref(), Some("osaka"));
 }
