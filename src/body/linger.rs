@@ -15,18 +15,22 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
 use super::{Body, BoxError};
+use crate::work;
 
-/// Who sends for longer is cut off (nginx' `lingering_time`).
+/// Who sends for longer, or is silent for so long, is cut off (nginx' `lingering_time` and `lingering_timeout`).
 const LINGER: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// A body that is read on when whoever had it has enough.
 struct Lent {
     body: Option<Incoming>,
-    /// Somebody asked for it, and so it is sent.
-    asked: Arc<AtomicBool>,
+    /// It comes by itself, or was asked for.
+    wanted: bool,
+    /// Some of it is here.
+    came: Arc<AtomicBool>,
 }
 
-/// Of a sender that waits to be asked: whether it was. For the head of the answer.
+/// Of a sender that waits to be asked: whether something came. For the head of the answer.
 #[derive(Default)]
 pub struct Unasked(Option<Arc<AtomicBool>>);
 
@@ -37,15 +41,16 @@ pub fn lend(head: &HeaderMap, body: Incoming) -> (Body, Unasked) {
     }
     // The sender sends nothing before it is asked to (RFC 9110 section 10.1.1).
     let waits = head.contains_key(header::EXPECT);
-    let asked = Arc::new(AtomicBool::new(!waits));
-    let unasked = Unasked(waits.then(|| asked.clone()));
-    (Body::boxed(Lent { body: Some(body), asked }), unasked)
+    let came = Arc::new(AtomicBool::new(false));
+    let unasked = Unasked(waits.then(|| came.clone()));
+    (Body::boxed(Lent { body: Some(body), wanted: !waits, came }), unasked)
 }
 
 impl Unasked {
-    /// Says that the connection ends, if the body was never asked for: whether it still comes, nobody knows.
+    /// Says that the connection ends, if nothing of the body has come: whether it was asked for in time, and still
+    /// comes, nobody knows.
     pub fn say(self, answer: &mut HeaderMap) {
-        if self.0.is_some_and(|asked| !asked.load(Ordering::Relaxed)) {
+        if self.0.is_some_and(|came| !came.load(Ordering::Relaxed)) {
             answer.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -59,11 +64,13 @@ impl http_body::Body for Lent {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.asked.store(true, Ordering::Relaxed);
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            None => Poll::Ready(None),
+        self.wanted = true;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.came.store(true, Ordering::Relaxed);
         }
+        polled.map_err(Into::into)
     }
     fn is_end_stream(&self) -> bool {
         self.body.as_ref().is_none_or(Incoming::is_end_stream)
@@ -76,13 +83,12 @@ impl http_body::Body for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let Some(mut body) = self.body.take() else { return };
-        if !self.asked.load(Ordering::Relaxed) || body.is_end_stream() {
+        // While the runtime ends there is none, and the connection ends too.
+        if !self.wanted || body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        // While the runtime ends there is none, and the connection ends too.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let away = async move { while let Some(Ok(_)) = body.frame().await {} };
-            runtime.spawn(async { tokio::time::timeout(LINGER, away).await });
-        }
+        work::spawn(tokio::time::timeout(LINGER, async move {
+            while let Ok(Some(Ok(_))) = tokio::time::timeout(SILENCE, body.frame()).await {}
+        }));
     }
 }
