@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::clock::WallTime;
 use crate::id::{Hash, ObjectId, Seq, Version};
 
 /// Seconds and nanoseconds since 1970-01-01 UTC, as `statx` gives them.
@@ -269,6 +270,19 @@ pub struct Stamp {
     pub size: u64,
     pub mtime: Timespec,
     pub ctime: Timespec,
+}
+
+/// A file system's time stamps tell two changes apart when this lies between them (R17).
+const GRANULARITY_NS: i64 = 20_000_000;
+/// A time stamp further ahead than this is no matter of granularity: the clock was set back.
+const AHEAD_NS: i64 = 10_000_000_000;
+
+impl Stamp {
+    /// Whether a change at `now` or later would show in it (R17).
+    pub fn is_settled(&self, now: WallTime) -> bool {
+        let age = now.0.saturating_sub(self.ctime.as_nanos());
+        !(-AHEAD_NS..GRANULARITY_NS).contains(&age)
+    }
 }
 
 /// An object on this site's disk.

@@ -23,8 +23,6 @@ use crate::object::{Extra, Found, Kind, Local, Object, Stamp, Xattrs};
 use crate::plant::{self, Bug};
 use crate::tree::{Alive, Place, Spot, Tree, TreeError};
 
-/// A file system's time stamps tell two changes apart when this lies between them (R17).
-const GRANULARITY_NS: i64 = 20_000_000;
 /// Looks at an entry that is replaced before it is read, until it is left for later.
 const REPLACED_TRIES: usize = 10;
 /// Open directories kept for the next look in the same one.
@@ -32,8 +30,6 @@ const DIRS_MAX: usize = 64;
 /// Places followed from one to the next (a chain of renames) before the rest waits its turn: bounds
 /// the stack.
 const CHAIN_MAX: usize = 64;
-/// A time stamp further ahead than this is no matter of granularity: the clock was set back.
-const AHEAD_NS: i64 = 10_000_000_000;
 
 type Result<T> = std::result::Result<T, NoticeError>;
 
@@ -627,7 +623,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         known: Option<Object>,
     ) -> Result<()> {
         let found = &seen.found;
-        let settled = self.settled(&found.stamp, seen.began);
+        let settled = found.stamp.is_settled(seen.began);
         if !settled {
             self.unsettle(parent, name);
         }
@@ -714,7 +710,7 @@ impl<'a, T: Tree> Pass<'a, T> {
         }
         let version = known.as_ref().map_or(Version(1), |known| known.version);
         // A directory's own row is taken again with every change of an entry: nothing waits for it.
-        let settled = self.settled(&found.stamp, self.clock.wall());
+        let settled = found.stamp.is_settled(self.clock.wall());
         let local = Local { handle: found.handle.clone(), stamp: found.stamp, version, settled };
         if self.draft.local(id)?.as_ref() != Some(&local) {
             self.draft.set_local(id, local)?;
@@ -735,12 +731,6 @@ impl<'a, T: Tree> Pass<'a, T> {
             });
         }
         Ok(())
-    }
-
-    /// Whether a change at `now` or later would show in the stamp (R17).
-    fn settled(&self, stamp: &Stamp, now: WallTime) -> bool {
-        let age = now.0.saturating_sub(stamp.ctime.as_nanos());
-        !(-AHEAD_NS..GRANULARITY_NS).contains(&age)
     }
 
     fn distrusted(&self, stamp: &Stamp) -> bool {

@@ -158,10 +158,11 @@ pub trait Fence: Send + Sync {
     fn look(&self, path: &RelPath, follow: bool) -> Fenced;
     /// Where the path ends, links followed, and what is there. With `cached` as [`Self::cached`].
     fn reaches(&self, path: &RelPath, cached: bool) -> (Fenced, Option<Found>);
-    /// The file that a server comes to by the path, if its content is known to the catalog, and that is what it
-    /// is: such a file is inside. Never blocks; nothing also if this look cannot tell.
+    /// The file that a server comes to by the path, if the catalog knows it and which version it is: such a file is
+    /// inside. Never waits for the share's disk, but reads the catalog; nothing also if this look cannot tell.
     fn proven(&self, path: &RelPath) -> Option<(Found, Tag)>;
-    /// Whether a server comes to that file there, and it is as it was. As [`Self::proven`] otherwise.
+    /// Whether a server comes now to what [`Self::proven`] gave, and it is as it was. Never blocks, and may not be
+    /// able to tell.
     fn is_still(&self, path: &RelPath, found: &Found) -> bool;
     /// The path of what the path leads to, without a symbolic link on the way; nothing if there is nothing, or
     /// it cannot be told. With `cached` as [`Self::cached`], and nothing if only the disk could tell.

@@ -1,6 +1,6 @@
 //! Entity tags and the conditions that name them. The server has tags of its own, or none that means anything
 //! elsewhere: it is asked with those, and for them the client gets ours, if it is proven which version the
-//! answer is of. That is so if the path led to the same file with the same stamp before and after (R21).
+//! answer is of. That is so if the path led to the same file with the same stamp before and after (R17).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,11 +52,13 @@ pub struct Seen {
     found: Found,
     /// Known if it is proven which version that is.
     tag: Option<Tag>,
+    /// By [`proven`](super::seam::Fence::proven): the next look may be as cheap.
+    cheap: bool,
 }
 
 impl Seen {
     fn of(share: &ShareHttp, found: Found) -> Self {
-        Self { tag: version(share, &found), found }
+        Self { tag: version(share, &found), found, cheap: false }
     }
 }
 
@@ -64,7 +66,7 @@ impl Seen {
 /// proves as much.
 pub async fn see(share: &ShareHttp, path: &RelPath) -> (Fenced, Option<Seen>) {
     if let Some((found, tag)) = share.fence.as_ref().and_then(|fence| fence.proven(path)) {
-        return (Fenced::Inside, Some(Seen { found, tag: Some(tag) }));
+        return (Fenced::Inside, Some(Seen { found, tag: Some(tag), cheap: true }));
     }
     let (fenced, file) = reach(share, path).await;
     (fenced, file.map(|found| Seen::of(share, found)))
@@ -153,6 +155,7 @@ enum Still {
 /// The second look. What is there now is what is there before the next try.
 async fn look_again(share: &ShareHttp, path: &RelPath, file: &mut Option<Seen>) -> Still {
     if let (Some(seen), Some(fence)) = (&*file, &share.fence)
+        && seen.cheap
         && fence.is_still(path, &seen.found)
     {
         return Still::Same;

@@ -405,7 +405,7 @@ impl Tree for Disk {
     }
 
     fn by_names(&self, path: &RelPath) -> Option<Found> {
-        self.by_names.as_ref()?.file(path)
+        self.by_names.as_ref()?.file(path).filter(|found| found.stamp.is_settled(self.clock.wall()))
     }
     fn is_still(&self, path: &RelPath, found: &Found) -> bool {
         self.by_names.as_ref().is_some_and(|names| names.is_still(path, found))

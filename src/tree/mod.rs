@@ -217,12 +217,12 @@ pub trait Tree: Send + Sync + 'static {
     /// As [`Self::contains`], with what is there; one look, so that both are of one moment.
     fn reaches(&self, path: &RelPath, cached: bool) -> Result<(Contains, Option<Found>)>;
     /// What a server finds at `path` that goes by names alone, and not through the directory that is held open
-    /// here: a regular file on the same mount, with no symbolic link on the way from `/`. Whether it is of the
-    /// share its handle tells. Never waits for the disk, and `None` also means that this cannot tell.
+    /// here: a regular file on the same mount, with no symbolic link on the way from `/`, and with a stamp in
+    /// which a change from now on would show (R17). Whether it is of the share its handle tells; where the share's
+    /// own directory is, nothing. Never waits for the disk, and `None` also means that this cannot tell.
     fn by_names(&self, path: &RelPath) -> Option<Found>;
-    /// Whether a server finds by names, now, what was found before, and with the same stamp. As
-    /// [`Self::by_names`] otherwise. It goes by the inode's number, so this proves that it is the same file if
-    /// the stamp proves anything (R17): a new file of that number has a later ctime.
+    /// Whether a server finds now what [`Self::by_names`] found before, with the same stamp. As that otherwise.
+    /// It goes by the inode's number: a new file of that number would have a later ctime.
     fn is_still(&self, path: &RelPath, found: &Found) -> bool;
     /// The path of what `path` leads to, without a symbolic link on the way. `None`: there is nothing inside,
     /// or, with `cached`, only the disk can tell.

@@ -1,5 +1,5 @@
-//! The way of a server: from `/` along the share's path, by names, not through the root's descriptor. One look
-//! by it tells both that the share is in its place and what is there.
+//! The way of a server: from `/` along the share's path, by names, not through the root's descriptor. A look by
+//! it tells what a server comes to; by its handle one knows whether that is of the share.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -24,7 +24,8 @@ pub(super) struct ByNames {
 }
 
 impl ByNames {
-    /// `None` if there is a link on the way to the root, or the kernel (before 5.12) tells no mounts apart.
+    /// `None` if there is a link on the way to the root, or the kernel (before 5.8) does not tell mounts
+    /// apart; before 5.12 it knows no look from memory, and nothing is ever found.
     /// `known`: where the kernel says that the root is.
     pub(super) fn new(root: &Path, known: &[u8], fd: BorrowedFd<'_>) -> Option<Self> {
         let mount = mount(&stat(fd)?)?;
