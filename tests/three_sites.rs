@@ -257,6 +257,39 @@ fn an_answer_never_mixes_two_versions() {
     assert!(hq.get("/docs/old.bin").unwrap().expect(&[200]).body.iter().all(|byte| *byte == b'b'));
 }
 
+/// Nor where nearshare does not see who writes: behind its back, and by another name of the file.
+#[test]
+fn an_answer_is_cut_when_its_file_is_written_unseen() {
+    let cluster = settled(Server::Nginx);
+    let mut hq = cluster.site("hq").client();
+    let len = 24 << 20;
+    for (name, byte) in [("old.bin", b'a'), ("new.bin", b'b')] {
+        hq.put(&format!("/docs/{name}"), &vec![byte; len]).unwrap().expect(&[201]);
+    }
+    let on_disk = |name: &str| cluster.site("hq").share().join(name);
+    std::fs::hard_link(on_disk("old.bin"), on_disk("other.bin")).unwrap();
+    let mut writers: Vec<Box<dyn FnMut()>> = vec![
+        Box::new(|| {
+            let mut file = std::fs::OpenOptions::new().write(true).open(on_disk("old.bin")).unwrap();
+            file.write_all(&vec![b'c'; len]).unwrap();
+        }),
+        Box::new(|| {
+            hq.transfer("COPY", "/docs/new.bin", "/docs/other.bin").unwrap().expect(&[201, 204]);
+        }),
+    ];
+    for write in &mut writers {
+        let mut reader = cluster.site("hq").client().connect().unwrap();
+        reader.write_all(b"GET /docs/old.bin HTTP/1.1\r\nHost: hq\r\n\r\n").unwrap();
+        let mut head = [0; 4096];
+        reader.read_exact(&mut head).unwrap();
+        write();
+        let mut rest = Vec::new();
+        // Cut off, in whatever way.
+        let _ended = reader.read_to_end(&mut rest);
+        assert!(rest.len() + head.len() < len, "{} bytes", rest.len());
+    }
+}
+
 #[test]
 fn a_site_without_a_copy_forwards_everything() {
     let mut plan = Plan::three(Server::Nginx);

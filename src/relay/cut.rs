@@ -4,7 +4,8 @@
 //!
 //! Servers put a new content beside the old one and rename it in, and whoever reads the old one goes on. Not
 //! so COPY onto a file that is there, and what we do not know: those cut the answers that run before they go
-//! to the server. A file that is reached by another name of it is not found here.
+//! to the server. What is written by another name of the file, or behind the proxy, is noticed
+//! later (see `steady`).
 
 use std::collections::HashMap;
 use std::pin::Pin;

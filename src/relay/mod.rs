@@ -17,6 +17,7 @@ mod near;
 mod peer;
 mod replay;
 pub mod seam;
+mod steady;
 mod tags;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,7 +12,7 @@ use http_body::Body as _;
 
 use super::answer::{self, Early};
 use super::seam::{Fenced, HomeTicket};
-use super::{HttpSite, ShareHttp, Taken, near};
+use super::{HttpSite, ShareHttp, Taken, near, steady};
 use crate::body::Body;
 use crate::id::RelPath;
 use crate::object::{Found, Kind};
@@ -130,7 +130,13 @@ pub async fn read(taken: Taken, mut file: Option<Seen>) -> Result<Response<Body>
         }
         if holds(&response, &fitted, said, proven) {
             name(&mut response, &fitted, said, proven);
-            return Ok(near::mend(&site, slot, host.as_ref(), !keep, response));
+            let response = near::mend(&site, slot, host.as_ref(), !keep, response);
+            return Ok(match (file, &share.fence) {
+                (Some(seen), Some(fence)) if response.status().is_success() => {
+                    response.map(|body| steady::watched(fence, &path, (seen.found, proven), body))
+                }
+                _ => response,
+            });
         }
         tries += 1;
         let Some(kept) = &kept else { return Err(moving(share)) };

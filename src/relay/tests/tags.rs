@@ -231,3 +231,20 @@ async fn a_copy_leaves_conditions_to_the_primary_while_its_own_version_is_not_pr
         assert_eq!((answered, happened), (200, vec![format!("server GET {uri}")]), "{fields:?}");
     }
 }
+
+/// R22: the file is written in place, by somebody who did not come this way, while its server still reads it.
+#[tokio::test]
+async fn an_answer_whose_file_is_written_behind_the_proxy_does_not_end_well() {
+    let log = Log::default();
+    for (versions, whole) in [(&[5, 5, 5][..], true), (&[5, 5, 6], false)] {
+        log.1.lock().unwrap().versions = versions.iter().copied().collect();
+        let relay = primary(&log, |_| async {
+            let answer = Response::builder().header("etag", own(5));
+            answer.body(Body::Full(vec![7; 200 << 10].into())).unwrap()
+        });
+        let response = relay.await.serve(client(), with("GET", "/eng/file", &[])).await;
+        assert_eq!(response.headers()["etag"], ours(5));
+        let read = crate::body::collect(response.into_body(), 1 << 20).await;
+        assert_eq!(read.is_ok(), whole, "{versions:?}: {read:?}");
+    }
+}
