@@ -254,17 +254,13 @@ impl<T: Tree> Applier<T> {
                 self.wait_for(releases);
                 Ok(())
             }
-            Job::InForce(force, newest) => {
-                if let Err(error) = self.accepted() {
-                    return Err((error, Box::new(Job::InForce(force, newest))));
+            Job::InForce(force, newest) => match self.accepted() {
+                Ok(()) => {
+                    self.in_force(force, newest);
+                    Ok(())
                 }
-                self.confirm_from_here();
-                tracing::trace!(share = %self.follow.config.share, ?force, ?newest, "in force");
-                let released = lock(&self.follow.ahead).in_force(force, newest);
-                self.wait_for(released);
-                self.follow.open.store(true, Ordering::Release);
-                Ok(())
-            }
+                Err(error) => Err((error, Box::new(Job::InForce(force, newest)))),
+            },
             Job::Contents(contents) => match self.arrived(&contents) {
                 Ok(()) => Ok(()),
                 Err(error) => Err((error, Box::new(Job::Contents(contents)))),
@@ -686,6 +682,15 @@ impl<T: Tree> Applier<T> {
         if count > 0 {
             self.follow.owing.notify_waiters();
         }
+    }
+
+    /// A stream has begun.
+    fn in_force(&mut self, force: Vec<(Touch, Gen)>, newest: Gen) {
+        self.confirm_from_here();
+        tracing::trace!(share = %self.follow.config.share, ?force, ?newest, "in force");
+        let released = lock(&self.follow.ahead).in_force(force, newest);
+        self.wait_for(released);
+        self.follow.open.store(true, Ordering::Release);
     }
 
     /// The primary has taken the position here for one of its history. Who has only heard of it does not know that:
