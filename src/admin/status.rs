@@ -104,7 +104,8 @@ pub struct ShareStatus {
     pub copy: Option<follow::Progress>,
     /// At the primary: how far the copies are.
     pub copies: Vec<CopyStatus>,
-    /// What cannot be carried here, for lack of a privilege or because of the file system.
+    /// What is not carried here: for lack of a privilege, because of the file system, or because another one
+    /// is mounted there.
     pub limits: Vec<String>,
 }
 

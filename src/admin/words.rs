@@ -389,6 +389,35 @@ mod tests {
     }
 
     #[test]
+    fn how_far_a_scan_is_and_how_long_it_takes() {
+        let scan = |first, entries, files, bytes, entries_per_second, seconds_left| notice::Progress {
+            first,
+            entries,
+            files,
+            bytes,
+            entries_per_second,
+            seconds_left,
+        };
+        let table = [
+            // Nothing is known yet.
+            (scan(true, 0, 0, 0, 0.0, 0.0), "first scan: 0 entries, 0 files read (0 B), 0 entries/s"),
+            (
+                scan(true, 1_234_567, 1, 3 << 30, 1023.6, 7300.0),
+                "first scan: 1,234,567 entries, 1 file read (3.00 GiB), 1024 entries/s, at most 2 h left",
+            ),
+            (
+                scan(false, 1, 2048, 1536, 80.4, 3.21),
+                "scan: 1 entry, 2,048 files read (1.50 KiB), 80 entries/s, about 3.2 s left",
+            ),
+        ];
+        for (scan, line) in table {
+            let mut lines = Vec::new();
+            at_home(&notice::Standing { scan: Some(scan), ..Default::default() }, &mut lines);
+            assert_eq!(lines, [line]);
+        }
+    }
+
+    #[test]
     fn a_full_table_of_locks_is_told() {
         assert_eq!(kept(1), "1 lock kept");
         assert_eq!(kept(LOCKS_MAX - 1), "9,999 locks kept");

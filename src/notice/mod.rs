@@ -34,6 +34,7 @@ mod worker;
 
 pub use feed::{busy, records};
 pub use resign::Resigning;
+pub use scan::Progress;
 pub use supply::content;
 pub use ticket::Ticket;
 pub use turns::{InLine, Turns};
@@ -148,7 +149,7 @@ pub struct Standing {
     /// Why nothing can be noticed now, and what to do about it.
     pub stopped: Option<String>,
     /// Under way or wanted.
-    pub scan: Option<scan::Progress>,
+    pub scan: Option<Progress>,
     pub marks: usize,
     /// Changes whose outcome the server never told, and where the first of them are (R18).
     pub suspects: usize,
@@ -351,7 +352,7 @@ impl<T: Tree> Notice<T> {
         // A scan that begins meanwhile is in one of both, and what an ended one left to do is in the table by then.
         let wanted = self.scan_wanted.load(Ordering::SeqCst);
         let standing = lock(&self.standing).clone();
-        let waiting = || scan::Progress { first: !self.shelf.meta().scanned, ..Default::default() };
+        let waiting = || Progress { first: !self.shelf.meta().scanned, ..Default::default() };
         let scan = standing.scan.or_else(|| wanted.then(waiting));
         let table = lock(&self.table);
         let (marks, suspects) = (table.len(), table.suspects());

@@ -56,7 +56,7 @@ pub(super) struct Scan {
     dir: ObjectId,
     /// What is looked at again before anything else, the last one first.
     again: Vec<(ObjectId, Name)>,
-    progress: Progress,
+    pub(super) progress: Progress,
     expected: u64,
     began: BootTime,
     reported: BootTime,
@@ -198,7 +198,8 @@ impl Scan {
         Ok(())
     }
 
-    fn report<T: Tree>(&mut self, notice: &Notice<T>) {
+    /// Says how far it is: to who asks for the status, and now and then in the log.
+    pub fn report<T: Tree>(&mut self, notice: &Notice<T>) {
         let now = notice.clock.boot();
         let spent = now.since(self.began).as_secs_f64().max(1e-3);
         let progress = &mut self.progress;

@@ -110,7 +110,7 @@ fn held(
         objects: totals.objects,
         bytes: totals.bytes,
         locks: here.keeper.as_ref().filter(|_| map.keeps_locks(share)).map(|keeper| keeper.count()),
-        limits: here.disk.limits().sentences().map(str::to_owned).collect(),
+        limits: here.disk.left_out(),
         ..remote(share, at)
     };
     match &here.part {

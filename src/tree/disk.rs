@@ -2,8 +2,8 @@
 //! with `nfs_export=on`). Everything goes through the root's descriptor that was opened and checked
 //! once; the configured path is only ever looked at again by `check`, `contains` and `by_names`.
 //!
-//! File systems mounted below the root are not entered: they are in no look, and a warning names
-//! the first one that is met.
+//! File systems mounted below the root are not entered: they are in no look, a warning names the first one
+//! that is met, and `left_out` all.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -27,7 +27,7 @@ use super::marker::{self, io_error, not};
 use super::names::ByNames;
 use super::{
     Alive, Contains, Leftovers, Limits, Place, Resolved, Result, RootSpec, Spot, Tree, TreeError, Used,
-    xattr,
+    mounts, xattr,
 };
 use crate::clock::Clock;
 use crate::id::{Name, ObjectId, RelPath};
@@ -425,6 +425,13 @@ impl Tree for Disk {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn left_out(&self) -> Vec<String> {
+        // Where it is now: it may have been moved.
+        let root = fd_path(self.root.as_fd());
+        let mounts = mounts::left_out(root.as_deref().unwrap_or(&self.root_path));
+        self.limits.sentences().map(str::to_owned).chain(mounts).collect()
     }
 
     fn sync(&self) -> Result<()> {

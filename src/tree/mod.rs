@@ -19,6 +19,7 @@ mod look;
 mod marker;
 #[cfg(test)]
 pub mod model;
+mod mounts;
 mod names;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -230,6 +231,11 @@ pub trait Tree: Send + Sync + 'static {
     /// What this process cannot carry here.
     fn limits(&self) -> Limits {
         Limits::default()
+    }
+    /// What is not carried here, in words for the operator: the [limits](Self::limits), and what is mounted
+    /// inside. Never waits for the disk.
+    fn left_out(&self) -> Vec<String> {
+        self.limits().sentences().map(str::to_owned).collect()
     }
 
     /// Everything written so far to this file system is on disk (`syncfs`).

@@ -3,6 +3,7 @@
 use super::restless::{Share, write};
 use super::*;
 use crate::tree::Spot;
+use crate::tree::tests::logged;
 
 #[tokio::test]
 async fn the_first_scan_records_everything() {
@@ -101,6 +102,31 @@ async fn how_far_a_scan_is_can_be_seen() {
     let (left, rate) = (again.seconds_left, again.entries_per_second);
     let expected = (FILES + 1 - again.entries) as f64 / rate;
     assert!((left - expected).abs() < 0.01 * expected + 0.001, "{again:?}: {expected} s");
+}
+
+#[tokio::test]
+async fn the_log_says_now_and_then_how_far_a_scan_is() {
+    let site = Site::with_files(&[("a", "x"), ("b", "x")]).await;
+    let mut scan = scan::Scan::begin(&site.notice).unwrap();
+    scan.progress = scan::Progress { entries: 30, files: 20, bytes: 1000, ..scan.progress };
+    let report = |scan: &mut scan::Scan, ahead| {
+        site.clock.skip(Duration::from_secs(ahead));
+        let log = logged(|| scan.report(&site.notice));
+        let scan::Progress { entries_per_second, seconds_left, .. } = scan.progress;
+        (log, entries_per_second.round(), seconds_left.round())
+    };
+    // It has just begun.
+    assert_eq!(report(&mut scan, 0).0, "");
+    let (log, rate, left) = report(&mut scan, 5);
+    let said = "entries=30 files=20 bytes=1000";
+    let line = format!("scanning share=eng {said} per_second={rate:?} seconds_left={left:?}");
+    assert_eq!(log, format!(" INFO nearshare::notice::scan: {line}\n"));
+    assert!((1.0..=6.0).contains(&rate), "30 in 5 s are no {rate} a second");
+    assert_eq!(report(&mut scan, 0).0, "", "at once again");
+    let (log, ..) = report(&mut scan, 6);
+    assert_eq!(log.lines().count(), 1, "{log}");
+    let log = logged(|| scan.end(&site.notice).unwrap());
+    assert!(log.contains(&format!("scanned share=eng {said} per_second=")), "{log}");
 }
 
 /// A rescan asked for during a scan, which may have passed the place already, is another one.

@@ -13,7 +13,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
@@ -71,6 +71,26 @@ pub(crate) fn skipped(what: impl std::fmt::Display) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a thread of a test");
     writeln!(std::io::stderr(), "skipped in {test}: {what}").unwrap();
+}
+
+/// What is logged while `what` runs, on this thread.
+pub(crate) fn logged(what: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = Lines(lines.0.clone());
+    let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
+    tracing::subscriber::with_default(log.without_time().finish(), what);
+    let bytes = lines.0.lock().unwrap();
+    String::from_utf8(bytes.clone()).unwrap()
 }
 
 /// Where tests make their trees: the file systems here that have handles.

@@ -117,6 +117,61 @@ fn mounts_inside_the_share_are_not_entered() {
 }
 
 #[test]
+fn what_is_mounted_inside_is_told_until_it_is_away() {
+    with_mounts(|f| {
+        let told = || f.disk.left_out();
+        let sentence = |path: &str| format!("{path}, where another file system is mounted");
+        f.mkdir("dir/in ner");
+        f.mkdir("top");
+        assert!(told().is_empty(), "{:?}", told());
+        for at in ["top", "dir/in ner"] {
+            mount(&["-t", "tmpfs", "none", f.path(at).to_str().unwrap()]);
+        }
+        assert_eq!(told(), [sentence("/dir/in ner"), sentence("/top")]);
+        umount(&f.path("top"));
+        assert_eq!(told(), [sentence("/dir/in ner")]);
+        // By where it is now, and so is the share.
+        fs::rename(f.path("dir"), f.path("moved")).unwrap();
+        fs::rename(&f.root, f.base.path().join("elsewhere")).unwrap();
+        assert_eq!(told(), [sentence("/moved/in ner")]);
+        fs::rename(f.base.path().join("elsewhere"), &f.root).unwrap();
+        umount(&f.path("moved/in ner"));
+        assert!(told().is_empty(), "{:?}", told());
+    });
+}
+
+#[test]
+fn the_first_mount_that_is_met_is_in_the_log() {
+    with_mounts(|f| {
+        for at in ["first", "second"] {
+            f.mkdir(at);
+            mount(&["--bind", f.outside().to_str().unwrap(), f.path(at).to_str().unwrap()]);
+        }
+        let look = |path: &str| logged(|| assert_eq!(f.look(path), None));
+        let why = "another file system is mounted in the share; such are not copied";
+        let line =
+            format!(" WARN nearshare::tree::disk: {why} path=\"{}\"\n", f.path("first").display());
+        assert_eq!(look("first"), line);
+        assert_eq!(look("first") + &look("second"), "");
+    });
+}
+
+#[test]
+fn of_very_many_mounts_some_are_named() {
+    with_mounts(|f| {
+        for n in 0..18 {
+            let path = format!("{n:02}");
+            f.mkdir(&path);
+            mount(&["--bind", f.outside().to_str().unwrap(), f.path(&path).to_str().unwrap()]);
+        }
+        let told = f.disk.left_out();
+        assert_eq!(told.len(), 17, "{told:?}");
+        assert_eq!(told[15], "/15, where another file system is mounted");
+        assert_eq!(told[16], "2 more mount points");
+    });
+}
+
+#[test]
 fn a_bind_mounted_share_does_not_reach_out_by_handle() {
     with_mounts(|f| {
         // Outside, at the very path that the share's own name would have on the whole file system.
