@@ -687,6 +687,51 @@ fn a_map_that_one_site_has_alone_is_shown_at_both_ends_of_a_link() {
     }
 }
 
+/// A client of another make, with many connections.
+#[test]
+fn wrk_gets_every_answer_at_a_copy_while_files_change() {
+    let cluster = settled(Server::Nginx);
+    let mut hq = cluster.site("hq").client();
+    for dir in ["still", "busy"] {
+        hq.mkcol(&format!("/docs/{dir}/")).unwrap().expect(&[201]);
+        hq.put(&format!("/docs/{dir}/f"), b"edition").unwrap().expect(&[201]);
+    }
+    cluster.settle();
+    let osaka = cluster.site("osaka");
+    let mut reader = osaka.client();
+    wait_for("a near read at osaka", || served_by(&mut reader, "/docs/still/f") == "osaka");
+    let near = || osaka.nginx.as_ref().unwrap().requests().len();
+    let before = near();
+    let url = format!("http://{}/", osaka.door);
+    // What changes, which goes home while it does, and what does not, in turns.
+    let script = cluster.dir.path().join("asks.lua");
+    let asks = r#"local n = 0
+        request = function()
+            n = n + 1
+            return wrk.format("GET", n % 2 == 0 and "/docs/busy/f" or "/docs/still/f")
+        end"#;
+    std::fs::write(&script, asks).unwrap();
+    let (said, changes) = std::thread::scope(|scope| {
+        let script = script.to_str().unwrap();
+        let load = ["-t1", "-c64", "-d2s", "--timeout", "30s", "-s", script, &url];
+        let load = scope.spawn(move || run("wrk", &load));
+        let mut changes = 0;
+        while !load.is_finished() {
+            let text = format!("edition {changes}");
+            hq.put("/docs/busy/f", text.as_bytes()).unwrap().expect(&[201, 204]);
+            changes += 1;
+        }
+        (load.join().unwrap(), changes)
+    });
+    let near = near() - before;
+    println!("{changes} changes, {near} of the answers from the copy\n{said}");
+    assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    let answers = said.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse().ok());
+    assert!(answers.is_some_and(|answers: u64| answers > 64), "{said}");
+    assert!(changes >= 4 && near > 64, "{changes} changes, {near} answers from the copy");
+    cluster.settle();
+}
+
 /// It takes connections and says nothing.
 #[test]
 fn a_server_that_hangs_is_not_waited_for_longer_than_the_map_says() {

@@ -58,6 +58,10 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
+        // One that is frozen, as when a test fails, would not hear that it is to end.
+        if self.daemon.exit().is_none() {
+            self.thaw();
+        }
         self.daemon.end_with_workers();
     }
 }
