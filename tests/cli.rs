@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
+#[path = "cli/demo.rs"]
+mod demo;
+#[path = "cli/doubt.rs"]
+mod doubt;
 #[path = "cli/life.rs"]
 mod life;
 #[path = "cli/start.rs"]
@@ -11,10 +15,9 @@ mod start;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::cluster::{Plan, Server, nearshare};
-use common::daemon::Daemon;
 use common::{NEARSHARE, run, wait_for, wait_until};
 use life::asked;
 
@@ -212,13 +215,4 @@ fn sigterm_ends_with_0_and_leaves_no_socket() {
     assert!(socket.exists());
     assert_eq!(cluster.site_mut("osaka").terminate().code(), Some(0));
     assert!(!socket.exists());
-}
-
-#[test]
-fn the_demo_shows_what_it_says() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut demo = Daemon::spawn(&[NEARSHARE, "demo"], None, &dir.path().join("demo.log"));
-    let status =
-        wait_until("the demo", Duration::from_secs(60), || demo.exit().ok_or_else(|| demo.tail()));
-    assert_eq!(status.code(), Some(0), "{}", demo.tail());
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::common::cluster::{Cluster, Plan, Server, Site, nearshare};
 use super::common::daemon::Daemon;
 use super::common::http::Client;
-use super::common::{NEARSHARE, PATIENCE, wait_for, wait_until};
+use super::common::{NEARSHARE, PATIENCE, needs_root, wait_for, wait_until};
 use super::start::alone;
 use super::{BAD_MAP, path, text};
 
@@ -115,6 +115,27 @@ fn reload_says_what_it_took_and_what_it_did_not() {
     let log = hq.log_text();
     let warned = log.lines().filter(|line| line.contains("WARN") && line.contains("count it up"));
     assert_eq!(warned.count(), 2, "{log}");
+}
+
+#[test]
+fn what_is_mounted_in_a_share_is_left_out_and_status_says_so() {
+    needs_root("a mount");
+    let mut cluster = alone();
+    let map = cluster.map.clone();
+    let hq = cluster.site_mut("hq");
+    let inner = hq.share().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    // In a mount namespace of its own, with which the mount ends.
+    let mount_and_go = r#"mount -t tmpfs none "$0" && exec "$@""#;
+    let inside = ["unshare", "--mount", "--", "sh", "-c", mount_and_go, path(&inner)];
+    let run = [NEARSHARE, "run", "--map", path(&map), "--site", "hq"];
+    hq.daemon = Some(Daemon::spawn(&[&inside[..], &run].concat(), None, &hq.log()));
+    hq.wait_ready();
+    wait_until("status to name the mount", PATIENCE, || {
+        let status = nearshare(&["status", "--socket", path(&hq.state().join("control.sock"))]);
+        let named = text(&status).contains("left out: /inner, where another file system is mounted\n");
+        if named && status.status.success() { Ok(()) } else { Err(text(&status) + &hq.tail()) }
+    });
 }
 
 #[test]
