@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Output;
 use std::sync::Mutex;
@@ -87,6 +88,28 @@ impl Writer {
     }
 }
 
+/// Nobody misses the links that led to the old primary, and where the map names another that is told (R33).
+fn well_and_told(cluster: &Cluster, leads: &str) {
+    for name in SITES {
+        let site = cluster.site(name);
+        let socket = site.state().join("control.sock");
+        let moved = leads != "hq";
+        let role = if name == leads { "local, ok" } else { "broadcast, following, follows " };
+        let whom = if name == leads { "" } else { leads };
+        let from = if moved { ", promoted from hq" } else { "" };
+        let row = format!("{role}{whom}{from}, position ");
+        wait_until(&format!("{name} to be well and to say so"), PATIENCE, || {
+            let status = nearshare(&["status", "--socket", socket.to_str().unwrap()]);
+            let text = said(&status);
+            let share = text.lines().find_map(|line| line.trim_start().strip_prefix("docs  "));
+            let told = share.is_some_and(|share| share.starts_with(&row));
+            if status.status.success() && told { Ok(()) } else { Err(format!("no {row}: {text}")) }
+        });
+        let first = site.status().unwrap()["shares"][0]["map_primary"].clone();
+        assert_eq!(first, if moved { "hq".into() } else { serde_json::Value::Null }, "{name}");
+    }
+}
+
 #[test]
 fn a_primary_steps_down_and_nothing_is_lost() {
     let mut cluster = settled(Server::Nginx);
@@ -138,14 +161,7 @@ fn a_primary_steps_down_and_nothing_is_lost() {
             let warned = log.lines().find(|line| line.contains("WARN") && line.contains("be followed"));
             assert_eq!(warned, None, "{name}");
         }
-        // Nobody misses the links that led to the old primary.
-        for name in SITES {
-            let socket = cluster.site(name).state().join("control.sock");
-            wait_until(&format!("{name} to be well"), PATIENCE, || {
-                let status = nearshare(&["status", "--socket", socket.to_str().unwrap()]);
-                if status.status.success() { Ok(()) } else { Err(said(&status)) }
-            });
-        }
+        well_and_told(&cluster, to);
         assert_eq!(promote(&cluster, to, &[]).status.code(), Some(1), "it is there already");
         let map = cluster.map.to_str().unwrap();
         let check = nearshare(&["check", map, "--site", "hq"]);
@@ -177,10 +193,22 @@ fn kept(share: &Path) -> Vec<String> {
 
 #[test]
 fn without_the_old_primary_only_what_it_alone_has_is_lost_and_kept_there() {
+    let began = Instant::now();
     let mut cluster = settled(Server::Embedded);
+    // A change from osaka is under way when the line breaks.
+    cluster.site("hq").freeze();
+    let mut gone = cluster.site("osaka").client().connect().unwrap();
+    gone.write_all(b"MKCOL /docs/late/ HTTP/1.1\r\nHost: osaka\r\n\r\n").unwrap();
+    let copy = || Ok::<_, String>(cluster.site("osaka").status()?["shares"][0]["copy"].clone());
+    wait_until("osaka to note what it is ahead with", PATIENCE, || {
+        let copy = copy()?;
+        if copy["ahead"].as_u64() > Some(0) { Ok(()) } else { Err(copy.to_string()) }
+    });
     for name in ["osaka", "lyon"] {
         cluster.cable(name).cut();
     }
+    drop(gone);
+    cluster.site("hq").thaw();
     let mut hq = cluster.site("hq").client();
     hq.put("/docs/only-hq.txt", b"only at hq").unwrap().expect(&[201]);
     hq.put("/docs/first.txt", b"second, only at hq").unwrap().expect(&[201, 204]);
@@ -193,6 +221,18 @@ fn without_the_old_primary_only_what_it_alone_has_is_lost_and_kept_there() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("hq cannot be reached"), "{}", said(&refused));
     assert!(said(&refused).contains("--accept-loss"), "{}", said(&refused));
+    // R34: what there is to judge by.
+    let lines = said(&refused);
+    let line = |begin: &str| lines.lines().find_map(|line| line.strip_prefix(begin)).unwrap_or_default();
+    let ago = line("last contact with hq: ").strip_suffix(" s ago").and_then(|ago| ago.parse().ok());
+    assert!(ago.is_some_and(|ago: u64| ago <= began.elapsed().as_secs()), "{lines}");
+    let known = copy().unwrap();
+    let at = cluster.site("osaka").status().unwrap()["shares"][0]["position"].clone();
+    let has = format!(
+        "{at}, {} of its own changes under way, {} places held for changes at hq, {} contents awaited",
+        known["ahead"], known["held"], known["debts"]
+    );
+    assert_eq!(line("osaka has docs up to record "), has, "{lines}");
     let done = promote(&cluster, "osaka", &["--accept-loss"]);
     assert!(done.status.success(), "{}", said(&done));
     assert!(said(&done).contains("lyon has docs up to record"), "{}", said(&done));
