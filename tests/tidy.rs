@@ -374,6 +374,31 @@ fn the_architecture_lists_the_ranks() {
 }
 
 #[test]
+fn the_architecture_lists_the_benches_and_their_limits() {
+    let architecture = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut mistakes = Vec::new();
+    for file in files().iter().filter(|file| file.starts_with("bench/") && !file.contains('.')) {
+        let row = format!("| `{file}` |");
+        let Some(row) = architecture.lines().find(|line| line.starts_with(&row)) else {
+            mistakes.push(format!("{file}: no row"));
+            continue;
+        };
+        let words: Vec<&str> = row.split([' ', ';', ',']).collect();
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let single = text.lines().filter(|line| line.trim().starts_with("limit \""));
+        let single = single.filter_map(|line| line.rsplit_once(' ').map(|(_, limit)| limit));
+        // Or rows of their own: phase, what it is, factor, round trips.
+        let table = text.split_once("<<LIMITS\n").and_then(|(_, rest)| rest.split_once("LIMITS\n"));
+        let table = table.map_or("", |(table, _)| table).lines();
+        let limits = single.chain(table.flat_map(|line| line.split('|').skip(2)));
+        mistakes.extend(
+            limits.filter(|limit| !words.contains(limit)).map(|limit| format!("{file}: no {limit}")),
+        );
+    }
+    report("The table of benches in ARCHITECTURE.md differs from bench/:", mistakes);
+}
+
+#[test]
 fn the_readme_is_what_is_built_and_run() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
