@@ -35,7 +35,8 @@ fn killed_under_load() {
 #[test]
 fn cut_off_under_load() {
     for seed in seeds(2) {
-        storm(seed, Server::Embedded, |rng, cluster| {
+        let server = if seed % 2 == 0 { Server::Nginx } else { Server::Embedded };
+        storm(seed, server, |rng, cluster| {
             let victim = *rng.pick(&["osaka", "lyon"]);
             let how = rng.below(3);
             println!("seed {seed}: {} {victim}", ["cut", "sever", "freeze"][how as usize]);
