@@ -65,8 +65,9 @@ const CONTROL: ClassLimits = ClassLimits {
 
 /// A window for 200 Mbit/s over 80 ms on each request: 2 MB. All together are 512 MiB, which only that
 /// many clients who stand still in the middle of a body can fill. Windows are fixed: hyper's adaptive ones
-/// give the whole to every stream, so that one slow reader stops all others. Bulk ends with its session's control connection, so its own pings only have to find what
-/// kills one of two connections, and may wait behind 128 KiB on a line of 64 kbit/s.
+/// give the whole to every stream, so that one slow reader stops all others. Bulk ends with its session's
+/// control connection, so its own pings only have to find what kills one of two connections, and may wait
+/// behind 128 KiB on a line of 64 kbit/s.
 const BULK: ClassLimits = ClassLimits {
     streams: 256,
     window: 2 << 20,

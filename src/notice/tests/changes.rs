@@ -370,7 +370,6 @@ async fn records_are_in_the_order_of_the_answers() {
     site.agrees();
 }
 
-/// Data, then the link that points to it: no copy may see the flip without the data.
 /// R20: what is replaced again before it is read is read again, before anything behind it is journalled.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_replaced_over_and_over_is_journalled_before_what_was_answered_after_it() {
@@ -430,6 +429,7 @@ async fn what_a_slow_look_has_read_is_journalled_behind_what_it_may_depend_on() 
     assert!(put_of(&news, &g) < put_of(&news, &f), "{news:?}");
 }
 
+/// Data, then the link that points to it: no copy may see the flip without the data.
 #[tokio::test]
 async fn a_flip_never_comes_before_the_data() {
     let site = Site::new().await;
