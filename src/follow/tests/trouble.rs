@@ -14,6 +14,7 @@ use crate::follow::applier::{Job, Step};
 use crate::id::{Epoch, Gen, ObjectId, Position, Seq};
 use crate::route::Standing;
 use crate::tree::TreeError;
+use crate::tree::tests::skipped;
 
 #[test]
 fn without_its_marker_the_share_stands_still_and_loses_nothing() {
@@ -287,23 +288,18 @@ fn a_record_that_does_not_fit_is_asked_for_anew() {
 /// A file system of 8 MiB that is unmounted with it.
 struct Small(tempfile::TempDir);
 impl Small {
-    fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
+    fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (image, mount) = (dir.path().join("image"), dir.path().join("mount"));
         fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
         fs::create_dir(&mount).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).status();
-        let mounted = made.ok()?.success()
-            && Command::new("mount")
-                .args(["-o", "loop"])
-                .args([&image, &mount])
-                .status()
-                .ok()?
-                .success();
-        mounted.then_some(Self(dir))
+        let done = |command: &mut Command| {
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        done(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image));
+        done(Command::new("mount").args(["-o", "loop"]).args([&image, &mount]));
+        Self(dir)
     }
     fn path(&self) -> std::path::PathBuf {
         self.0.path().join("mount")
@@ -317,10 +313,10 @@ impl Drop for Small {
 
 #[test]
 fn a_really_full_disk_goes_on_when_there_is_room() {
-    let Some(small) = Small::new() else {
-        eprintln!("not run: it takes root and loop devices");
-        return;
-    };
+    if !rustix::process::geteuid().is_root() {
+        return skipped("mounting takes root");
+    }
+    let small = Small::new();
     let state = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut share = Share::new();
     let mut rig = Rig::on(small.path(), state.path().join("state"), None);
