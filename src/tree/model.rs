@@ -48,6 +48,7 @@ impl Model {
             unsynced: Vec::new(),
             seen: 0,
             on_read: None,
+            on_sync: None,
         };
         for _ in [ROOT, PARK, TMP, KEPT] {
             state.add(Kind::Directory, 0o755);
@@ -90,6 +91,11 @@ impl Model {
     /// Calls `before` whenever a file is read on, with its path.
     pub fn on_read(&self, before: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) {
         self.lock().on_read = Some(Arc::new(before));
+    }
+
+    /// Calls `before` whenever all is to be synced.
+    pub fn on_sync(&self, before: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
+        self.lock().on_sync = Some(Arc::new(before));
     }
 
     pub fn set_full(&self, full: bool) {
@@ -300,7 +306,14 @@ impl Tree for Model {
     }
     fn sync(&self) -> Result<()> {
         // What is written while it takes its time may not be part of it.
-        let many = self.lock().unsynced.len();
+        let (many, before) = {
+            let state = self.lock();
+            (state.unsynced.len(), state.on_sync.clone())
+        };
+        if let Some(before) = before {
+            let failed = |source| TreeError::Io { what: "sync", path: "in the model".into(), source };
+            before().map_err(failed)?;
+        }
         crate::work::linger();
         let mut state = self.lock();
         let many = many.min(state.unsynced.len());

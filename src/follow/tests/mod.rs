@@ -4,6 +4,7 @@ mod comparing;
 mod faulty;
 mod fetching;
 mod foreign;
+mod power;
 mod rig;
 mod settling;
 mod share;

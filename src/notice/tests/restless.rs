@@ -33,8 +33,13 @@ impl Share {
 
     /// On a new catalog.
     pub(super) async fn on(catalog: Arc<Catalog>) -> Self {
+        Self::with(catalog, Model::new([7; 16])).await
+    }
+
+    /// And on this disk, which has nothing on it yet.
+    pub(super) async fn with(catalog: Arc<Catalog>, tree: Model) -> Self {
         let shelf = catalog.share(&"eng".parse().unwrap()).unwrap();
-        let tree = Arc::new(Model::new([7; 16]));
+        let tree = Arc::new(tree);
         let root = tree.dir_found(&tree.root().unwrap()).unwrap();
         let mut batch = shelf.batch();
         batch.new_incarnation(Epoch(1));

@@ -38,10 +38,15 @@ pub(super) struct State {
     pub(super) seen: usize,
     /// What happens before a file is read on.
     pub(super) on_read: Option<OnRead>,
+    /// What happens before all is synced.
+    pub(super) on_sync: Option<OnSync>,
 }
 
 /// Is told the path, and may fail the read.
 pub(super) type OnRead = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
+
+/// May fail the sync.
+pub(super) type OnSync = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 /// Time stamps of a kernel come from its tick.
 pub(super) const TICK_NS: i64 = 4_000_000;
