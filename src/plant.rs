@@ -28,6 +28,8 @@ pub enum Bug {
     GrantWithoutHolds,
     /// A change is answered before it is on the disk (R23).
     AnswerBeforeDurable,
+    /// A copy's marks go before its disk is synced (R23).
+    ClearMarkUnsynced,
     /// A mark is over and no copy is told.
     ForgetRelease,
     /// A lease is renewed while a question is open (R6).

@@ -18,6 +18,7 @@ use crate::hash::{HashMap, HashSet};
 use crate::id::{Epoch, Gen, Hash, ObjectId, Position, Seq, Version};
 use crate::link::share::SnapEntry;
 use crate::object::{Kind, Object, Xattrs};
+use crate::plant::{self, Bug};
 use crate::tree::content::hash_bytes;
 use crate::tree::{Spot, Tree};
 use crate::work;
@@ -731,7 +732,9 @@ impl<T: Tree> Applier<T> {
         if self.settled.is_empty() && over == 0 {
             return Ok(());
         }
-        follow.tree.sync()?;
+        if !plant::is(Bug::ClearMarkUnsynced) {
+            follow.tree.sync()?;
+        }
         let mut batch = follow.shelf.batch();
         lock(&follow.over).drain(..over).for_each(|id| batch.drop_ahead(id));
         let suspects = lock(&follow.suspects);

@@ -120,7 +120,9 @@ fn ground(bug: Bug) -> Plan {
         }
         Bug::ForgetLeases => Plan { faults: vec![Fault::Kill, Fault::Partition], ..narrow },
         Bug::GrantWithoutHolds => Plan { faults: vec![Fault::Reset], ..narrow },
-        Bug::AnswerBeforeDurable => Plan { faults: vec![Fault::PowerCut], ..narrow },
+        Bug::AnswerBeforeDurable | Bug::ClearMarkUnsynced => {
+            Plan { faults: vec![Fault::PowerCut], ..narrow }
+        }
         Bug::RenewWhileAsked => {
             let silence = Duration::from_secs(30);
             Plan { faults: vec![Fault::OneWay], prompt: true, silence, ..narrow }
@@ -169,7 +171,7 @@ fn caught(bug: Bug, most: u64) -> Option<(u64, String)> {
     })
 }
 
-const PLANTED: [Bug; 26] = [
+const PLANTED: [Bug; 27] = [
     Bug::ListBlindly,
     Bug::ForgetBelow,
     Bug::ReleaseLeanedOn,
@@ -180,6 +182,7 @@ const PLANTED: [Bug; 26] = [
     Bug::ForgetLeases,
     Bug::GrantWithoutHolds,
     Bug::AnswerBeforeDurable,
+    Bug::ClearMarkUnsynced,
     Bug::ForgetRelease,
     Bug::RenewWhileAsked,
     Bug::ForgetAhead,
