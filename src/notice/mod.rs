@@ -126,6 +126,23 @@ pub struct Config {
     pub key: [u8; 32],
     /// The kernel's boot id: another one than last time means that the page cache was lost (R24).
     pub boot_id: String,
+    pub kept: Kept,
+}
+
+/// How many records of the journal are kept that every copy has, or that one does not come for. With 300 bytes
+/// each the most are 300 MB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Always, so that a copy that reconnects at once finds its place.
+    pub least: u64,
+    /// For a copy that is away: one further behind compares trees instead.
+    pub most: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { least: 10_000, most: 1_000_000 }
+    }
 }
 
 /// What a map may change while the share runs.

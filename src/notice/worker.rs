@@ -41,11 +41,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const SWEEP_MAX: usize = 4096;
 /// How often the journal is trimmed.
 const TRIM: Duration = Duration::from_secs(30);
-/// Records kept for a copy that is away; one further behind compares trees instead. 1 M records of
-/// 300 bytes are 300 MB.
-const JOURNAL_MAX: u64 = 1_000_000;
-/// Records always kept, so that a copy that reconnects at once finds its place.
-const JOURNAL_MIN: u64 = 10_000;
 
 /// The worker's own state.
 pub(super) struct Worker<T: Tree> {
@@ -609,8 +604,9 @@ impl<T: Tree> Worker<T> {
         let acked = notice.copies().into_iter().map(|site| {
             peers.get(&site).filter(|row| row.acked.epoch == head.epoch).map_or(0, |row| row.acked.seq.0)
         });
-        let keep_from = acked.min().unwrap_or(head.seq.0).min(head.seq.0.saturating_sub(JOURNAL_MIN));
-        let before = keep_from.max(head.seq.0.saturating_sub(JOURNAL_MAX));
+        let kept = notice.config.kept;
+        let keep_from = acked.min().unwrap_or(head.seq.0).min(head.seq.0.saturating_sub(kept.least));
+        let before = keep_from.max(head.seq.0.saturating_sub(kept.most));
         // A batch drops some of them.
         while before > notice.shelf.oldest().0 {
             let mut batch = notice.shelf.batch();

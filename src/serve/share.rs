@@ -77,6 +77,7 @@ impl Running {
                 share: share.clone(),
                 key: around.secret.derive("nearshare 2026-11 object id v1"),
                 boot_id: around.boot_id.to_owned(),
+                kept: notice::Kept::default(),
             };
             let terms = home_terms(map, share, at.http_sync);
             let clock = around.clock.clone();

@@ -9,9 +9,10 @@ use super::site::{TOLD, Told};
 use super::*;
 use crate::body::{Body, collect};
 use crate::hold::LEASE;
-use crate::id::SiteId;
+use crate::id::{RelPath, SiteId};
 use crate::plant::{Bug, plant};
 use crate::relay;
+use crate::tree::Tree as _;
 
 /// Three sites of a strict share, all filled, with a file that both copies answer for.
 struct Scene {
@@ -96,6 +97,13 @@ impl Scene {
                 notice.standing().leased.iter().map(|it| it.to_string()).collect()
             }
             _ => panic!("hq does not lead"),
+        }
+    }
+    /// How much a copy has compared with the primary since it started, or began to.
+    fn compared(&self, site: usize) -> u64 {
+        match self.sites[site].process().and_then(|process| process.part()) {
+            Some(Part::Copy(follow)) => follow.progress().compared,
+            _ => panic!("{} has no copy", self.sites[site].name),
         }
     }
     /// Who leads, as far as a site knows.
@@ -410,6 +418,48 @@ fn who_takes_over_by_force_takes_nothing_of_an_ended_history() {
                 || scene.ask(osaka, "PROPFIND", "/eng/ended", "").await.status == 404
         })
     });
+}
+
+/// R29: nothing is kept for ever for a copy that does not come.
+#[test]
+fn a_copy_that_was_away_for_longer_than_the_journal_compares_and_is_sent_nothing_twice() {
+    const LATE: [&str; 2] = ["/eng/late", "/eng/later"];
+    for seed in 1..=3 {
+        play(seed, |scene| async move {
+            let (hq, osaka) = (0, 1);
+            scene.sites[hq].kept.set(crate::notice::Kept { least: 4, most: 16 });
+            scene.restart(hq).await;
+            while scene.ask(hq, "PUT", "/eng/g", APART).await.status == 503 {
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert!(settled(&scene.sites, QUIET).await);
+            let shelf = |site: usize| scene.sites[site].process().expect("it runs").shelf.clone();
+            let handles = |names: &[&str]| -> Vec<_> {
+                let path = |name: &&str| RelPath::parse(name.as_bytes()).expect("a path of ours");
+                let found = |name| scene.sites[osaka].disk.by_names(&path(name));
+                names.iter().map(found).map(|found| found.expect("a copy has it").handle).collect()
+            };
+            let before = handles(&["f", "g"]);
+
+            scene.cut_off(osaka);
+            let behind = shelf(osaka).head().at.seq;
+            let mut seconds = 0;
+            while shelf(hq).oldest() <= behind.next() {
+                assert!(seconds < 200, "{:?} {:?}", shelf(hq).oldest(), shelf(hq).head());
+                let put = scene.ask(hq, "PUT", LATE[seconds % 2], APART).await.status;
+                assert!([201, 204].contains(&put), "{put}");
+                sleep(Duration::from_secs(1)).await;
+                seconds += 1;
+            }
+            assert_eq!(shelf(osaka).head().at.seq, behind);
+            scene.open(osaka);
+            assert!(settled(&scene.sites, QUIET).await, "{}", unlike(&scene.sites));
+            assert_eq!(scene.compared(osaka), 4, "all there is");
+            assert_eq!(handles(&["f", "g"]), before, "what is here is not put here again");
+            assert_eq!(shelf(osaka).head(), shelf(hq).head());
+            assert_eq!(scene.ask(osaka, "GET", "/eng/late", "").await.status, 200);
+        });
+    }
 }
 
 /// R34: a content that no site has keeps nobody from taking over, however many have to be asked for it.

@@ -26,7 +26,7 @@ use crate::follow::{self, Follow};
 use crate::id::{Epoch, Hash, ObjectId, ShareId, SiteId, Version};
 use crate::link;
 use crate::map::{Map, Place};
-use crate::notice::{self, Notice};
+use crate::notice::{self, Kept, Notice};
 use crate::object::Local;
 use crate::relay::seam::{
     Certainty, Class, Fence, Near, NearError, NearTicket, Standing, Wire, WireError,
@@ -67,6 +67,8 @@ pub struct Site {
     /// What is in its map file.
     rules: RefCell<Rules>,
     boots: Cell<u64>,
+    /// Of the journal, should it lead: from the next start on.
+    pub kept: Cell<Kept>,
     live: Mutex<Option<Arc<Live>>>,
 }
 
@@ -100,6 +102,7 @@ impl Site {
             net: net.clone(),
             rules: RefCell::new(rules.clone()),
             boots: Cell::new(0),
+            kept: Cell::default(),
             live: Mutex::default(),
         }
     }
@@ -127,6 +130,7 @@ impl Site {
             server: self.server.clone(),
             map: self.rules.borrow().map(),
             boot_id: format!("boot {}", self.boots.get()),
+            kept: self.kept.get(),
             links: self.net.open(&self.id(), &live.group, Arc::new(dispatch.clone())),
             dispatch,
         };
@@ -252,6 +256,7 @@ pub struct Process {
     disk: Arc<Model>,
     server: Arc<Server>,
     boot_id: String,
+    kept: Kept,
     links: Arc<Dialled>,
     dispatch: Dispatch<Model>,
     catalog: Arc<Catalog>,
@@ -271,6 +276,7 @@ struct Make {
     server: Arc<Server>,
     map: Map,
     boot_id: String,
+    kept: Kept,
     links: Arc<Dialled>,
     dispatch: Dispatch<Model>,
 }
@@ -292,6 +298,7 @@ impl Make {
             disk: self.disk,
             server: self.server,
             boot_id: self.boot_id,
+            kept: self.kept,
             links: self.links,
             dispatch: self.dispatch,
             catalog,
@@ -341,7 +348,8 @@ impl Process {
         self.shelf.commit(batch, true).wait()?;
         let (shelf, disk, clock) = (self.shelf.clone(), self.disk.clone(), self.clock.clone());
         Ok(if local {
-            let config = notice::Config { share: share(), key: [5; 32], boot_id: self.boot_id.clone() };
+            let (boot_id, kept) = (self.boot_id.clone(), self.kept);
+            let config = notice::Config { share: share(), key: [5; 32], boot_id, kept };
             let terms = home_terms(map, &share(), at.http_sync);
             Part::Home(Notice::start(config, terms, shelf, disk, clock)?)
         } else {

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
+use super::durable::stream;
 use super::*;
 use crate::body::Body;
 use crate::link::frames::{FrameReader, sender};
-use crate::link::share::{Content, ContentEnd, MESSAGE_MAX, Snap, Supply, Want, Wants};
+use crate::link::share::{
+    Content, ContentEnd, Feed, MESSAGE_MAX, Sent, Snap, Supply, Want, Wants, feed,
+};
 use crate::notice::supply;
 
 /// Around the lengths at which a content goes by itself, and is read in pieces.
@@ -233,4 +236,47 @@ async fn a_site_is_sent_one_snapshot_at_a_time() {
     assert!(next(Duration::from_millis(200)).await.is_err(), "it waits for its turn");
     drop(turn);
     assert!(next(PATIENCE).await.expect("its turn").unwrap().is_some());
+}
+
+/// A small content needs no way of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_of_one_block_goes_with_its_record_and_a_longer_one_does_not() {
+    let site = Site::new().await;
+    let (_asks, mut feeds) = stream(&site, site.shelf.head()).await;
+    let mut record_of = async |path: &str| -> Sent {
+        let told = async {
+            loop {
+                let feed: Feed = feeds.next(MESSAGE_MAX).await.unwrap().unwrap();
+                let Some(feed::Kind::Record(sent)) = feed.kind else { continue };
+                let record = crate::catalog::decode_record(&sent.record).unwrap();
+                let id = site.id(path);
+                let is_of = |row: &Row| matches!(row, Row::Put(object) if Some(object.id) == id);
+                if record.changes.iter().any(is_of) {
+                    return sent;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("a record of it")
+    };
+    for (path, length) in [("empty", 0), ("one", 1), ("block", 4096), ("more", 4097), ("large", 100_000)]
+    {
+        site.relay(&[path], |site| site.write(path, data(length))).await;
+        site.flush().await;
+        let inline = record_of(path).await.inline;
+        let wanted = (length <= 4096).then(|| Bytes::from(data(length)));
+        let came: Vec<Bytes> = inline.iter().map(|small| small.data.clone()).collect();
+        assert_eq!(came, Vec::from_iter(wanted), "{path}");
+        if let Some(small) = inline.first() {
+            let object = site.object(path);
+            assert_eq!((&small.id[..], small.version), (&object.id.as_bytes()[..], object.version.0));
+        }
+        // Also where it was there before.
+        let changed = data(length + 1)[1..].to_vec();
+        site.relay(&[path], |site| site.write(path, &changed)).await;
+        site.flush().await;
+        if length > 0 {
+            let came = record_of(path).await.inline.pop().map(|small| small.data.to_vec());
+            assert_eq!(came, (length <= 4096).then_some(changed), "{path} anew");
+        }
+    }
 }

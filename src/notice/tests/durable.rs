@@ -9,7 +9,7 @@ use crate::link::frames::{FrameReader, FrameSender, sender};
 use crate::link::share::{Feed, Follow, MESSAGE_MAX, Pledge, Sent, Snap, feed, snap};
 
 /// One copy follows, which never says that it keeps anything.
-async fn pledged() -> (Site, pledge::Following) {
+pub(super) async fn pledged() -> (Site, pledge::Following) {
     let site = Site::new().await;
     let osaka: SiteId = "osaka".parse().unwrap();
     let terms = Terms { copies: vec![osaka.clone()], durable: 2, ..Terms::default() };
@@ -97,7 +97,7 @@ async fn ask(site: &Site, what: &str, body: Body) -> FrameReader {
 }
 
 /// The journal's stream to a copy that has everything up to `head`. It lasts as long as its sender.
-async fn stream(site: &Site, head: Head) -> (FrameSender, FrameReader) {
+pub(super) async fn stream(site: &Site, head: Head) -> (FrameSender, FrameReader) {
     let (asks, body) = sender(4096);
     let (epoch, seq) = (head.at.epoch.0, head.at.seq.0);
     let (chain, incarnation) = (head.chain.0.to_vec().into(), head.incarnation.0.to_vec().into());
@@ -105,12 +105,12 @@ async fn stream(site: &Site, head: Head) -> (FrameSender, FrameReader) {
     (asks, ask(site, "journal", body).await)
 }
 
-async fn next(feeds: &mut FrameReader) -> feed::Kind {
+pub(super) async fn next(feeds: &mut FrameReader) -> feed::Kind {
     let feed = tokio::time::timeout(PATIENCE, feeds.next::<Feed>(MESSAGE_MAX)).await.expect("told");
     feed.unwrap().unwrap().kind.unwrap()
 }
 
-fn pledge() -> Pledge {
+pub(super) fn pledge() -> Pledge {
     Pledge { generation: 1, objects: Vec::new(), all: false }
 }
 

@@ -2,10 +2,11 @@
 
 use http::{Request, StatusCode};
 
+use super::durable::{next, pledge, stream};
 use super::*;
 use crate::body::Body;
 use crate::link::frames::{FrameSender, sender};
-use crate::link::share::{Ack, Follow};
+use crate::link::share::{Ack, Feed, Follow, MESSAGE_MAX, feed};
 
 /// As long as the journal is not looked at for what nobody needs.
 const TRIMMED_EVERY: Duration = Duration::from_secs(31);
@@ -36,15 +37,21 @@ async fn trim(site: &Site) {
     site.flush().await;
 }
 
-/// Tells the primary of `head`, and then that all up to its own head has come.
-async fn follow(site: &Site, head: crate::catalog::Head) -> FrameSender {
+/// Asks for the journal behind `head`.
+async fn asked(site: &Site, head: crate::catalog::Head) -> (FrameSender, StatusCode) {
     let (asks, body) = sender(4096);
     let (epoch, seq) = (head.at.epoch.0, head.at.seq.0);
     let (chain, incarnation) = (head.chain.0.to_vec().into(), head.incarnation.0.to_vec().into());
     asks.send(&Follow { epoch, seq, chain, incarnation }).await.unwrap();
     let response = site.notice.clone().inbound(osaka(), "journal", Request::new(body)).await;
-    assert_eq!(response.status(), StatusCode::OK, "the journal goes on from the snapshot");
-    let seq = site.head().0;
+    (asks, response.status())
+}
+
+/// Tells the primary of `head`, and then that all up to its own head has come.
+async fn follow(site: &Site, head: crate::catalog::Head) -> FrameSender {
+    let (asks, status) = asked(site, head).await;
+    assert_eq!(status, StatusCode::OK, "the journal goes on from the snapshot");
+    let (epoch, seq) = (head.at.epoch.0, site.head().0);
     asks.send(&Ack { epoch, seq, ..Ack::default() }).await.unwrap();
     asks
 }
@@ -73,4 +80,49 @@ async fn records_after_a_snapshot_are_kept_for_who_reads_it() {
     // Who was away for a moment finds its place.
     assert!(site.records(site.shelf.oldest()).len() >= 9_000);
     drop((snapshot, asks));
+}
+
+/// It reads so slowly that what it is to have next is dropped meanwhile: it must not be taken for a copy that
+/// has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_next_record_was_dropped_ends_and_its_copy_is_told_to_compare() {
+    let kept = Kept { least: 2, most: 6 };
+    let site = Site::unscanned_keeping(kept, std::env::temp_dir(), |_| {});
+    site.quiet().await;
+    site.notice.reconfigure(Terms { copies: vec![osaka().site], ..Terms::default() });
+    let head = site.shelf.head();
+    let (_asks, mut feeds) = stream(&site, head).await;
+    assert!(matches!(next(&mut feeds).await, feed::Kind::Start(_)));
+    let acked = || site.shelf.peers().unwrap().into_iter().map(|(_, row)| row.acked).collect::<Vec<_>>();
+    assert_eq!(acked(), [], "it has acknowledged nothing");
+
+    // More than is kept in memory, before the records and behind them.
+    let flood = || (0..1500).for_each(|_| site.notice.ask_for(pledge()));
+    flood();
+    for round in 0..20 {
+        site.relay(&["f"], |site| site.write("f", format!("{round}"))).await;
+        site.flush().await;
+    }
+    flood();
+    assert!(site.head().0 > head.at.seq.0 + 2 * kept.most);
+    trim(&site).await;
+    assert_eq!(site.shelf.oldest(), Seq(site.head().0 - kept.most), "for no copy more than that");
+    assert!(site.shelf.oldest() > head.at.seq.next());
+
+    let mut came = head.at.seq;
+    let read = async {
+        while let Ok(Some(Feed { kind })) = feeds.next::<Feed>(MESSAGE_MAX).await {
+            if let Some(feed::Kind::Record(sent)) = kind {
+                let seq = crate::catalog::decode_record(&sent.record).unwrap().at.seq;
+                assert_eq!(seq, came.next(), "one was passed over");
+                came = seq;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("the stream ends");
+    assert!(came < site.shelf.oldest(), "{came:?}");
+    assert_eq!(asked(&site, head).await.1, StatusCode::CONFLICT);
+    // Who has what is kept needs not compare.
+    let now = site.shelf.head();
+    assert_eq!(asked(&site, now).await.1, StatusCode::OK);
 }

@@ -126,17 +126,32 @@ impl Site {
 
     /// On the file system that `home` is of.
     fn unscanned_in(home: impl AsRef<Path>, fill: impl FnOnce(&Path)) -> Self {
+        Self::unscanned_keeping(Kept::default(), home, fill)
+    }
+
+    fn unscanned_keeping(kept: Kept, home: impl AsRef<Path>, fill: impl FnOnce(&Path)) -> Self {
         let base = TempDir::with_prefix_in("notice-", home).unwrap();
         for dir in ["root", "outside", "state"] {
             fs::create_dir(base.path().join(dir)).unwrap();
         }
         fill(&base.path().join("root"));
         let catalog = Catalog::open(&base.path().join("state"), &Options::default()).unwrap();
-        Self::on(Some(base), catalog, "eng", None, "boot 1")
+        Self::keeping(kept, Some(base), catalog, "eng", None, "boot 1")
     }
 
     /// On a catalog that may hold several shares: `root` or `root-<share>` of its base.
     fn on(
+        base: Option<TempDir>,
+        catalog: Arc<Catalog>,
+        share: &str,
+        root: Option<PathBuf>,
+        boot_id: &str,
+    ) -> Self {
+        Self::keeping(Kept::default(), base, catalog, share, root, boot_id)
+    }
+
+    fn keeping(
+        kept: Kept,
         base: Option<TempDir>,
         catalog: Arc<Catalog>,
         share: &str,
@@ -163,7 +178,8 @@ impl Site {
             batch.set_local(ObjectId::ROOT, Some(local));
         }
         shelf.commit(batch, true).wait().unwrap();
-        let config = Config { share: share.parse().unwrap(), key: [7; 32], boot_id: boot_id.to_owned() };
+        let boot_id = boot_id.to_owned();
+        let config = Config { share: share.parse().unwrap(), key: [7; 32], boot_id, kept };
         let notice =
             Notice::start(config, Terms::default(), shelf.clone(), disk.clone(), clock.clone()).unwrap();
         Self { base, root, clock, catalog: Some(catalog), shelf, disk, notice }

@@ -47,7 +47,8 @@ impl Share {
             Local { handle: root.handle, stamp: root.stamp, version: Version(1), settled: false };
         batch.set_local(ObjectId::ROOT, Some(local));
         shelf.commit(batch, true).await.unwrap();
-        let config = Config { share: "eng".parse().unwrap(), key: [7; 32], boot_id: "boot".into() };
+        let (share, boot_id, kept) = ("eng".parse().unwrap(), "boot".to_owned(), Kept::default());
+        let config = Config { share, key: [7; 32], boot_id, kept };
         let clock = Arc::new(TestClock::default());
         let (to_shelf, to_tree) = (shelf.clone(), tree.clone());
         write(&tree, "f", 0);
