@@ -334,4 +334,4 @@ fn copy(request: &Request<Body>) -> Request<Body> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

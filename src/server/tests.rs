@@ -8,6 +8,38 @@ use super::*;
 use crate::body::collect;
 use crate::clock::{BootTime, WallTime};
 
+/// The kernel gives up connecting after two minutes; a busy machine may take seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A port where no connect is answered.
+pub(crate) struct Deaf {
+    pub(crate) port: u16,
+    _listener: socket2::Socket,
+    _waiting: Vec<std::net::TcpStream>,
+}
+
+impl Deaf {
+    pub(crate) fn new() -> Self {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut waiting = Vec::new();
+        let mut unanswered = 0;
+        while unanswered < 2 {
+            assert!(waiting.len() < 100, "the kernel queues without end");
+            match std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
+                    unanswered += 1;
+                }
+            }
+        }
+        Self { port: address.port(), _listener: listener, _waiting: waiting }
+    }
+}
+
 struct Still;
 impl Clock for Still {
     fn boot(&self) -> BootTime {
@@ -151,6 +183,26 @@ async fn a_dead_server_is_an_error_at_once() {
     assert!(!health.up);
     assert_eq!(health.failed, 1);
     assert_eq!(health.last_error.as_ref().map(|(at, _)| *at), Some(WallTime(7)));
+}
+
+/// Its machine takes no more connections and refuses none, as one that is overloaded, or away.
+#[tokio::test]
+async fn a_server_that_never_answers_the_connect_is_an_error_in_time() {
+    let deaf = Deaf::new();
+    let limits = Limits { connect: Duration::from_millis(200), ..Limits::default() };
+    let server = upstream(deaf.port, limits);
+    for method in [Method::GET, Method::PUT] {
+        let asked = tokio::time::timeout(PATIENCE, server.send(request(method, Body::text("x")))).await;
+        let error = asked.expect("it is waited for for ever").err().unwrap();
+        let after = Duration::from_millis(200);
+        assert!(
+            matches!(&error, ServerError::ConnectSilent { after: it, .. } if *it == after),
+            "{error}"
+        );
+        assert!(error.nothing_done());
+    }
+    let health = server.health();
+    assert_eq!((health.up, health.failed, health.in_use), (false, 2, 0));
 }
 
 #[tokio::test]

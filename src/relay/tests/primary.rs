@@ -68,6 +68,33 @@ async fn a_server_that_was_never_reached_has_done_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_that_never_answers_the_connect_has_done_nothing() {
+    let log = Log::default();
+    let deaf = crate::server::tests::Deaf::new();
+    let target = Target::Tcp { host: "127.0.0.1".into(), port: deaf.port };
+    let limits = Limits { connect: std::time::Duration::from_millis(200), ..Limits::default() };
+    let upstream = Upstream::new(target, limits, Arc::new(Still));
+    let relay = HttpRelay::new(site("hq", "/eng", upstream, home(&log), &log), Arc::new(Still));
+    // The kernel gives up after two minutes.
+    let within = std::time::Duration::from_secs(30);
+    let ask = async |method, path| {
+        tokio::time::timeout(within, ask(&relay, method, path)).await.expect("it is answered in time")
+    };
+    let (status, said) = ask("DELETE", "/eng/f").await;
+    assert_eq!(status, 504);
+    assert!(said.contains("silent for 200ms; nothing was changed"), "{said}");
+    assert_eq!(log.take(), ["begin /f:Entry", "refused"]);
+    assert_eq!(ask("GET", "/eng/f").await.0, 504);
+    assert_eq!(ask("GET", "/elsewhere").await.0, 504);
+    // For another site, too.
+    let (from, share) = (lyon(Class::Bulk), "eng".parse().unwrap());
+    let put = relay.serve_peer(&from, &share, forwarded_put());
+    let answer = tokio::time::timeout(within, put).await.expect("it is answered in time");
+    assert_eq!(answer.status(), 504);
+    assert_eq!(log.take().last().unwrap(), "refused");
+}
+
+#[tokio::test]
 async fn what_cannot_be_marked_is_not_sent() {
     let cases: [(fn() -> HomeError, u16); 6] = [
         (|| HomeError::Outside { path: RelPath::ROOT }, 403),
