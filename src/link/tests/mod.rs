@@ -1,5 +1,6 @@
 //! Links over real sockets on loopback.
 
+mod backoff;
 mod refused;
 mod sessions;
 mod talk;
