@@ -62,7 +62,7 @@ async fn who_closes_at_once_is_dialled_seldom_and_not_by_all_at_a_time() {
     let (one, two) = (Listener::new().await, Listener::new().await);
     let _osaka = dials(&cluster, "osaka", &one, QUICK()).await;
     let _lyon = dials(&cluster, "lyon", &two, QUICK()).await;
-    let over = || [&one, &two].iter().all(|at| at.gaps().iter().sum::<f64>() > 1000.0 && at.came() > 15);
+    let over = || [&one, &two].iter().all(|at| at.gaps().iter().sum::<f64>() > 1000.0 && at.came() > 40);
     until("a second and some attempts", over).await;
     // When the pauses are as long as they get.
     let steady = |at: &Listener| at.gaps().split_off((LONGEST / FIRST).log2().ceil() as usize);
@@ -73,12 +73,13 @@ async fn who_closes_at_once_is_dialled_seldom_and_not_by_all_at_a_time() {
             passed += **gap;
             passed <= 1000.0
         });
-        // 40 on the average. With the first pause alone there are ten times as many.
+        // 42 on the average, by chance 4 more or less. With the first pause alone there are some 150.
         let many = 1 + first_second.count();
-        assert!(many <= 120, "{many} in a second");
-        // Anything up to the longest, no fixed step.
-        let short = steady(at).iter().filter(|gap| **gap < LONGEST * 0.9).count();
-        assert!(short > 0, "{gaps:?}");
+        assert!(many <= 70, "{many} in a second");
+        // They have grown: half the longest on the average. And they may be anything, no fixed step.
+        let steady = steady(at);
+        assert!(steady.iter().sum::<f64>() > LONGEST / 4.0 * steady.len() as f64, "{gaps:?}");
+        assert!(steady.iter().any(|gap| *gap < LONGEST * 0.9), "{gaps:?}");
     }
     let apart = steady(&one).iter().zip(steady(&two)).any(|(one, two)| (one - two).abs() > FIRST);
     assert!(apart, "{:?} {:?}", one.gaps(), two.gaps());
