@@ -16,6 +16,10 @@ pub enum Bug {
     HoldInWordOnly,
     /// A change is relayed although no copy was asked to hold what it touches.
     SkipHold,
+    /// What a change turns out to have touched is not held before it is answered (R2).
+    KeepFirstWalk,
+    /// Where a change is to be made is looked up in the catalog (R2).
+    ResolveInCatalog,
     /// A release counts whatever generation it is of (R4).
     ReleaseAnyGeneration,
     /// A copy answers although its lease is over (R10, R12).

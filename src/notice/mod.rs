@@ -475,7 +475,10 @@ impl<T: Tree> Notice<T> {
             Resolved::NotADirectory { dir, name } => (dir, name, None, below),
             Resolved::Outside => return Err(NoticeError::Outside { path: path.clone() }),
         };
-        let parent = self.dir_id(&dir, path)?;
+        let mut parent = self.dir_id(&dir, path)?;
+        if plant::is(Bug::ResolveInCatalog) {
+            parent = self.recorded_above(path).unwrap_or(parent);
+        }
         let above = match self.is_strict() || self.is_pledged() {
             true => self.above(parent, path)?,
             false => Vec::new(),
@@ -566,6 +569,15 @@ impl<T: Tree> Notice<T> {
             above.insert(0, Above { dir: at, entry });
         }
         Ok(if at == parent { above } else { Vec::new() })
+    }
+
+    /// What the catalog says that the directory of a path is: for [`Bug::ResolveInCatalog`] alone.
+    fn recorded_above(&self, path: &RelPath) -> Option<ObjectId> {
+        let (above, _) = path.split_last()?;
+        above
+            .names()
+            .iter()
+            .try_fold(ObjectId::ROOT, |at, name| self.shelf.child(at, name).ok().flatten())
     }
 
     /// The directory's id; one that is not recorded yet is remembered with where it was seen.

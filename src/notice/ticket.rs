@@ -176,7 +176,7 @@ impl<T: Tree> Ticket<T> {
         }
         // The walk may have led elsewhere meanwhile (R2): what it leads to now is marked as well.
         let (mut held, deep) = self.notice.touches_of(&self.targets).await?;
-        held.retain(|held| !self.touches.contains(&held.touch));
+        held.retain(|held| !self.touches.contains(&held.touch) && !plant::is(Bug::KeepFirstWalk));
         if !held.is_empty() {
             let more: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
             let questions = {

@@ -1,5 +1,7 @@
 //! Schedules that are too rare to be left to seeds, played with the rule and without it.
 
+mod names;
+
 use bytes::Bytes;
 use http::Request;
 use tokio::time::Instant;
@@ -60,13 +62,21 @@ fn play_by<F: Future>(
 
 impl Scene {
     async fn ask(&self, site: usize, method: &str, path: &str, body: &'static str) -> Answer {
+        let request = Request::builder().method(method).uri(path).header("host", "files");
+        let body = if body.is_empty() { Body::Empty } else { Body::Full(body.into()) };
+        self.send(site, request.body(body).expect("a request of ours")).await
+    }
+    /// The status of a MOVE or a COPY.
+    async fn transfer(&self, site: usize, method: &str, from: &str, to: &str) -> u16 {
+        let request = Request::builder().method(method).uri(from).header("host", "files");
+        let request = request.header("destination", format!("http://files{to}")).body(Body::Empty);
+        self.send(site, request.expect("a request of ours")).await.status
+    }
+    async fn send(&self, site: usize, request: Request<Body>) -> Answer {
         let (process, live) = self.sites[site]
             .process()
             .zip(self.sites[site].live())
             .expect("a scene asks sites that run");
-        let request = Request::builder().method(method).uri(path).header("host", "files");
-        let body = if body.is_empty() { Body::Empty } else { Body::Full(body.into()) };
-        let request = request.body(body).expect("a request of ours");
         let addr = ([10, 9, 0, 1], 999).into();
         let asked = TOLD.scope(Told::default(), async move {
             let response = process.relay().serve(addr, request).await;

@@ -2,8 +2,8 @@
 //! was asked; with faults late, never, or without an answer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +31,8 @@ pub struct Server {
     starts: AtomicU64,
     /// It answers late or never now and then.
     sloppy: AtomicBool,
+    /// What it does next at this path it does so much later.
+    slow: Mutex<Option<(String, Duration)>>,
 }
 
 /// How long after it was asked a sloppy server still does something.
@@ -40,7 +42,12 @@ impl Server {
     pub fn new(site: &'static str, disk: Model) -> Arc<Self> {
         let target = Target::Tcp { host: "server".into(), port: 80 };
         let (down, sloppy) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { site, disk, target, down, starts: AtomicU64::new(0), sloppy })
+        let (starts, slow) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { site, disk, target, down, starts, sloppy, slow })
+    }
+    /// It takes so long before it does what it is asked next at `path`.
+    pub fn set_slow(&self, path: &str, time: Duration) {
+        *self.slow.lock().expect("nobody panics with it") = Some((path.to_owned(), time));
     }
     pub fn set_sloppy(&self, sloppy: bool) {
         self.sloppy.store(sloppy, Ordering::SeqCst);
@@ -63,6 +70,13 @@ impl Server {
         }
         let start = self.starts.load(Ordering::SeqCst);
         sleep(millis(0, 8)).await;
+        let slow = {
+            let mut slow = self.slow.lock().expect("nobody panics with it");
+            slow.take_if(|(path, _)| *path == asked.path)
+        };
+        if let Some((_, time)) = slow {
+            sleep(time).await;
+        }
         let sloppy = self.sloppy.load(Ordering::SeqCst);
         let (late, never) = (sloppy && pick(6) == 0, sloppy && pick(12) == 0);
         if never {

@@ -150,6 +150,8 @@ fn ground(bug: Bug) -> Plan {
         | Bug::ForgetRelease
         | Bug::MergeLower => narrow,
         Bug::AskUnread
+        | Bug::KeepFirstWalk
+        | Bug::ResolveInCatalog
         | Bug::ForgetStrangers
         | Bug::ForgetAheadOverRestart
         | Bug::ServeWhatIsAhead
