@@ -300,3 +300,35 @@ async fn a_directory_ends_after_the_names_in_it() {
     site.rescan().await;
     site.agrees();
 }
+
+/// R2, R3: a hold of one name covers what is read by that name alone.
+#[tokio::test]
+async fn what_has_another_name_is_held_by_itself() {
+    let site = Site::with(|root| {
+        fs::create_dir(root.join("d")).unwrap();
+        fs::write(root.join("d/one"), "1").unwrap();
+        fs::write(root.join("d/two"), "2").unwrap();
+        fs::hard_link(root.join("d/two"), root.join("other")).unwrap();
+    })
+    .await;
+    site.notice.reconfigure(Terms { strict: true, ..Terms::default() });
+    let dir = site.id("d").unwrap();
+    let (now, lyon) = (BootTime::default(), "lyon".parse().unwrap());
+    for (path, alone) in [("d/one", false), ("d/two", true)] {
+        let target = Target { path: RelPath::parse(path.as_bytes()).unwrap(), reach: Reach::Entry };
+        let (held, deep) = site.notice.touches_of(&[target]).await.unwrap();
+        let touches: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
+        // One copy has a lease.
+        let mut giver = crate::hold::Giver::new(crate::hold::LEASE, false, Default::default(), now);
+        let stream = giver.join(&lyon);
+        giver.renew(&lyon, stream, true, now);
+        let mut table = super::super::table::Table::default();
+        table.begin(&touches, Gen(1), deep);
+        let (_, ask) = table.hold(&held, &mut giver, now);
+        let asked: Vec<Touch> = ask.unwrap().touches.into_iter().map(|(touch, _)| touch).collect();
+        let name = Name::new(path.trim_start_matches("d/").as_bytes()).unwrap();
+        let mut expected = vec![Touch::Entry(dir, name)];
+        expected.extend(alone.then(|| Touch::Object(site.id(path).unwrap())));
+        assert_eq!(asked, expected, "{path}");
+    }
+}
