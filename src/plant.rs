@@ -80,6 +80,8 @@ pub enum Bug {
     TrustUnknown,
     /// What comes out of a session that is over is carried out, whatever its sender was told (R19).
     TakeLate,
+    /// An answer that shows a file goes on while that is written into (R22).
+    LetAnswersRun,
 }
 
 #[cfg(not(test))]

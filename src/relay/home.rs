@@ -10,6 +10,7 @@ use super::seam::{Awaits, Home, HomeTicket, Outcome};
 use super::{Caller, HttpSite, Keeper, Part, Taken, answer, locks, near, tags};
 use crate::body::Body;
 use crate::effect::Change;
+use crate::plant::{self, Bug};
 use crate::wire::http::condition::{drop_judged, is_judged};
 use crate::wire::http::{Classified, Touches};
 use crate::work;
@@ -145,6 +146,7 @@ impl Carry {
             }
         };
         let writes_into = matches!(classified.row.touches, Touches::Copy | Touches::Below);
+        let writes_into = writes_into && !plant::is(Bug::LetAnswersRun);
         if writes_into {
             site.running.cut(share, &change);
         }

@@ -2,6 +2,7 @@
 //! that note what they are asked.
 
 mod copy;
+mod cuts;
 mod dav;
 mod edge;
 mod locks;
