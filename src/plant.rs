@@ -82,6 +82,10 @@ pub enum Bug {
     TakeLate,
     /// An answer that shows a file goes on while that is written into (R22).
     LetAnswersRun,
+    /// What is settled has neither mode nor extended attributes of its own (R31).
+    LeaveAttributes,
+    /// And contents come without their time (R31).
+    LeaveTimes,
 }
 
 #[cfg(not(test))]

@@ -304,7 +304,7 @@ fn leader(sites: &[Rc<Site>]) -> Option<Rc<Site>> {
 
 fn is_settled(sites: &[Rc<Site>]) -> bool {
     let Some(leader) = leader(sites) else { return false };
-    let wanted = leader.disk.tree();
+    let (wanted, attrs) = (leader.disk.tree(), leader.disk.attrs());
     let Some(Part::Home(notice)) = leader.process().and_then(|it| it.part()) else { return false };
     let standing = notice.standing();
     let doubts = standing.suspects > 0;
@@ -317,7 +317,8 @@ fn is_settled(sites: &[Rc<Site>]) -> bool {
         Some(Part::Copy(follow)) => {
             let progress = follow.progress();
             let free = progress.ahead == 0 && progress.held == 0 || doubts || progress.suspects > 0;
-            free && progress.confirmed && progress.debts == 0 && site.disk.tree() == wanted
+            let alike = site.disk.tree() == wanted && site.disk.attrs() == attrs;
+            free && progress.confirmed && progress.debts == 0 && alike
         }
     })
 }
@@ -325,6 +326,7 @@ fn is_settled(sites: &[Rc<Site>]) -> bool {
 /// What is the matter with sites that do not become alike.
 fn unlike(sites: &[Rc<Site>]) -> String {
     let mut text = "the sites do not become alike:\n".to_owned();
+    let first = sites.first().map(|site| site.disk.attrs()).unwrap_or_default();
     for site in sites {
         let state = match site.process().and_then(|it| it.part()) {
             None => "not running".to_owned(),
@@ -341,6 +343,9 @@ fn unlike(sites: &[Rc<Site>]) -> String {
             })
             .collect();
         text += &format!("{}: {}\n   {state}\n", site.name, tree.join(", "));
+        // Those of the first are as wanted, more often than not.
+        let attrs = site.disk.attrs().into_iter().filter(|(path, attrs)| first.get(path) != Some(attrs));
+        attrs.for_each(|(path, attrs)| text += &format!("   {path}: {attrs:?}\n"));
     }
     text
 }

@@ -148,7 +148,9 @@ fn ground(bug: Bug) -> Plan {
         | Bug::SkipHold
         | Bug::ReleaseAnyGeneration
         | Bug::ForgetRelease
-        | Bug::MergeLower => narrow,
+        | Bug::MergeLower
+        | Bug::LeaveAttributes
+        | Bug::LeaveTimes => narrow,
         Bug::AskUnread
         | Bug::KeepFirstWalk
         | Bug::ResolveInCatalog
@@ -174,7 +176,7 @@ fn caught(bug: Bug, most: u64) -> Option<(u64, String)> {
     })
 }
 
-const PLANTED: [Bug; 27] = [
+const PLANTED: [Bug; 29] = [
     Bug::ListBlindly,
     Bug::ForgetBelow,
     Bug::ReleaseLeanedOn,
@@ -202,6 +204,8 @@ const PLANTED: [Bug; 27] = [
     Bug::ReuseEpoch,
     Bug::KeepWalks,
     Bug::CarryOutTwice,
+    Bug::LeaveAttributes,
+    Bug::LeaveTimes,
 ];
 
 #[test]

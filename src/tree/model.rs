@@ -156,6 +156,19 @@ impl Model {
         found
     }
 
+    /// The mode, owner and time of every path; of a symbolic link, which has no mode, as well.
+    pub fn attrs(&self) -> BTreeMap<String, Attrs> {
+        let state = self.lock();
+        let mut found = BTreeMap::new();
+        let mut todo = vec![(ROOT, String::new())];
+        while let Some((inode, path)) = todo.pop() {
+            let row = &state.inodes[&inode];
+            todo.extend(row.entries.iter().map(|(name, child)| (*child, format!("{path}/{name}"))));
+            found.insert(path, row.attrs);
+        }
+        found
+    }
+
     /// The contents of all that was kept aside.
     pub fn kept(&self) -> Vec<Vec<u8>> {
         let state = self.lock();

@@ -5,7 +5,8 @@ use std::io;
 
 use super::{Result, Settler};
 use crate::catalog::Debt;
-use crate::object::{Extra, Found, Kind, Object};
+use crate::object::{Extra, Found, Kind, Object, Timespec, Xattrs};
+use crate::plant::{self, Bug};
 use crate::tree::{Spot, Tree, TreeError};
 
 impl<T: Tree> Settler<'_, T> {
@@ -18,6 +19,9 @@ impl<T: Tree> Settler<'_, T> {
         object: &Object,
         found: Found,
     ) -> Result<(Found, bool)> {
+        if plant::is(Bug::LeaveAttributes) {
+            return Ok((found, true));
+        }
         let have = self.tree.xattrs(spot)?;
         let wanted = match &object.xattrs {
             Extra::Here(xattrs) => Some(Cow::Borrowed(xattrs)),
@@ -49,7 +53,12 @@ impl<T: Tree> Settler<'_, T> {
                 None => return Ok(None),
             },
         };
-        match self.tree.set_attrs(Spot::Tmp(object.id), &object.attrs, xattrs) {
+        let (mut attrs, bare) = (object.attrs, Xattrs::default());
+        if plant::is(Bug::LeaveTimes) {
+            attrs.mtime = Timespec::default();
+        }
+        let xattrs = if plant::is(Bug::LeaveAttributes) { &bare } else { xattrs };
+        match self.tree.set_attrs(Spot::Tmp(object.id), &attrs, xattrs) {
             Ok(found) => Ok(Some(found)),
             Err(TreeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 self.stock.ready.remove(&object.id);
