@@ -86,6 +86,10 @@ pub enum Bug {
     LeaveAttributes,
     /// And contents come without their time (R31).
     LeaveTimes,
+    /// A copy says that it holds when its disk has said so (R5).
+    HoldBehindDisk,
+    /// A copy answers whatever its map says of the share (R10).
+    IgnoreMaps,
 }
 
 #[cfg(not(test))]

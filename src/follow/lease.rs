@@ -34,7 +34,7 @@ const ASK_MAX: usize = 256;
 /// What is known here of the lease.
 #[derive(Default)]
 pub(super) struct Lease {
-    taker: Mutex<Taker>,
+    pub(super) taker: Mutex<Taker>,
     /// The number of the newest renewal.
     asked: AtomicU64,
     /// The last record that is on this disk.
@@ -76,7 +76,7 @@ impl Lease {
         self.at_odds.store(at_odds, Ordering::Release);
     }
     pub fn is_at_odds(&self) -> bool {
-        self.at_odds.load(Ordering::Acquire)
+        self.at_odds.load(Ordering::Acquire) && !plant::is(Bug::IgnoreMaps)
     }
     fn is_live(&self, now: Moment) -> bool {
         lock(&self.taker).may_answer(Seq(self.applied.load(Ordering::Acquire)), now)
@@ -193,7 +193,7 @@ impl<T: Tree> Follow<T> {
         drop(work::blocking(move || follow.place_notes()));
     }
 
-    fn granted(&self, grant: &Grant) -> Result<bool, PullError> {
+    pub(super) fn granted(&self, grant: &Grant) -> Result<bool, PullError> {
         let head = match &grant.fresh {
             None => None,
             Some(fresh) => {
@@ -292,6 +292,13 @@ async fn heard<T: Tree>(
             tracing::trace!(share = %follow.config.share, ?holds, "asked to hold");
             // One that woke up late may have heard of the release already.
             let leased = lock(&follow.lease.taker).is_leased(Moment::now(&*follow.clock));
+            if plant::is(Bug::HoldBehindDisk) {
+                let mut batch = follow.shelf.batch();
+                batch.note_ahead(0, Vec::new());
+                if follow.shelf.commit(batch, true).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
             if leased && !plant::is(Bug::HoldInWordOnly) {
                 follow.with_ahead(|ahead| ahead.hold(holds));
             }

@@ -154,6 +154,8 @@ fn ground(bug: Bug) -> Plan {
         Bug::AskUnread
         | Bug::KeepFirstWalk
         | Bug::ResolveInCatalog
+        | Bug::HoldBehindDisk
+        | Bug::IgnoreMaps
         | Bug::ForgetStrangers
         | Bug::ForgetAheadOverRestart
         | Bug::ServeWhatIsAhead

@@ -4,10 +4,12 @@ use super::rig::Rig;
 use super::share::Share;
 use crate::catalog::Touch;
 use crate::effect::{Change, Depth, Reach, Read, Target};
-use crate::follow::AheadTicket;
 use crate::follow::applier::Job;
 use crate::follow::lock;
+use crate::follow::{AheadTicket, Terms};
+use crate::hold::{LEASE, Moment};
 use crate::id::{Gen, ObjectId, RelPath, Seq};
+use crate::link::share::{Fresh, Grant};
 use crate::object::Kind;
 use crate::route::Certainty;
 use crate::route::Standing::{self, Ahead, Barrier, Behind, Current, Unconfirmed};
@@ -19,6 +21,7 @@ fn pair() -> (Share, Rig) {
     share.dir("dir");
     share.dir("dir/deep");
     share.file("dir/x", b"x");
+    share.link("dir/x", "hard");
     share.make("in", Kind::Symlink, |object| object.target = b"dir/./x".to_vec());
     share.make("up", Kind::Symlink, |object| object.target = b"dir".to_vec());
     share.make("out", Kind::Symlink, |object| object.target = b"/etc".to_vec());
@@ -54,6 +57,28 @@ fn a_copy_that_was_stopped_answers_for_nothing() {
     assert_eq!(rig.follow().certainty(), Certainty::Unsure);
 }
 
+/// R10.
+#[test]
+fn a_lease_of_another_epoch_is_none() {
+    let (_share, mut rig) = pair();
+    rig.in_force();
+    let follow = rig.follow();
+    follow.reconfigure(Terms { strict: true, ..Terms::default() });
+    let grant = |epoch| {
+        let number = lock(&follow.lease.taker).ask(Moment::now(&*follow.clock));
+        let fresh = Fresh { epoch, seq: 0, in_force: Default::default(), generation: 0 };
+        let lease_ms = u32::try_from(LEASE.as_millis()).unwrap();
+        follow.granted(&Grant { number, lease_ms, fresh: Some(fresh) }).unwrap()
+    };
+    let epoch = rig.shelf().head().at.epoch.0;
+    for other in [epoch - 1, epoch + 1] {
+        assert!(!grant(other), "{other}");
+        assert_eq!(follow.certainty(), Certainty::Unsure);
+    }
+    assert!(grant(epoch));
+    assert_eq!(follow.certainty(), Certainty::Sure);
+}
+
 #[test]
 fn nothing_is_answered_before_the_first_comparison_and_the_primarys_word() {
     let mut share = Share::new();
@@ -76,7 +101,7 @@ fn a_change_on_its_way_is_ahead_wherever_it_shows() {
     let (_share, mut rig) = pair();
     rig.in_force();
     let ticket = begin(&rig, &["dir/x"]);
-    for text in ["dir/x", "in", "up/x", "dir", "up"] {
+    for text in ["dir/x", "hard", "in", "up/x", "dir", "up"] {
         assert_eq!(object(&rig, text), Ahead, "{text}");
     }
     for text in ["a", "dir/deep", "dir/none", ""] {
