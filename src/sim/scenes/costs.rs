@@ -14,23 +14,27 @@ async fn timed<V>(work: impl Future<Output = V>) -> (V, Duration) {
     (done, begun.elapsed())
 }
 
-/// R6: a copy that cannot be reached costs one writer the rest of its lease, and nobody after it anything.
+/// R6: a copy that cannot be reached costs one writer the rest of its lease, and nobody after it anything; also
+/// if all that it says is heard.
 #[test]
-fn a_copy_that_is_cut_off_is_waited_for_once_and_no_longer_than_its_lease() {
-    for seed in 1..=10 {
+fn a_copy_that_hears_nothing_is_waited_for_once_and_no_longer_than_its_lease() {
+    shows(Bug::RenewWhileAsked, 10, |seed| {
         play(seed, |scene| async move {
-            scene.cut_off(1);
+            match seed.is_multiple_of(2) {
+                true => scene.cut_off(1),
+                false => scene.net.set_blocked(&scene.sites[0].id(), &scene.sites[1].id(), true),
+            }
             let (put, first) = timed(scene.put(0, "new")).await;
             assert_eq!(put, 204);
-            assert!(first <= counted(LEASE) + WORK, "{first:?}");
             for path in ["/eng/g", "/eng/h"] {
                 let (put, next) = timed(scene.ask(0, "PUT", path, "other")).await;
                 assert_eq!(put.status, 201);
                 assert!(next < WORK, "{next:?} at {path}");
             }
             assert!(!scene.get(1).await.near);
-        });
-    }
+            first <= counted(LEASE) + WORK
+        })
+    });
 }
 
 /// What is held is read at the primary, and that is all that it costs.
@@ -49,7 +53,7 @@ fn a_read_of_what_is_held_costs_one_round_trip() {
                 }
                 times.sort();
                 // A disk may take its time once.
-                assert!(times[4] < ROUND && times[8] < Duration::from_millis(150), "{times:?}");
+                assert!(times[4] < ROUND && times[7] < Duration::from_millis(150), "{times:?}");
             };
             let (put, ()) = tokio::join!(scene.put(0, "new"), reads);
             assert_eq!(put, 204);
