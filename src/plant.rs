@@ -24,6 +24,10 @@ pub enum Bug {
     ReleaseAnyGeneration,
     /// A copy answers although its lease is over (R10, R12).
     ServeOnExpiredLease,
+    /// A lease is counted as if all clocks ran alike (R12).
+    NoMargin,
+    /// A lease goes by the boot clock alone (R12).
+    IgnoreJump,
     /// A primary that starts does not wait for leases of the process before it (R11).
     ForgetLeases,
     /// A primary that starts waits for no lease of a site that the map has no copy at any more (R11).

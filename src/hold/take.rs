@@ -1,4 +1,14 @@
 //! A copy's side: whether it may answer for itself just now.
+//!
+//! ```text
+//!            ask, granted: fresh                 applied up to its head
+//!   no lease --------------------> leased, behind ---------------------> leased, answers for itself
+//!      ^                                 |                                  |    |     ^
+//!      |                                 |                                  |    +-----+ ask, granted: again,
+//!      |                                 |                                  |      and counts from that ask
+//!      +---------------------------------+----------------------------------+
+//!         dropped; or its time is over, or a clock jumped (R12): nothing that is granted again wakes it
+//! ```
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -98,10 +108,13 @@ impl Taker {
 
     fn covers(&self, now: Moment) -> bool {
         self.lease.is_some_and(|lease| {
-            let live = now.boot.since(lease.asked.boot) < lease.len;
-            let live = live || plant::is(Bug::ServeOnExpiredLease);
-            let apart = now.offset().abs_diff(lease.asked.offset());
-            now.boot >= lease.asked.boot && live && apart < JUMP
+            let apart = now.offset().saturating_sub(lease.asked.offset());
+            let apart = if plant::is(Bug::IgnoreJump) { 0 } else { apart };
+            // The clock that ran further counts: the machine may have stood still for less than a jump.
+            let unseen = Duration::from_nanos(apart.max(0).unsigned_abs());
+            let passed = now.boot.since(lease.asked.boot).saturating_add(unseen);
+            let live = passed < lease.len || plant::is(Bug::ServeOnExpiredLease);
+            now.boot >= lease.asked.boot && live && apart.unsigned_abs() < JUMP
         })
     }
 }
@@ -171,6 +184,17 @@ mod tests {
         }
         assert!(leased().may_answer(Seq(7), skewed(2000, 20)), "slewed");
         assert!(!leased().may_answer(Seq(7), at(900)), "the clock went back");
+    }
+
+    /// R12: less than a jump, and more than the giver's margin.
+    #[test]
+    fn a_boot_clock_that_stood_still_for_a_moment_extends_no_lease() {
+        assert!(leased().may_answer(Seq(7), skewed(5909, 90)));
+        assert!(!leased().may_answer(Seq(7), skewed(5910, 90)));
+        assert!(
+            !leased().may_answer(Seq(7), skewed(6000, -90)),
+            "nor does a wall clock that was set back"
+        );
     }
 
     #[test]

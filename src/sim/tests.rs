@@ -151,6 +151,7 @@ fn ground(bug: Bug) -> Plan {
         | Bug::MergeLower
         | Bug::LeaveAttributes
         | Bug::LeaveTimes => narrow,
+        Bug::NoMargin | Bug::IgnoreJump => panic!("the storm of hold shows {bug:?}"),
         Bug::AskUnread
         | Bug::KeepFirstWalk
         | Bug::ResolveInCatalog
