@@ -1,5 +1,5 @@
 //! Real sites in namespaces of their own, seeded clients at each of them, and trouble: dropped
-//! packets, frozen and killed processes, a slow line. What the clients were told is checked
+//! packets, frozen and killed processes, a primary copy that moves, a slow line. What the clients were told is checked
 //! afterwards: a strict share must be linearizable, a relaxed one shows each site its own writes;
 //! both converge.
 //!
@@ -45,6 +45,8 @@ enum Mode {
     Refuse,
     /// Strict. A site that is cut off answers from its copy, and says so.
     Serve,
+    /// Strict, a change is at two sites before it is answered, and the primary copy moves.
+    Durable,
 }
 
 impl Mode {
@@ -54,6 +56,7 @@ impl Mode {
             Self::Relaxed | Self::Remote => "consistency = \"relaxed\"\n",
             Self::Refuse => "consistency = \"strict\"\nwhen_cut_off = \"refuse\"\n",
             Self::Serve => "consistency = \"strict\"\nwhen_cut_off = \"serve\"\n",
+            Self::Durable => "consistency = \"strict\"\nwhen_cut_off = \"refuse\"\ndurable_copies = 2\n",
         }
     }
     fn name(self) -> &'static str {
@@ -62,6 +65,7 @@ impl Mode {
             Self::Remote => "remote",
             Self::Refuse => "refuse",
             Self::Serve => "serve",
+            Self::Durable => "durable",
         }
     }
     /// What is dealt when nothing longer is asked for.
@@ -71,6 +75,7 @@ impl Mode {
             Self::Remote => &[Blow::KillPrimary],
             Self::Refuse => &[Blow::KillPrimary, Blow::FreezeCopy, Blow::OneWay, Blow::KillCopy],
             Self::Serve => &[Blow::FreezePrimary, Blow::CutOff],
+            Self::Durable => &[Blow::Promote, Blow::KillCopy, Blow::Promote],
         }
     }
 }
@@ -83,6 +88,11 @@ fn a_strict_share_that_refuses_when_cut_off() {
 #[test]
 fn a_strict_share_that_serves_when_cut_off() {
     storms(Mode::Serve);
+}
+
+#[test]
+fn a_durable_share_whose_primary_copy_moves() {
+    storms(Mode::Durable);
 }
 
 #[test]
@@ -146,7 +156,7 @@ fn storm(mode: Mode, seed: u64) {
             scope.spawn(move || inside(Some(&ns), || visitor.run()));
         }
         loop {
-            let all = Blow::shuffled(&mut rng);
+            let all = Blow::shuffled(&mut rng, mode);
             let blows = if wanted.is_longer() { &all[..] } else { mode.blows() };
             for blows in blows.chunks(BLOWS_BETWEEN) {
                 for blow in blows {
@@ -253,7 +263,7 @@ impl Drop for Ending<'_> {
 fn judge(mode: Mode, names: &Names, calls: &[Call<Op>]) -> Result<(), String> {
     own::check(calls)?;
     match mode {
-        Mode::Refuse | Mode::Serve | Mode::Remote => {
+        Mode::Refuse | Mode::Serve | Mode::Durable | Mode::Remote => {
             linearizable(names, calls).map_err(|fault| fault.to_string())
         }
         // Copies lag here; a storm in which nobody ever sees it would prove nothing of strict ones.

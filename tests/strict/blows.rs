@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::Mode;
-use crate::common::cluster::Cluster;
+use crate::common::cluster::{Cluster, nearshare};
 use crate::common::history::names::Op;
 use crate::common::history::{Call, End};
 use crate::common::lab::inside;
 use crate::common::mesh::Mesh;
-use crate::common::{Rng, wait_for};
+use crate::common::{PATIENCE, Rng, wait_for, wait_until};
 use crate::visitor::{Ground, Visitor};
 
 /// How long a lease lasts, in the map's default.
@@ -36,6 +36,8 @@ pub enum Blow {
     CutOff,
     KillPrimary,
     KillCopy,
+    /// The primary copy moves to another site and, some time later, back again.
+    Promote,
 }
 
 /// Where the blows are dealt, and what comes of it.
@@ -50,6 +52,7 @@ pub struct Field<'a> {
 }
 
 impl Blow {
+    /// What any share must stand.
     const ALL: [Self; 7] = [
         Self::FreezeCopy,
         Self::OneWay,
@@ -61,8 +64,11 @@ impl Blow {
     ];
 
     /// All in any order.
-    pub fn shuffled(rng: &mut Rng) -> Vec<Self> {
+    pub fn shuffled(rng: &mut Rng, mode: Mode) -> Vec<Self> {
         let mut blows = Self::ALL.to_vec();
+        if mode == Mode::Durable {
+            blows.push(Self::Promote);
+        }
         shuffle(rng, &mut blows);
         blows
     }
@@ -106,7 +112,31 @@ impl Blow {
             }
             Self::KillPrimary => restart(rng, cluster, "hq"),
             Self::KillCopy => restart(rng, cluster, copy),
+            Self::Promote => {
+                promote(cluster, copy);
+                std::thread::sleep(rng.millis(700, 1500));
+                promote(cluster, "hq");
+            }
         }
+    }
+}
+
+/// Every site knows it afterwards.
+fn promote(cluster: &Cluster, to: &str) {
+    let site = cluster.site(to);
+    let socket = site.state().join("control.sock");
+    // A site that has just come back may have to catch up first.
+    wait_until(&format!("{to} to lead"), PATIENCE, || {
+        let output = nearshare(&["promote", "docs", "--to", to, "--socket", socket.to_str().unwrap()]);
+        let said =
+            || String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into();
+        if output.status.success() { Ok(()) } else { Err::<(), String>(said()) }
+    });
+    for site in &cluster.sites {
+        wait_until(&format!("{} to follow {to}", site.name), PATIENCE, || {
+            let share = site.status()?["shares"][0].clone();
+            if share["primary"] == to { Ok(()) } else { Err(share.to_string()) }
+        });
     }
 }
 
