@@ -22,6 +22,10 @@ pub enum Bug {
     ResolveInCatalog,
     /// A release counts whatever generation it is of (R4).
     ReleaseAnyGeneration,
+    /// A mark is over although something changes it, or has not been looked at since (R4).
+    ReleaseInFlight,
+    /// What changes is looked at when nothing has changed it for a while (R8).
+    WaitForQuiet,
     /// A copy answers although its lease is over (R10, R12).
     ServeOnExpiredLease,
     /// A lease is counted as if all clocks ran alike (R12).

@@ -280,6 +280,9 @@ impl Table {
 
     /// The next jobs, at most `most`, and if there are none the time of the next one.
     pub fn take(&mut self, now: BootTime, most: usize) -> Vec<Job> {
+        if plant::is(Bug::WaitForQuiet) {
+            self.wait_for_quiet(now);
+        }
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let hint = entry.remove();
             if self.marks.contains_key(&hint.touch) {
@@ -330,6 +333,27 @@ impl Table {
         mark.looks += 1;
         self.again(hint.clone(), BootTime(now.0 + Duration::from_secs(1)));
         true
+    }
+
+    /// What has come just now is looked at some time later, if nothing has come for a while by then.
+    fn wait_for_quiet(&mut self, now: BootTime) {
+        let (looks, others): (Vec<_>, Vec<_>) =
+            self.queue.drain(..).partition(|(_, job)| matches!(job, Job::Look(_)));
+        self.queue = others.into();
+        let mut off = Vec::new();
+        for (_, job) in looks {
+            let Job::Look(hint) = job else { continue };
+            if let Some(mark) = self.marks.get_mut(&hint.touch) {
+                mark.stirred = now;
+            }
+            off.push(hint);
+        }
+        let stirred = self.marks.values().map(|mark| mark.stirred).max().unwrap_or_default();
+        if now.since(stirred) < Duration::from_millis(100) {
+            let later = self.later.split_off(&(now, u64::MAX));
+            off.extend(std::mem::replace(&mut self.later, later).into_values());
+        }
+        off.into_iter().for_each(|hint| self.again(hint, BootTime(now.0 + Duration::from_millis(200))));
     }
 
     /// Whether something is to be done by now.

@@ -280,7 +280,8 @@ impl History {
     async fn call(&self, site: &Site, client: u32, ask: &Ask) {
         let Some((process, live)) = site.process().zip(site.live()) else { return };
         let (relay, primary) = (process.relay(), process.primary());
-        let led = (primary == site.id()).then(|| process.epoch());
+        let epoch = process.epoch();
+        let mut led = (primary == site.id()).then_some(epoch);
         let cut_off = || !site.net.down_for(&site.id(), &primary).is_zero();
         let was_cut_off = cut_off();
         let (called, began) = (now(), Instant::now());
@@ -312,6 +313,10 @@ impl History {
                         if stale { " stale" } else { "" }
                     )
                 });
+                if !near && process.epoch() == epoch {
+                    // It was answered by whoever led in that epoch.
+                    led = Some(epoch);
+                }
                 let refused = matches!(status, 502 | 503 | 507);
                 match (body.ok().and_then(|body| ask.told(status, &body)), ask.change()) {
                     (Some(op), _) => {

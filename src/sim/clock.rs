@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,26 +14,54 @@ use crate::work::single::drawn;
 /// 2026-11-21, in nanoseconds.
 const WALL: i64 = 1_795_262_400_000_000_000;
 
-/// Both clocks go with tokio's paused one; the wall clock may be set.
+/// Both clocks go with tokio's paused one, a little faster or slower; the wall clock may be set, and the other
+/// stand still.
 pub struct SimClock {
     begun: Instant,
-    /// How long the machine was up at `begun`, in nanoseconds; less than nothing for one that booted
-    /// later.
-    up: AtomicI64,
+    /// In millionths above tokio's.
+    fast: i64,
+    boot: Mutex<Boot>,
     ahead: AtomicI64,
 }
 
+/// How the boot clock goes.
+struct Boot {
+    /// How long the machine was up when the clock was made, in nanoseconds; less than nothing for one that
+    /// booted later, or stood still.
+    up: i64,
+    /// How much had passed when it began to stand still.
+    still: Option<i64>,
+}
+
+/// Clocks run at most so many millionths faster or slower than true time: half of what R12 allows between
+/// two of them.
+pub const DRIFT: i64 = 5000;
+
 impl SimClock {
-    pub fn new(up: Duration) -> Self {
-        let up = AtomicI64::new(up.as_nanos() as i64);
-        Self { begun: Instant::now(), up, ahead: AtomicI64::new(0) }
+    pub fn new(up: Duration, fast: i64) -> Self {
+        let boot = Mutex::new(Boot { up: up.as_nanos() as i64, still: None });
+        Self { begun: Instant::now(), fast, boot, ahead: AtomicI64::new(0) }
     }
     fn passed(&self) -> i64 {
-        self.begun.elapsed().as_nanos() as i64
+        let passed = self.begun.elapsed().as_nanos() as i64;
+        passed + passed / 1000 * self.fast / 1000
+    }
+    fn lock(&self) -> MutexGuard<'_, Boot> {
+        self.boot.lock().expect("one thread never panics while it holds this")
     }
     /// The machine boots now.
     pub fn boots(&self) {
-        self.up.store(1_000_000_000 - self.passed(), Ordering::SeqCst);
+        *self.lock() = Boot { up: 1_000_000_000 - self.passed(), still: None };
+    }
+    /// The machine stands still, and its boot clock with it. The wall clock is right afterwards.
+    pub fn freeze(&self) {
+        self.lock().still = Some(self.passed());
+    }
+    pub fn thaw(&self) {
+        let mut boot = self.lock();
+        if let Some(since) = boot.still.take() {
+            boot.up -= self.passed() - since;
+        }
     }
     /// Somebody sets the wall clock.
     pub fn jump(&self, by: i64) {
@@ -42,7 +71,8 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn boot(&self) -> BootTime {
-        let nanos = self.passed() + self.up.load(Ordering::SeqCst);
+        let boot = self.lock();
+        let nanos = boot.still.unwrap_or_else(|| self.passed()) + boot.up;
         BootTime(Duration::from_nanos(nanos as u64))
     }
     fn wall(&self) -> WallTime {

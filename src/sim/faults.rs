@@ -20,6 +20,8 @@ pub enum Fault {
     Partition,
     Reset,
     Pause,
+    /// The same of the whole machine, with its boot clock.
+    Frozen,
     Kill,
     PowerCut,
     ServerCrash,
@@ -40,11 +42,12 @@ pub enum Fault {
 
 impl Fault {
     /// Those that may happen at any time.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OneWay,
         Self::Partition,
         Self::Reset,
         Self::Pause,
+        Self::Frozen,
         Self::Kill,
         Self::PowerCut,
         Self::ServerCrash,
@@ -103,7 +106,16 @@ impl Faults {
             // One operator, with one thing in mind.
             let moves = |kind| matches!(kind, Fault::Promote | Fault::Force);
             let alike = |other| other == kind && kind == Fault::Reload || moves(kind) && moves(other);
-            let occupied = self.busy.borrow().iter().any(|(other, _)| alike(*other));
+            // On a machine that stands still nothing happens; lines have their troubles all the same.
+            let line = |kind| matches!(kind, Fault::OneWay | Fault::Partition | Fault::Reset);
+            let still = |other: Fault| {
+                (kind == Fault::Frozen || other == Fault::Frozen) && !line(kind) && !line(other)
+            };
+            let occupied = self
+                .busy
+                .borrow()
+                .iter()
+                .any(|(other, at)| alike(*other) || *at == site.name && still(*other));
             if occupied || !self.busy.borrow_mut().insert((kind, site.name)) {
                 continue;
             }
@@ -135,6 +147,16 @@ impl Faults {
                 live.group.set_paused(true);
                 sleep(span).await;
                 note(|| format!("{} goes on", site.name));
+                live.group.set_paused(false);
+            }
+            Fault::Frozen => {
+                let Some(live) = site.live() else { return };
+                note(|| format!("the machine of {} stands still for {span:?}", site.name));
+                site.clock.freeze();
+                live.group.set_paused(true);
+                sleep(span).await;
+                note(|| format!("the machine of {} goes on", site.name));
+                site.clock.thaw();
                 live.group.set_paused(false);
             }
             Fault::Kill | Fault::PowerCut => {

@@ -33,6 +33,7 @@ use faults::{Fault, Faults};
 use history::names::Names;
 use history::own;
 use net::{Net, SILENCE};
+use server::LATE;
 use site::{Part, Site};
 
 use crate::id::ShareId;
@@ -60,6 +61,8 @@ pub struct Rules {
     serve: bool,
     /// `durable_copies`.
     durable: usize,
+    /// Changes are answered also while there are fewer sites than that.
+    degrade: bool,
     /// A site that has no copy.
     remote: Option<&'static str>,
 }
@@ -77,8 +80,9 @@ impl Rules {
         );
         text += &format!(
             "[share.eng]\nhttp = \"/eng\"\nconsistency = \"{consistency}\"\ndurable_copies = {}\n\
-             when_cut_off = \"{cut_off}\"\n",
-            self.durable
+             degraded = \"{}\"\nwhen_cut_off = \"{cut_off}\"\n",
+            self.durable,
+            if self.degrade { "allow" } else { "wait" },
         );
         for site in &SITES[..self.sites] {
             text += &match (*site == PRIMARY, self.remote == Some(*site)) {
@@ -112,7 +116,7 @@ struct Plan {
 impl Plan {
     /// What only a primary had that is gone is lost, also what it answered.
     fn loses(&self) -> bool {
-        self.faults.contains(&Fault::Force) && self.rules.durable < 2
+        self.faults.contains(&Fault::Force) && (self.rules.durable < 2 || self.rules.degrade)
     }
 
     /// Anything may happen.
@@ -127,6 +131,10 @@ impl Plan {
         if pick(3) > 0 {
             // What is in doubt is asked of the primary ever after: little else is seen then.
             faults.retain(|fault| !matches!(fault, Fault::Sloppy | Fault::ServerCrash));
+        }
+        if faults.contains(&Fault::Frozen) {
+            // A wall clock that is set back by as much as its machine stood still tells nothing (R12).
+            faults.retain(|fault| *fault != Fault::WallJump);
         }
         let (clients, calls) = if sites == 3 { (2, 16) } else { (1, 20) };
         let durable = if seed.is_multiple_of(5) { 2 } else { 1 };
@@ -143,7 +151,8 @@ impl Plan {
         if seed % 6 == 1 && !faults.contains(&Fault::Force) {
             faults.push(Fault::Reload);
         }
-        let rules = Rules { sites, strict, serve, durable, remote: None };
+        let degrade = durable > 1 && seed.is_multiple_of(3);
+        let rules = Rules { sites, strict, serve, durable, degrade, remote: None };
         Self {
             rules,
             faults,
@@ -238,7 +247,9 @@ async fn live(plan: &Plan, history: &Rc<History>) -> Option<String> {
         return Some("trouble panicked".to_owned());
     }
     faults.end().await;
-    if !settled(&sites, QUIET).await {
+    // Whatever the servers were still at is done by then.
+    sleep(LATE).await;
+    if !settled_when(&sites, QUIET, believe).await {
         return Some(unlike(&sites));
     }
     for site in &sites {
@@ -279,12 +290,28 @@ async fn live(plan: &Plan, history: &Rc<History>) -> Option<String> {
     history.wrong.take()
 }
 
+/// An operator knows that no server does any more what is in doubt (R18).
+fn believe(sites: &[Rc<Site>]) {
+    for part in sites.iter().filter_map(|site| site.process()?.part()) {
+        match part {
+            Part::Home(notice) => notice.believe(),
+            Part::Copy(follow) => follow.believe(),
+        };
+    }
+}
+
 /// Until every copy is as the primary and nothing is under way; `false`: not within that time.
 async fn settled(sites: &[Rc<Site>], within: Duration) -> bool {
+    settled_when(sites, within, |_| ()).await
+}
+
+/// The same, with something done before each look.
+async fn settled_when(sites: &[Rc<Site>], within: Duration, done: impl Fn(&[Rc<Site>])) -> bool {
     let over = Duration::from_nanos(now()) + within;
     let mut times = 0;
     while Duration::from_nanos(now()) < over {
         sleep(Duration::from_millis(500)).await;
+        done(sites);
         times = if is_settled(sites) { times + 1 } else { 0 };
         if times == 2 {
             return true;
@@ -307,16 +334,13 @@ fn is_settled(sites: &[Rc<Site>]) -> bool {
     let (wanted, attrs) = (leader.disk.tree(), leader.disk.attrs());
     let Some(Part::Home(notice)) = leader.process().and_then(|it| it.part()) else { return false };
     let standing = notice.standing();
-    let doubts = standing.suspects > 0;
-    // What is in doubt keeps others marked.
-    let looked = standing.marks == 0 || doubts;
-    let home = looked && standing.stopped.is_none() && standing.scan.is_none();
+    let home = standing.marks == 0 && standing.stopped.is_none() && standing.scan.is_none();
     let others = sites.iter().filter(|site| site.name != leader.name);
     home && others.into_iter().all(|site| match site.process().and_then(|it| it.part()) {
         None | Some(Part::Home(_)) => false,
         Some(Part::Copy(follow)) => {
             let progress = follow.progress();
-            let free = progress.ahead == 0 && progress.held == 0 || doubts || progress.suspects > 0;
+            let free = progress.ahead == 0 && progress.held == 0 && progress.suspects == 0;
             let alike = site.disk.tree() == wanted && site.disk.attrs() == attrs;
             free && progress.confirmed && progress.debts == 0 && alike
         }

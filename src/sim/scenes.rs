@@ -44,7 +44,8 @@ fn play_by<F: Future>(
 ) -> F::Output {
     let ended = alone(seed, false, || async {
         let net = Net::new(SILENCE);
-        let mut rules = Rules { sites: 3, strict: true, serve: false, durable: 1, remote: None };
+        let mut rules =
+            Rules { sites: 3, strict: true, serve: false, durable: 1, degrade: false, remote: None };
         change(&mut rules);
         let site = |number| Rc::new(Site::new(number, SITES[number], &net, &rules));
         let sites: Vec<Rc<Site>> = (0..rules.sites).map(site).collect();
@@ -228,6 +229,27 @@ fn a_hold_waits_for_no_disk() {
             })
         });
     }
+}
+
+/// R8: a file that somebody writes all the time is copied all the same.
+#[test]
+fn what_never_comes_to_rest_is_copied_all_the_same() {
+    shows(Bug::WaitForQuiet, 3, |seed| {
+        play(seed, |scene| async move {
+            let begun = Instant::now();
+            let has_old =
+                || scene.sites[1].disk.tree().into_values().flatten().any(|data| data == b"old");
+            let mut after_two = None;
+            while begun.elapsed() < Duration::from_secs(3) {
+                assert_eq!(scene.put(0, "new").await, 204);
+                if begun.elapsed() > Duration::from_secs(2) {
+                    after_two.get_or_insert_with(has_old);
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+            after_two == Some(false)
+        })
+    });
 }
 
 /// R10: the primary promises something else than this copy's map says.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::{SimClock, note, now};
+use super::clock::{DRIFT, SimClock, note, now};
 use super::net::{Dialled, Net};
 use super::server::Server;
 use super::split::Takeover;
@@ -91,7 +91,11 @@ fn lock<V>(mutex: &Mutex<V>) -> std::sync::MutexGuard<'_, V> {
 
 impl Site {
     pub fn new(number: usize, name: &'static str, net: &Net, rules: &Rules) -> Self {
-        let clock = Arc::new(SimClock::new(Duration::from_secs(1000 + pick(100_000))));
+        let up = Duration::from_secs(1000 + pick(100_000));
+        // No two sites' clocks run alike.
+        let many = super::SITES.len() as i64;
+        let fast = pick(2 * DRIFT as u64 / many as u64) as i64 * many + number as i64 - DRIFT;
+        let clock = Arc::new(SimClock::new(up, fast));
         let disk = Model::with_clock([number as u8 + 1; 16], clock.clone());
         Self {
             name,
@@ -119,6 +123,8 @@ impl Site {
     /// Starts the process. What it is made of is there some time later.
     pub fn start(&self) {
         note(|| format!("{} starts", self.name));
+        // Nothing starts on a machine that stands still.
+        self.clock.thaw();
         let live = Arc::new(Live { group: Arc::default(), process: Mutex::default() });
         *lock(&self.live) = Some(live.clone());
         let dispatch: Dispatch<Model> = Dispatch::default();

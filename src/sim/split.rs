@@ -27,7 +27,7 @@ pub struct Split {
     pub takeovers: Vec<Takeover>,
 }
 
-/// The site that took a call took itself for the primary's, in this epoch.
+/// The site that answered a call took itself for the primary's, in this epoch.
 pub type Led = Option<u32>;
 
 impl Takeover {

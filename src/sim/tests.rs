@@ -89,7 +89,7 @@ fn whatever_happens_everything_holds() {
 
 /// What each planted bug needs to show.
 fn ground(bug: Bug) -> Plan {
-    let rules = Rules { sites: 3, strict: true, serve: false, durable: 1, remote: None };
+    let rules = Rules { sites: 3, strict: true, serve: false, durable: 1, degrade: false, remote: None };
     let narrow = Plan {
         rules: rules.clone(),
         faults: Vec::new(),
@@ -127,7 +127,9 @@ fn ground(bug: Bug) -> Plan {
             let silence = Duration::from_secs(30);
             Plan { faults: vec![Fault::OneWay], prompt: true, silence, ..narrow }
         }
-        Bug::ForgetDoubt => Plan { faults: vec![Fault::Sloppy], ..narrow },
+        Bug::IgnoreJump => Plan { faults: vec![Fault::Frozen], ..narrow },
+        // A server that takes longer than a mark lingers.
+        Bug::ReleaseInFlight | Bug::ForgetDoubt => Plan { faults: vec![Fault::Sloppy], ..narrow },
         Bug::OutOfOrder => Plan { rules: Rules { strict: false, ..rules }, clients: 2, ..narrow },
         Bug::ReuseEpoch => Plan {
             rules: Rules { durable: 2, ..rules },
@@ -151,8 +153,9 @@ fn ground(bug: Bug) -> Plan {
         | Bug::MergeLower
         | Bug::LeaveAttributes
         | Bug::LeaveTimes => narrow,
-        Bug::NoMargin | Bug::IgnoreJump => panic!("the storm of hold shows {bug:?}"),
-        Bug::AskUnread
+        Bug::NoMargin => panic!("the storm of hold shows {bug:?}"),
+        Bug::WaitForQuiet
+        | Bug::AskUnread
         | Bug::KeepFirstWalk
         | Bug::ResolveInCatalog
         | Bug::HoldBehindDisk
@@ -179,14 +182,16 @@ fn caught(bug: Bug, most: u64) -> Option<(u64, String)> {
     })
 }
 
-const PLANTED: [Bug; 29] = [
+const PLANTED: [Bug; 31] = [
     Bug::ListBlindly,
     Bug::ForgetBelow,
     Bug::ReleaseLeanedOn,
     Bug::HoldInWordOnly,
     Bug::SkipHold,
     Bug::ReleaseAnyGeneration,
+    Bug::ReleaseInFlight,
     Bug::ServeOnExpiredLease,
+    Bug::IgnoreJump,
     Bug::ForgetLeases,
     Bug::GrantWithoutHolds,
     Bug::AnswerBeforeDurable,

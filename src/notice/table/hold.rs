@@ -299,7 +299,8 @@ impl Table {
             let Some(mark) = self.marks.get(&touch) else { continue };
             // What happens next to it brings it here again.
             let leaned_on = mark.members > 0 && !plant::is(Bug::ReleaseLeanedOn);
-            if mark.in_flight > 0 || leaned_on || mark.looked != Some(mark.begun) {
+            let busy = mark.in_flight > 0 || mark.looked != Some(mark.begun);
+            if leaned_on || busy && !plant::is(Bug::ReleaseInFlight) {
                 continue;
             }
             let mut due = BootTime(mark.stirred.0 + LINGER);
@@ -606,6 +607,45 @@ mod tests {
             }
         }
         assert_eq!(asked, 9);
+    }
+
+    /// An archive that is unpacked: whatever is made in it leans on the hold of its top.
+    #[test]
+    fn a_new_tree_asks_once_in_all() {
+        let (mut table, (mut giver, osaka, stream)) = (Table::default(), giver());
+        let top = Held {
+            touch: Touch::Entry(ObjectId::ROOT, Name::new(b"tree").unwrap()),
+            above: vec![Above { dir: ObjectId::ROOT, entry: None }],
+            object: None,
+        };
+        let within = |dir: u8, name: &str, of: &Held| {
+            let above = Above { dir: ObjectId::from_bytes([dir; 16]), entry: Some(of.touch.clone()) };
+            let above = std::iter::once(above).chain(of.above.clone()).collect();
+            Held { touch: entry(dir, name), above, object: None }
+        };
+        let mut made = vec![top.clone()];
+        for n in 0..100 {
+            let inner = within(200, &format!("d{n}"), &top);
+            let files = (0..100).map(|file| within(n, &format!("f{file}"), &inner));
+            made.extend(std::iter::once(inner.clone()).chain(files.collect::<Vec<_>>()));
+        }
+        let (mut asked, mut ms) = (Vec::new(), 0);
+        for held in &made {
+            giver.renew(&osaka, stream, true, at(ms));
+            if let Some(ask) = begin(&mut table, &mut giver, held, ms, ms) {
+                giver.answered(&osaka, stream, ask.question);
+                asked.extend(ask.touches.into_iter().map(|(touch, _)| touch));
+                ms += 80;
+            }
+            ms += 8;
+            land(&mut table, held, ms);
+            table.ripe(at(ms), |_| false);
+        }
+        assert_eq!(asked, vec![top.touch]);
+        for round in 1..5 {
+            table.ripe(at(ms + 200 * round), |_| false);
+        }
+        assert!(table.len() == 0 && table.leaning.is_empty());
     }
 
     /// A file that has got another name meanwhile is asked about by itself.
