@@ -141,24 +141,7 @@ impl Faults {
                 note(|| format!("the line of {} breaks", site.name));
                 self.net.reset(&site.id());
             }
-            Fault::Pause => {
-                let Some(live) = site.live() else { return };
-                note(|| format!("{} stands still for {span:?}", site.name));
-                live.group.set_paused(true);
-                sleep(span).await;
-                note(|| format!("{} goes on", site.name));
-                live.group.set_paused(false);
-            }
-            Fault::Frozen => {
-                let Some(live) = site.live() else { return };
-                note(|| format!("the machine of {} stands still for {span:?}", site.name));
-                site.clock.freeze();
-                live.group.set_paused(true);
-                sleep(span).await;
-                note(|| format!("the machine of {} goes on", site.name));
-                site.clock.thaw();
-                live.group.set_paused(false);
-            }
+            Fault::Pause | Fault::Frozen => self.stand_still(kind, site, span).await,
             Fault::Kill | Fault::PowerCut => {
                 if site.live().is_none() {
                     return;
@@ -211,6 +194,20 @@ impl Faults {
                 site.clock.jump(by);
             }
         }
+    }
+
+    /// The process does nothing for a while, or its whole machine.
+    async fn stand_still(&self, kind: Fault, site: &Site, span: Duration) {
+        let Some(live) = site.live() else { return };
+        note(|| format!("{} stands still for {span:?}: {kind:?}", site.name));
+        if kind == Fault::Frozen {
+            site.clock.freeze();
+        }
+        live.group.set_paused(true);
+        sleep(span).await;
+        note(|| format!("{} goes on", site.name));
+        site.clock.thaw();
+        live.group.set_paused(false);
     }
 
     /// Cuts a site off from all others, one way or both.
