@@ -87,11 +87,10 @@ fn whatever_happens_everything_holds() {
     }
 }
 
-/// What each planted bug needs to show.
-fn ground(bug: Bug) -> Plan {
-    let rules = Rules { sites: 3, strict: true, serve: false, durable: 1, degrade: false, remote: None };
-    let narrow = Plan {
-        rules: rules.clone(),
+/// One client, and nothing happens.
+fn narrow() -> Plan {
+    Plan {
+        rules: Rules { sites: 3, strict: true, serve: false, durable: 1, degrade: false, remote: None },
         faults: Vec::new(),
         clients: 1,
         calls: 20,
@@ -99,7 +98,13 @@ fn ground(bug: Bug) -> Plan {
         copies: false,
         prompt: false,
         silence: SILENCE,
-    };
+    }
+}
+
+/// What each planted bug needs to show.
+fn ground(bug: Bug) -> Plan {
+    let narrow = narrow();
+    let rules = narrow.rules.clone();
     match bug {
         Bug::ReleaseLeanedOn => Plan { clients: 2, ..narrow },
         Bug::ListBlindly | Bug::ForgetBelow => Plan { narrow: false, clients: 2, calls: 60, ..narrow },
