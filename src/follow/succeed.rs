@@ -38,25 +38,33 @@ impl<T: Tree> Follow<T> {
     /// may be lost, and is kept for no change of it (R26) for as long as [`FENCE`], unless it is known before
     /// who leads. Noted, so that a later process keeps to it. Blocks.
     pub fn fence(&self) -> Result<()> {
-        let mut fence = lock(&self.fence);
-        *fence = Some(BootTime(self.clock.boot().0 + FENCE));
-        let mut batch = self.shelf.batch();
-        batch.set_meta(|meta| meta.fenced = meta.epoch);
-        Ok(self.shelf.commit(batch, true).wait()?)
+        let noted = {
+            // Notes are written in the order in which the fence is put up and taken away.
+            let mut fence = lock(&self.fence);
+            *fence = Some(BootTime(self.clock.boot().0 + FENCE));
+            let mut batch = self.shelf.batch();
+            batch.set_meta(|meta| meta.fenced = meta.epoch);
+            self.shelf.commit(batch, true)
+        };
+        Ok(noted.wait()?)
     }
 
     /// Whether what comes is not kept for any change.
     pub(super) fn is_fenced(&self) -> Result<bool> {
-        let mut fence = lock(&self.fence);
-        match *fence {
-            None => return Ok(false),
-            Some(until) if self.clock.boot() < until => return Ok(true),
-            Some(_) => {}
-        }
-        let mut batch = self.shelf.batch();
-        batch.set_meta(|meta| meta.fenced = Epoch(0));
-        self.shelf.commit(batch, false).wait()?;
-        *fence = None;
+        let noted = {
+            let mut fence = lock(&self.fence);
+            match *fence {
+                None => return Ok(false),
+                Some(until) if self.clock.boot() < until => return Ok(true),
+                Some(_) => {}
+            }
+            *fence = None;
+            let mut batch = self.shelf.batch();
+            batch.set_meta(|meta| meta.fenced = Epoch(0));
+            self.shelf.commit(batch, false)
+        };
+        // Whoever puts it up meanwhile does not wait for this disk.
+        noted.wait()?;
         Ok(false)
     }
 
