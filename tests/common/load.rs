@@ -25,6 +25,8 @@ pub struct Actor {
     /// For names set aside, all that may be there.
     open: BTreeMap<String, Vec<Option<Vec<u8>>>>,
     made: u64,
+    /// What was asked for and told of each name, to be read when something is wrong.
+    story: BTreeMap<String, Vec<String>>,
     pub tally: Tally,
     /// Largest file, in bytes.
     pub largest: u64,
@@ -59,6 +61,7 @@ impl Actor {
             known: BTreeMap::new(),
             open: BTreeMap::new(),
             made: 0,
+            story: BTreeMap::new(),
             tally: Tally::default(),
             largest: 64 * 1024,
         }
@@ -106,13 +109,13 @@ impl Actor {
     fn put(&mut self, name: &str) {
         let content = self.content();
         let answer = self.client.put(&self.url(name), &content);
-        self.settle(answer, vec![(name.to_owned(), Some(content))]);
+        self.settle("PUT", answer, vec![(name.to_owned(), Some(content))]);
     }
 
     fn delete(&mut self, name: &str) {
         if self.known[name].is_some() {
             let answer = self.client.delete(&self.url(name));
-            self.settle(answer, vec![(name.to_owned(), None)]);
+            self.settle("DELETE", answer, vec![(name.to_owned(), None)]);
         }
     }
 
@@ -122,15 +125,28 @@ impl Actor {
             return;
         }
         let answer = self.client.transfer(method, &self.url(from), &self.url(to));
-        let mut after = vec![(to.to_owned(), Some(content))];
-        if method == "MOVE" {
-            after.push((from.to_owned(), None));
-        }
-        self.settle(answer, after);
+        // A COPY that is still to happen takes what its source has by then: that is set aside as well.
+        let left = if method == "MOVE" { None } else { Some(content.clone()) };
+        let after = vec![(to.to_owned(), Some(content)), (from.to_owned(), left)];
+        self.settle(method, answer, after);
     }
 
     /// Books what an answer says of a change that would have led to `after`.
-    fn settle(&mut self, answer: std::io::Result<Response>, after: Vec<(String, Option<Vec<u8>>)>) {
+    fn settle(
+        &mut self,
+        method: &str,
+        answer: std::io::Result<Response>,
+        after: Vec<(String, Option<Vec<u8>>)>,
+    ) {
+        let told = match &answer {
+            Ok(answer) => format!("{} {:?}", answer.status, answer.text().chars().take(120).collect::<String>()),
+            Err(error) => format!("{error}"),
+        };
+        let now = time::OffsetDateTime::now_utc().time();
+        for (name, content) in &after {
+            let line = format!("{now} {method} of {}: {told}", show(content));
+            self.story.entry(name.clone()).or_default().push(line);
+        }
         match outcome(answer) {
             Outcome::Done => {
                 self.tally.done += 1;
@@ -175,23 +191,31 @@ impl Actor {
             let seen = read(name);
             assert!(
                 seen == *content,
-                "{}/{name}: {} is on {}, {} was answered as done; {:?}",
+                "{}/{name}: {} is on {}, {} was answered as done; {:?}; {}",
                 self.directory,
                 show(&seen),
                 share.display(),
                 show(content),
                 self.tally,
+                self.told_of(name),
             );
         }
         for (name, may_be) in &self.open {
             let seen = read(name);
             assert!(
                 may_be.contains(&seen),
-                "{}/{name}: {} is none of what may be there",
+                "{}/{name}: {} is on {}, which is none of what may be there; {}",
                 self.directory,
-                show(&seen)
+                show(&seen),
+                share.display(),
+                self.told_of(name),
             );
         }
+    }
+
+    fn told_of(&self, name: &str) -> String {
+        let story = self.story.get(name).map_or(&[][..], |story| story);
+        format!("it was told:\n{}", story.join("\n"))
     }
 }
 
