@@ -281,6 +281,10 @@ impl History {
         let Some((process, live)) = site.process().zip(site.live()) else { return };
         let (relay, primary) = (process.relay(), process.primary());
         let epoch = process.epoch();
+        if !site.net.hears_of(&site.id(), epoch) {
+            let why = format!("{} goes back to epoch {epoch}", site.name);
+            self.wrong.borrow_mut().get_or_insert(why);
+        }
         let mut led = (primary == site.id()).then_some(epoch);
         let cut_off = || !site.net.down_for(&site.id(), &primary).is_zero();
         let was_cut_off = cut_off();
@@ -323,9 +327,8 @@ impl History {
                         // Another has taken its place, and it has not heard.
                         let deposed =
                             process.epoch() < site.net.epoch() && process.primary() == site.id();
-                        let stale = stale || deposed;
                         // Contents that it waits for are then not asked for at home.
-                        let behind = stale || was_cut_off || cut_off();
+                        let behind = stale || deposed || was_cut_off || cut_off();
                         let seen = if behind { Vec::new() } else { shown(&op) };
                         let (site, ended) = (site.name, now());
                         self.sights.borrow_mut().push(Sight { site, called, ended, seen, near });

@@ -396,5 +396,7 @@ fn judge(plan: &Plan, history: &History) -> Option<String> {
         return None;
     }
     let names = Names::new(NAMES.map(|(name, _)| name));
-    history::check(&names, calls).err().map(|fault| fault.to_string())
+    let sides = split.iter().flat_map(|split| &split.sides).map(|side| (" (old side)", side));
+    let mut all = std::iter::once(("", calls)).chain(sides);
+    all.find_map(|(which, calls)| Some(format!("{}{which}", history::check(&names, calls).err()?)))
 }

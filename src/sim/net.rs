@@ -40,6 +40,8 @@ struct Inner {
     sessions: AtomicU64,
     /// The newest epoch in which a site leads.
     epoch: AtomicU32,
+    /// The newest that each site has heard of.
+    heard_of: Mutex<BTreeMap<SiteId, u32>>,
     /// Those that came to lead, in their order.
     takeovers: Mutex<Vec<Takeover>>,
     /// When each site last had a line to another, as it knows; none while it has one.
@@ -77,6 +79,7 @@ impl Net {
             changed: Notify::new(),
             sessions: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
+            heard_of: Mutex::default(),
             takeovers: Mutex::default(),
             down: Mutex::default(),
             ended: Mutex::default(),
@@ -105,6 +108,14 @@ impl Net {
     }
     pub fn epoch(&self) -> u32 {
         self.0.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Says whether this site has heard of no newer epoch (R33).
+    pub fn hears_of(&self, site: &SiteId, epoch: u32) -> bool {
+        let mut all = lock(&self.0.heard_of);
+        let newest = all.entry(site.clone()).or_default();
+        *newest = epoch.max(*newest);
+        *newest == epoch
     }
 
     /// A site's map makes this of the share from now on.

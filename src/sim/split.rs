@@ -25,6 +25,8 @@ pub struct Takeover {
 pub struct Split {
     pub calls: Vec<Call<Op>>,
     pub takeovers: Vec<Takeover>,
+    /// For each takeover, all up to it and what those went on to do who had not heard: that is right for itself.
+    pub sides: Vec<Vec<Call<Op>>>,
 }
 
 /// The site that answered a call took itself for the primary's, in this epoch.
@@ -75,6 +77,18 @@ impl Takeover {
         }
         Ok((Op::List { seen }, lacks))
     }
+
+    /// A call as it is for those who have not heard of this.
+    fn on_the_old_side(&self, mut call: Call<Op>, led: Led) -> Option<Call<Op>> {
+        let before = matches!(call.end, End::Answered(answered) if answered < self.at);
+        if before || led.is_some_and(|led| led < self.epoch) {
+            return Some(call);
+        }
+        // Whatever else was under way then, or sent to nobody knows whom, may have been done there.
+        let there = call.called < self.at || led.is_none();
+        call.end = End::Unknown { until: u64::MAX };
+        (there && !matches!(call.op, Op::Look { .. } | Op::List { .. })).then_some(call)
+    }
 }
 
 /// The history with its breaks. `lost`: so many contents were said to be lost by whoever began an epoch.
@@ -86,15 +100,14 @@ pub fn at_takeovers(
 ) -> Result<Split, String> {
     let most = calls.iter().filter_map(|call| put(&call.op)).max().unwrap_or(0);
     let values = (1..=most).map(|value| (hash_bytes(&content(value)).root, value)).collect();
-    let mut split: Vec<Call<Op>> =
-        calls.iter().zip(led).filter_map(|(call, led)| on_this_side(call, *led, &takeovers)).collect();
-    let mut before = 0;
+    let mut breaks: Vec<[Call<Op>; 2]> = Vec::new();
     for takeover in &takeovers {
         let Takeover { epoch, at, disk, .. } = takeover;
         let (listed, lacks) = takeover.listed(&values)?;
         if lost(*epoch).is_some_and(|lost| lacks > lost) {
             return Err(format!("{lacks} contents were lost at the begin of epoch {epoch}, untold"));
         }
+        let before = breaks.last().map_or(0, |[_, restore]| restore.called + 1);
         let call = |called, answered, op| Call {
             site: "split",
             client: 0,
@@ -103,11 +116,21 @@ pub fn at_takeovers(
             op,
             exempt: false,
         };
-        split.push(call(before, *at, listed));
-        split.push(call(at + 1, at + 2, Op::Restore { entries: disk.clone() }));
-        before = at + 2;
+        let restore = Op::Restore { entries: disk.clone() };
+        breaks.push([call(before, *at, listed), call(at + 1, at + 2, restore)]);
     }
-    Ok(Split { calls: split, takeovers })
+    let known = || calls.iter().zip(led.iter().copied());
+    let after = |number: usize| {
+        let (earlier, next) = takeovers.split_at(number);
+        let side = known().filter_map(|(call, led)| {
+            let call = on_this_side(call, led, earlier)?;
+            next.first().map_or(Some(call.clone()), |next| next.on_the_old_side(call, led))
+        });
+        side.chain(breaks[..number].iter().flatten().cloned()).collect()
+    };
+    let calls = after(takeovers.len());
+    let sides = (0..takeovers.len()).map(after).collect();
+    Ok(Split { calls, takeovers, sides })
 }
 
 /// What a site did that led, and did not know of its successor, is in the history if it was before that.
