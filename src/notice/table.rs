@@ -358,12 +358,14 @@ impl Table {
 
     /// Whether something is to be done by now.
     pub fn has_jobs(&self, now: BootTime) -> bool {
-        !self.queue.is_empty() || self.next_due().is_some_and(|due| due <= now)
+        let (look, quiet) = self.next_due();
+        !self.queue.is_empty() || look.into_iter().chain(quiet).any(|due| due <= now)
     }
 
-    pub fn next_due(&self) -> Option<BootTime> {
-        let later = self.later.first_key_value().map(|(key, _)| key.0);
-        later.into_iter().chain(self.lingering.first_key_value().map(|(key, _)| key.0)).min()
+    /// When something is to be looked at that has been put off, and when something is quiet for long enough.
+    pub fn next_due(&self) -> (Option<BootTime>, Option<BootTime>) {
+        let look = self.later.first_key_value().map(|(key, _)| key.0);
+        (look, self.lingering.first_key_value().map(|(key, _)| key.0))
     }
 
     /// Before the first read of `touch`: what `close` needs. `None` while a change is in flight,

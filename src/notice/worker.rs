@@ -39,6 +39,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Marks are cleared together: one sync of the file system for all of a second.
 const SWEEP: Duration = Duration::from_secs(1);
 const SWEEP_MAX: usize = 4096;
+/// Between two messages to copies of what is quiet: of a burst over many files each would be one of its own.
+pub(super) const GATHER: Duration = Duration::from_millis(20);
 /// How often the journal is trimmed.
 const TRIM: Duration = Duration::from_secs(30);
 
@@ -55,6 +57,8 @@ pub(super) struct Worker<T: Tree> {
     unplaced: HashMap<ObjectId, u64>,
     /// Closed marks that wait for the sync.
     closed: HashMap<Touch, Gen>,
+    /// When copies were last told that something is quiet.
+    released: BootTime,
     swept: BootTime,
     trimmed: BootTime,
 }
@@ -83,6 +87,7 @@ impl<T: Tree> Notice<T> {
             scanned: 0,
             unplaced: HashMap::default(),
             closed: HashMap::default(),
+            released: BootTime::default(),
             swept: now,
             trimmed: now,
         };
@@ -108,15 +113,18 @@ impl<T: Tree> Worker<T> {
         loop {
             let now = notice.clock.boot();
             let jobs = table.take(now, JOBS_MAX);
+            let may_release = BootTime(self.released.0 + GATHER);
             let idle = jobs.is_empty()
-                && !table.is_ripe(now)
+                && !(table.is_ripe(now) && now >= may_release)
                 && self.scan.is_none()
                 && !notice.scan_wanted.load(Ordering::SeqCst);
             if !idle || self.paused || notice.stop.load(Ordering::SeqCst) {
                 return (jobs, table.horizon());
             }
             let sweep = if self.closed.is_empty() { TRIM } else { SWEEP };
-            let due = table.next_due().map_or(sweep, |due| due.since(now).min(sweep));
+            let (look, quiet) = table.next_due();
+            let due = look.into_iter().chain(quiet.map(|due| due.max(may_release))).min();
+            let due = due.map_or(sweep, |due| due.since(now).min(sweep));
             let most = due.max(Duration::from_millis(1));
             let (guard, over) = notice.wake.wait_timeout(&notice.table, table, most);
             table = guard;
@@ -452,11 +460,16 @@ impl<T: Tree> Worker<T> {
 
     /// Tells the copies what has been quiet for long enough.
     fn release(&mut self) {
+        let now = self.notice.clock.boot();
+        if now.since(self.released) < GATHER {
+            return;
+        }
         let held_back = |touch: &Touch| self.notice.pledges.holds_back(touch);
-        let ripe = lock(&self.notice.table).ripe(self.notice.clock.boot(), held_back);
+        let ripe = lock(&self.notice.table).ripe(now, held_back);
         if ripe.is_empty() {
             return;
         }
+        self.released = now;
         if plant::is(Bug::ForgetRelease) {
             return;
         }

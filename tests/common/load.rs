@@ -139,7 +139,9 @@ impl Actor {
         after: Vec<(String, Option<Vec<u8>>)>,
     ) {
         let told = match &answer {
-            Ok(answer) => format!("{} {:?}", answer.status, answer.text().chars().take(120).collect::<String>()),
+            Ok(answer) => {
+                format!("{} {:?}", answer.status, answer.text().chars().take(120).collect::<String>())
+            }
             Err(error) => format!("{error}"),
         };
         let now = time::OffsetDateTime::now_utc().time();

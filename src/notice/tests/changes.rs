@@ -133,6 +133,34 @@ async fn each_change_of_an_object_has_a_newer_generation_and_is_released_up_to_i
     assert!(releases.iter().all(|through| *through <= last), "{releases:?}");
 }
 
+/// Each release would be a message of its own to every copy.
+#[tokio::test]
+async fn what_of_a_burst_falls_quiet_is_released_together() {
+    const FILES: usize = 60;
+    let names: Vec<String> = (0..FILES).map(|n| format!("f{n}")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "0")).collect();
+    let site = Site::with_files(&files).await;
+    site.notice.reconfigure(Terms { strict: true, ..Terms::default() });
+    let (first, began) = (site.notice.tail.cursor().next, Instant::now());
+    for name in &names {
+        site.relay(&[name], |site| site.write(name, "new")).await;
+    }
+    let told = || {
+        let items = (first..).map_while(|next| site.notice.tail.get(next).unwrap());
+        let releases = items.filter_map(|item| match &item.feed.kind {
+            Some(feed::Kind::Releases(bytes)) => {
+                Some(crate::catalog::decode_touch_gens(bytes).unwrap().len())
+            }
+            _ => None,
+        });
+        releases.collect::<Vec<usize>>()
+    };
+    site.until("all are released", || told().iter().sum::<usize>() >= FILES).await;
+    let most = began.elapsed().as_millis() / worker::GATHER.as_millis() + 1;
+    let told = told();
+    assert!(told.len() as u128 <= most, "released so many at a time: {told:?}; at most {most} times");
+}
+
 #[tokio::test]
 async fn nothing_is_released_while_a_change_is_in_flight() {
     let site = Site::with_files(&[("f", "0")]).await;
