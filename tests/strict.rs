@@ -330,3 +330,35 @@ fn stale_reads_of_a_relaxed_share_are_caught() {
     calls.append(&mut late.calls);
     linearizable(&ground.names, &calls).unwrap();
 }
+
+/// What one site alone has is lost with it, and missed; at two sites it is not lost (R26).
+#[test]
+fn the_loss_of_what_one_site_alone_had_is_caught() {
+    for (mode, lost) in [(Mode::Refuse, true), (Mode::Durable, false)] {
+        let mut plan = Plan::three(Server::Embedded);
+        mode.keys().clone_into(&mut plan.keys);
+        let mut cluster = plan.start();
+        let ground = Ground::new();
+        let visitor = |site, number| Visitor::new(site, number, 1, cluster.site(site).client(), &ground);
+        let (mut hq, mut osaka) = (visitor("hq", 0), visitor("osaka", 1));
+        hq.put(0);
+        cluster.settle();
+        let cut: &[&str] = if lost { &["lyon", "osaka"] } else { &["lyon"] };
+        cut.iter().for_each(|site| cluster.cable(site).cut());
+        hq.put(0);
+        assert_eq!(hq.calls.iter().filter(|call| matches!(call.end, End::Answered(_))).count(), 2);
+        cluster.site_mut("hq").kill();
+        for site in ["lyon", "osaka"] {
+            // What is in the cable goes with it.
+            cluster.cable(site).sever();
+            cluster.cable(site).heal();
+        }
+        blows::promote_with_loss(&cluster, "osaka");
+        common::wait_for("osaka to answer", || {
+            osaka.get(0);
+            !osaka.calls.is_empty()
+        });
+        let verdict = linearizable(&ground.names, &[hq.calls, osaka.calls].concat());
+        assert_eq!(verdict.is_err(), lost, "{}: {verdict:?}", mode.name());
+    }
+}

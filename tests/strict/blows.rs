@@ -123,21 +123,30 @@ impl Blow {
 
 /// Every site knows it afterwards.
 fn promote(cluster: &Cluster, to: &str) {
-    let site = cluster.site(to);
-    let socket = site.state().join("control.sock");
-    // A site that has just come back may have to catch up first.
-    wait_until(&format!("{to} to lead"), PATIENCE, || {
-        let output = nearshare(&["promote", "docs", "--to", to, "--socket", socket.to_str().unwrap()]);
-        let said =
-            || String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into();
-        if output.status.success() { Ok(()) } else { Err::<(), String>(said()) }
-    });
+    ask_to_lead(cluster, to, &[]);
     for site in &cluster.sites {
         wait_until(&format!("{} to follow {to}", site.name), PATIENCE, || {
             let share = site.status()?["shares"][0].clone();
             if share["primary"] == to { Ok(()) } else { Err(share.to_string()) }
         });
     }
+}
+
+/// Although the site that leads cannot be reached.
+pub fn promote_with_loss(cluster: &Cluster, to: &str) {
+    ask_to_lead(cluster, to, &["--accept-loss"]);
+}
+
+/// A site that has just come back may have to catch up first.
+fn ask_to_lead(cluster: &Cluster, to: &str, how: &[&str]) {
+    let socket = cluster.site(to).state().join("control.sock");
+    let line = ["promote", "docs", "--to", to, "--socket", socket.to_str().unwrap()];
+    wait_until(&format!("{to} to lead"), PATIENCE, || {
+        let output = nearshare(&[&line[..], how].concat());
+        let said =
+            || String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into();
+        if output.status.success() { Ok(()) } else { Err::<(), String>(said()) }
+    });
 }
 
 fn restart(rng: &mut Rng, cluster: &mut Cluster, site: &str) {
