@@ -274,6 +274,8 @@ pub struct Stamp {
 
 /// A file system's time stamps tell two changes apart when this lies between them (R17).
 const GRANULARITY_NS: i64 = 20_000_000;
+/// Where there is room for whole seconds only, as in an ext4 with inodes of 128 bytes.
+const SECONDS_NS: i64 = 1_000_000_000 + GRANULARITY_NS;
 /// A time stamp further ahead than this is no matter of granularity: the clock was set back.
 const AHEAD_NS: i64 = 10_000_000_000;
 
@@ -281,7 +283,9 @@ impl Stamp {
     /// Whether a change at `now` or later would show in it (R17).
     pub fn is_settled(&self, now: WallTime) -> bool {
         let age = now.0.saturating_sub(self.ctime.as_nanos());
-        !(-AHEAD_NS..GRANULARITY_NS).contains(&age)
+        // Elsewhere that is one stamp in a million or more, and costs a second.
+        let granularity = if self.ctime.nsec == 0 { SECONDS_NS } else { GRANULARITY_NS };
+        !(-AHEAD_NS..granularity).contains(&age)
     }
 }
 
@@ -312,6 +316,24 @@ pub struct Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stamp_proves_something_when_the_next_change_would_have_another() {
+        let stamp = |sec, nsec| Stamp { ctime: Timespec { sec, nsec }, ..Stamp::default() };
+        let table = [
+            (stamp(100, 5), 100_019_999_999, false),
+            (stamp(100, 5), 100_020_000_005, true),
+            // Whole seconds: perhaps the file system keeps no more.
+            (stamp(100, 0), 100_999_999_999, false),
+            (stamp(100, 0), 101_020_000_000, true),
+            // Of a clock that is a little ahead, or was set back.
+            (stamp(100, 5), 99_000_000_000, false),
+            (stamp(100, 5), 80_000_000_000, true),
+        ];
+        for (stamp, now, settled) in table {
+            assert_eq!(stamp.is_settled(WallTime(now)), settled, "{stamp:?} at {now}");
+        }
+    }
 
     #[test]
     fn what_may_restrict_is_known_by_its_name() {
