@@ -67,8 +67,13 @@ const IMPURE: &[&str] = &[
 ];
 
 /// The only files with `unsafe`; each block has its argument beside it (clippy sees to that).
-const UNSAFE: &[&str] =
-    &["src/tree/handle.rs", "src/link/pace.rs", "src/tree/tests/mounts.rs", "src/work/single.rs"];
+const UNSAFE: &[&str] = &[
+    "src/tree/fanotify.rs",
+    "src/tree/handle.rs",
+    "src/link/pace.rs",
+    "src/tree/tests/mounts.rs",
+    "src/work/single.rs",
+];
 
 const FILE_LINES: usize = 800;
 const FUNCTION_LINES: usize = 80;

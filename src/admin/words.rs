@@ -7,7 +7,7 @@ use super::status::{HttpStatus, ShareState, ShareStatus, Status};
 use crate::id::SiteId;
 use crate::link::own::Age;
 use crate::link::{Direction, PeerState};
-use crate::notice::Unread;
+use crate::notice::{By, Unread};
 use crate::wire::http::lock::LOCKS_MAX;
 use crate::{follow, notice};
 
@@ -246,6 +246,11 @@ fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
         // A first scan knows only what is on the whole file system, other directories included.
         more.push(line + &left(if scan.first { "at most" } else { "about" }, scan.seconds_left));
     }
+    more.push(match (home.outside.by, &home.outside.why) {
+        (By::Fanotify, _) => "changes behind nearshare: noticed at once (fanotify)".to_owned(),
+        (By::Scan, None) => "changes behind nearshare: noticed by scans".to_owned(),
+        (By::Scan, Some(why)) => format!("changes behind nearshare: noticed by scans only: {why}"),
+    });
     if home.marks > 0 {
         more.push(count(home.marks as u64, "change", "changes") + " being looked at");
     }
@@ -381,6 +386,7 @@ mod tests {
         let mut lines = Vec::new();
         at_home(&home, &mut lines);
         let expected = [
+            "changes behind nearshare: noticed by scans",
             "not read for 61 s, copies have it as before: /d/a: no; to do: do this",
             "not read for 61 s, copies have it as before: /b: it changes while it is read; to do: do this",
             "not read, and copies have them as before: 1,000 more",
@@ -413,8 +419,21 @@ mod tests {
         for (scan, line) in table {
             let mut lines = Vec::new();
             at_home(&notice::Standing { scan: Some(scan), ..Default::default() }, &mut lines);
-            assert_eq!(lines, [line]);
+            assert_eq!(lines, [line, "changes behind nearshare: noticed by scans"]);
         }
+    }
+
+    #[test]
+    fn how_changes_behind_nearshare_are_noticed_and_why_not_at_once() {
+        let said = |by, why: Option<&str>| {
+            let outside = notice::Outside { by, why: why.map(str::to_owned) };
+            let mut lines = Vec::new();
+            at_home(&notice::Standing { outside, ..Default::default() }, &mut lines);
+            lines
+        };
+        assert_eq!(said(By::Fanotify, None), ["changes behind nearshare: noticed at once (fanotify)"]);
+        let why = said(By::Scan, Some("no right; run it as root"));
+        assert_eq!(why, ["changes behind nearshare: noticed by scans only: no right; run it as root"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod feed;
 mod lease;
 mod locks;
 mod minter;
+mod outside;
 mod pass;
 mod pledge;
 mod resign;
@@ -33,6 +34,7 @@ mod unread;
 mod worker;
 
 pub use feed::{busy, records};
+pub use outside::{By, Outside};
 pub use resign::Resigning;
 pub use scan::Progress;
 pub use supply::content;
@@ -167,6 +169,10 @@ pub struct Standing {
     pub stopped: Option<String>,
     /// Under way or wanted.
     pub scan: Option<Progress>,
+    /// Scans that have ended since the start.
+    pub scans: u64,
+    /// How changes behind nearshare are noticed.
+    pub outside: Outside,
     pub marks: usize,
     /// Changes whose outcome the server never told, and where the first of them are (R18).
     pub suspects: usize,
@@ -231,6 +237,7 @@ pub struct Notice<T: Tree> {
     ceased: AtomicBool,
     stop: AtomicBool,
     worker: Mutex<Option<Thread>>,
+    watch: Mutex<Option<outside::Watch>>,
 }
 
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
@@ -283,6 +290,7 @@ impl<T: Tree> Notice<T> {
             ceased: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             worker: Mutex::default(),
+            watch: Mutex::default(),
             shelf,
         });
         let was_clean = notice.shelf.meta().clean;
@@ -298,6 +306,8 @@ impl<T: Tree> Notice<T> {
             }
             table.doubt_found(notice.shelf.doubts()?, was_clean);
         }
+        // Before the scan, so that nothing falls between the two.
+        notice.watch()?;
         let worker = notice.clone();
         let name = format!("notice {}", notice.config.share);
         let handle = work::thread(name, move || worker.run()).map_err(|source| NoticeError::Read {
@@ -351,6 +361,7 @@ impl<T: Tree> Notice<T> {
         {
             tracing::error!(share = %self.config.share, "the share's thread panicked");
         }
+        self.end_watch();
     }
 
     /// Ends the worker after what it is doing now.
@@ -358,6 +369,7 @@ impl<T: Tree> Notice<T> {
         self.ceased.store(true, Ordering::SeqCst);
         self.stop.store(true, Ordering::SeqCst);
         self.wake.ring();
+        self.unwatch();
         self.pledges.stir();
     }
 

@@ -228,7 +228,11 @@ impl Scan {
             meta.alive_wall = wall;
         });
         notice.shelf.commit(batch, true).wait()?;
-        lock(&notice.standing).scan = None;
+        {
+            let mut standing = lock(&notice.standing);
+            standing.scan = None;
+            standing.scans += 1;
+        }
         tracing::info!(
             share = %notice.config.share, entries = self.progress.entries, files = self.progress.files,
             bytes = self.progress.bytes, per_second = self.progress.entries_per_second.round(), "scanned"

@@ -40,6 +40,8 @@ struct Mark {
     /// The number of the latest of them among all.
     latest: u64,
     deep: bool,
+    /// A look at it has yet to be taken.
+    waits: bool,
     /// Of a change whose outcome nobody told (R18): looked at with back-off, and the look after so many is
     /// believed.
     doubt: Option<u32>,
@@ -212,7 +214,20 @@ impl Table {
     }
 
     fn put(&mut self, job: Job) {
+        if let Job::Look(hint) = &job
+            && let Some(mark) = self.marks.get_mut(&hint.touch)
+        {
+            mark.waits = true;
+        }
         self.queue.push_back((self.begins, job));
+    }
+
+    /// Whether it will be looked at soon in any case, so that a change heard of now needs no look of its own. One in
+    /// doubt may rest for a minute.
+    pub fn will_look(&self, touch: &Touch) -> bool {
+        self.marks
+            .get(touch)
+            .is_some_and(|mark| mark.doubt.is_none() && (mark.in_flight > 0 || mark.waits))
     }
 
     /// What is marked is looked at, whatever else becomes of it.
@@ -274,6 +289,9 @@ impl Table {
 
     /// Looks at `hint` again at `due`.
     fn again(&mut self, hint: Hint, due: BootTime) {
+        if let Some(mark) = self.marks.get_mut(&hint.touch) {
+            mark.waits = true;
+        }
         self.serial += 1;
         self.later.insert((due, self.serial), hint);
     }
@@ -291,6 +309,13 @@ impl Table {
         }
         let most = most.min(self.queue.len());
         let mut jobs: Vec<Job> = self.queue.drain(..most).map(|(_, job)| job).collect();
+        for job in &jobs {
+            if let Job::Look(hint) = job
+                && let Some(mark) = self.marks.get_mut(&hint.touch)
+            {
+                mark.waits = false;
+            }
+        }
         if plant::is(Bug::OutOfOrder) {
             jobs.retain(|job| !self.put_off(job, now));
         }

@@ -19,7 +19,12 @@ pub(super) fn begin(map: &Map, me: &SiteId) {
         counter!("nearshare_changes_lost_total", "outcome" => outcome).increment(0);
     }
     for (share, _) in map.shares_at(me) {
-        for name in ["nearshare_reads_cut_off_total", "nearshare_changes_degraded_total"] {
+        for name in [
+            "nearshare_reads_cut_off_total",
+            "nearshare_changes_degraded_total",
+            "nearshare_outside_events_total",
+            "nearshare_outside_overflows_total",
+        ] {
             counter!(name, "share" => share.name.to_string()).increment(0);
         }
     }
@@ -55,5 +60,13 @@ fn describe() {
     describe_counter!(
         "nearshare_changes_degraded_total",
         "Changes answered that fewer sites than `durable_copies` had on their disks."
+    );
+    describe_counter!(
+        "nearshare_outside_events_total",
+        "Events that the kernel told of on a primary copy's file system, inside the share and outside."
+    );
+    describe_counter!(
+        "nearshare_outside_overflows_total",
+        "Times that changes behind nearshare may have been missed, so that the share was scanned."
     );
 }

@@ -26,8 +26,8 @@ use super::look::{self, Leaf, Seen, absent};
 use super::marker::{self, io_error, not};
 use super::names::ByNames;
 use super::{
-    Alive, Contains, Leftovers, Limits, Place, Resolved, Result, RootSpec, Spot, Tree, TreeError, Used,
-    mounts, xattr,
+    Alive, Contains, Leftovers, Limits, Place, Resolved, Result, RootSpec, Spot, Tree, TreeError,
+    Unwatched, Used, Watcher, Whereabouts, mounts, xattr,
 };
 use crate::clock::Clock;
 use crate::id::{Name, ObjectId, RelPath};
@@ -209,6 +209,28 @@ impl Disk {
         Ok(found.then_some(fd))
     }
 
+    /// As [`Tree::whereabouts`].
+    fn place(&self, handle: &Handle) -> io::Result<Whereabouts> {
+        let fd = match absent(handle.open(self.root.as_fd(), libc::O_DIRECTORY))? {
+            Some(fd) => fd,
+            None => return Ok(Whereabouts::Elsewhere),
+        };
+        let stat = look::stat(fd.as_fd(), c"")?;
+        let identity = look::identity(&stat);
+        if identity == self.root_identity {
+            return Ok(Whereabouts::Inside(RelPath::ROOT));
+        }
+        let path = self.path_below(fd.as_fd());
+        if path.as_ref().is_some_and(RelPath::has_ours) || !self.is_below(fd.as_fd(), identity)? {
+            return Ok(Whereabouts::Elsewhere);
+        }
+        let proven = match &path {
+            Some(path) => self.open_by_path(handle, path)?.is_some(),
+            None => false,
+        };
+        Ok(path.filter(|_| proven).map_or(Whereabouts::Somewhere, Whereabouts::Inside))
+    }
+
     fn open_by_path(&self, handle: &Handle, path: &RelPath) -> io::Result<Option<OwnedFd>> {
         let fd = absent(self.descend(path, OFlags::PATH | OFlags::DIRECTORY))?;
         let Some(fd) = fd else { return Ok(None) };
@@ -385,6 +407,19 @@ impl Tree for Disk {
             Ok(Alive::Yes(found, path.filter(|_| proven)))
         };
         find().map_err(|e| self.fail_root("find an object by its handle in", e))
+    }
+
+    fn watch(&self) -> Result<Watcher, Unwatched> {
+        if self.limits.no_handles {
+            return Err(Unwatched::NotPermitted);
+        }
+        Watcher::of(self.root.as_fd())
+    }
+
+    fn whereabouts(&self, dir: &LocalHandle) -> Result<Whereabouts> {
+        let raw = self.handle(dir)?;
+        let found = self.place(&raw);
+        found.map_err(|e| self.fail_root("find a directory by its handle in", e))
     }
 
     fn resolve(&self, path: &RelPath, follow_last: bool) -> Result<Resolved> {

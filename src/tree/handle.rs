@@ -1,4 +1,4 @@
-//! The kernel's file handles: the only `unsafe` of this room. Not here: what a handle means to the
+//! The kernel's file handles. Not here: what a handle means to the
 //! rest of nearshare (see `object::LocalHandle`).
 
 use std::ffi::CStr;
@@ -111,6 +111,13 @@ impl Handle {
         let mut bytes = [0; BYTES_MAX];
         bytes[..rest.len()].copy_from_slice(rest);
         Some(Self { len: rest.len() as u32, kind, bytes })
+    }
+
+    /// Of the parts that the kernel told; `None` if they are no handle.
+    pub(super) fn from_parts(kind: i32, raw: &[u8]) -> Option<Self> {
+        let mut bytes = [0; BYTES_MAX];
+        bytes.get_mut(..raw.len())?.copy_from_slice(raw);
+        Some(Self { len: raw.len() as u32, kind, bytes })
     }
 
     /// Whether the handle is known to name inode `ino`. `false` also means "cannot tell".

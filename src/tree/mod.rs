@@ -10,10 +10,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 pub use self::disk::{Dir, Disk};
+pub use self::watch::{Heard, Ringer, Unwatched, Watcher};
 
 mod apply;
 pub mod content;
 mod disk;
+mod fanotify;
 mod handle;
 mod look;
 mod marker;
@@ -24,6 +26,7 @@ mod names;
 #[cfg(test)]
 pub(crate) mod tests;
 mod walk;
+mod watch;
 pub mod write;
 mod xattr;
 
@@ -103,6 +106,17 @@ pub enum Alive {
     Gone,
     /// This process may not open by handle (no CAP_DAC_READ_SEARCH): only looking for it tells.
     Unknown,
+}
+
+/// Where a directory is that the kernel has named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In the share, or its root.
+    Inside(RelPath),
+    /// In the share, but the kernel does not tell where: too deep, or on its way.
+    Somewhere,
+    /// Outside, in `.nearshare`, or deleted.
+    Elsewhere,
 }
 
 /// Where a client's path ends up on this disk, symlinks inside the share followed as the server
@@ -209,6 +223,15 @@ pub trait Tree: Send + Sync + 'static {
     /// Of an open file, by descriptor.
     fn file_xattrs(&self, file: &Self::File) -> Result<Xattrs>;
     fn alive(&self, handle: &LocalHandle) -> Result<Alive>;
+    /// Tells from now on of every change on the share's file system, whoever makes it but this process. Or
+    /// why nothing does here.
+    fn watch(&self) -> Result<Watcher, Unwatched> {
+        Err(Unwatched::Untold)
+    }
+    /// Of a directory that [`Self::watch`] told of.
+    fn whereabouts(&self, _dir: &LocalHandle) -> Result<Whereabouts> {
+        Ok(Whereabouts::Elsewhere)
+    }
     /// For paths that clients name: see [`Resolved`]. `follow_last` also follows a final symlink.
     fn resolve(&self, path: &RelPath, follow_last: bool) -> Result<Resolved>;
     /// Whether a server that opens `path` now stays inside. With `cached` it never waits for the

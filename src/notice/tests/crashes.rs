@@ -252,14 +252,14 @@ async fn a_flush_after_the_end_says_so() {
 }
 
 /// An image that is mounted on a directory, until this is dropped.
-struct Mounted(PathBuf);
+pub(super) struct Mounted(PathBuf);
 impl Mounted {
-    fn run(program: &str, args: &[&std::ffi::OsStr]) {
+    pub(super) fn run(program: &str, args: &[&std::ffi::OsStr]) {
         let output = std::process::Command::new(program).args(args).output().unwrap();
         let why = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {args:?}: {why}");
     }
-    fn new(image: &Path, root: &Path) -> Self {
+    pub(super) fn new(image: &Path, root: &Path) -> Self {
         Self::run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), root.as_ref()]);
         Self(root.to_owned())
     }

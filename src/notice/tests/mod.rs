@@ -10,6 +10,7 @@ mod extra;
 mod kept;
 mod model;
 mod names;
+mod outside;
 mod power;
 mod restless;
 mod scans;

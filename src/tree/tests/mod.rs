@@ -7,6 +7,7 @@ mod mounts;
 mod paths;
 mod random;
 mod roots;
+mod watch;
 mod xfs;
 
 use std::fs;
