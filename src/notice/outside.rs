@@ -138,14 +138,6 @@ impl Hint {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Care {
-    /// Everything below it is looked at.
-    deep: bool,
-    /// It was asked for so often.
-    tries: u32,
-}
-
 /// A directory as this share sees it.
 enum Dir {
     Known(ObjectId),
@@ -157,7 +149,8 @@ enum Dir {
 struct Listener<T: Tree> {
     notice: Arc<Notice<T>>,
     watcher: Watcher,
-    pending: HashMap<Hint, Care>,
+    /// With how often each was asked for in vain.
+    pending: HashMap<Hint, u32>,
     due: BTreeMap<(BootTime, u64), Hint>,
     serial: u64,
     /// Directories outside the share. No place stays outside over the move of any directory.
@@ -209,42 +202,33 @@ impl<T: Tree> Listener<T> {
 
     fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Entry { dir, name } => self.linger(Hint::Entry(dir, name), Care::default(), LINGER),
-            Heard::Object(handle) => self.linger(Hint::Object(handle), Care::default(), LINGER),
+            Heard::Entry { dir, name } => self.linger(Hint::Entry(dir, name), 0, LINGER),
+            Heard::Object(handle) => self.linger(Hint::Object(handle), 0, LINGER),
             Heard::Moved { from, to: (dir, name), directory } => {
-                let mut deep = false;
                 if directory {
-                    // What was below it, and below the place that it left, may be in the share now.
+                    // What was below it may be in the share now. If it was there before and is back, whoever looked
+                    // for it meanwhile has asked for a scan (R16).
                     self.elsewhere.clear();
-                    deep = !from.as_ref().is_some_and(|(from, _)| self.is_inside(from));
                 }
                 if let Some((dir, name)) = from {
-                    self.linger(Hint::Entry(dir, name), Care::default(), LINGER);
+                    self.linger(Hint::Entry(dir, name), 0, LINGER);
                 }
-                self.linger(Hint::Entry(dir, name), Care { deep, tries: 0 }, LINGER);
+                self.linger(Hint::Entry(dir, name), 0, LINGER);
             }
             Heard::Lost => self.miss("more happened at once than the kernel keeps"),
         }
     }
 
-    /// What was elsewhere and came with a directory was changed without anybody looking.
-    fn is_inside(&self, dir: &LocalHandle) -> bool {
-        matches!(self.notice.tree.whereabouts(dir), Ok(Whereabouts::Inside(_) | Whereabouts::Somewhere))
-    }
-
-    fn linger(&mut self, hint: Hint, care: Care, time: Duration) {
+    fn linger(&mut self, hint: Hint, tries: u32, time: Duration) {
         let ours = matches!(&hint, Hint::Entry(_, name) if name.is_ours());
         if ours || self.elsewhere.contains(hint.handle()) {
             return;
         }
-        match self.pending.entry(hint) {
-            Slot::Occupied(mut known) => known.get_mut().deep |= care.deep,
-            Slot::Vacant(free) => {
-                self.serial += 1;
-                let due = BootTime(self.notice.clock.boot().0 + time);
-                self.due.insert((due, self.serial), free.key().clone());
-                free.insert(care);
-            }
+        if let Slot::Vacant(free) = self.pending.entry(hint) {
+            self.serial += 1;
+            let due = BootTime(self.notice.clock.boot().0 + time);
+            self.due.insert((due, self.serial), free.key().clone());
+            free.insert(tries);
         }
         if self.pending.len() > PENDING_MAX {
             self.miss("more happened at once than is kept");
@@ -254,11 +238,11 @@ impl<T: Tree> Listener<T> {
     /// Hints at what has lingered long enough, is in the share, and differs from what is recorded.
     fn pass_on(&mut self) -> Result<()> {
         let now = self.notice.clock.boot();
-        let mut touches: Vec<(Touch, bool)> = Vec::new();
+        let mut touches: Vec<Touch> = Vec::new();
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) {
             let hint = first.remove();
-            let care = self.pending.remove(&hint).unwrap_or_default();
-            self.resolve(hint, care, &mut touches)?;
+            let tries = self.pending.remove(&hint).unwrap_or_default();
+            self.resolve(hint, tries, &mut touches)?;
         }
         self.opened = None;
         if touches.is_empty() {
@@ -272,8 +256,8 @@ impl<T: Tree> Listener<T> {
             self.miss("more waits to be looked at than is kept");
             return Ok(());
         }
-        for (touch, deep) in touches {
-            if !deep && table.will_look(&touch) {
+        for touch in touches {
+            if table.will_look(&touch) {
                 continue;
             }
             let newest = match generation {
@@ -281,7 +265,7 @@ impl<T: Tree> Listener<T> {
                 None => notice.shelf.next_gen()?,
             };
             generation = Some(newest);
-            table.remember(touch, newest, deep);
+            table.remember(touch, newest, false);
         }
         drop(table);
         if generation.is_some() {
@@ -290,19 +274,19 @@ impl<T: Tree> Listener<T> {
         Ok(())
     }
 
-    fn resolve(&mut self, hint: Hint, care: Care, touches: &mut Vec<(Touch, bool)>) -> Result<()> {
+    fn resolve(&mut self, hint: Hint, tries: u32, touches: &mut Vec<Touch>) -> Result<()> {
         match &hint {
             Hint::Entry(handle, name) => match self.dir(handle)? {
                 Dir::Elsewhere => {}
-                Dir::At(path) => self.touch(path.join(name.clone()), care, touches)?,
+                Dir::At(path) => self.touch(path.join(name.clone()), touches)?,
                 Dir::Known(dir) => {
                     let touch = Touch::Entry(dir, name.clone());
-                    if care.deep || (!self.will_look(&touch) && self.differs(dir, handle, name)?) {
-                        touches.push((touch, care.deep));
+                    if !self.will_look(&touch) && self.differs(dir, handle, name)? {
+                        touches.push(touch);
                     }
                 }
             },
-            Hint::Object(handle) => self.resolve_object(handle.clone(), care, touches)?,
+            Hint::Object(handle) => self.resolve_object(handle.clone(), tries, touches)?,
         }
         Ok(())
     }
@@ -310,8 +294,8 @@ impl<T: Tree> Listener<T> {
     fn resolve_object(
         &mut self,
         handle: LocalHandle,
-        care: Care,
-        touches: &mut Vec<(Touch, bool)>,
+        tries: u32,
+        touches: &mut Vec<Touch>,
     ) -> Result<()> {
         let notice = self.notice.clone();
         // Before it is asked for: what has been made in the share is recorded by then.
@@ -329,18 +313,18 @@ impl<T: Tree> Listener<T> {
                     local.is_some_and(|local| local.settled && local.stamp == found.stamp)
                 });
                 if !same && !self.will_look(&touch) {
-                    touches.push((touch, care.deep));
+                    touches.push(touch);
                 }
             }
-            (None, Some((_, Some(path)))) => self.touch(path, care, touches)?,
+            (None, Some((_, Some(path)))) => self.touch(path, touches)?,
             (None, Some((found, None))) if found.kind == Kind::Directory => {
                 // Unless it is outside, it has a place by now.
                 if let Dir::At(path) = self.dir(&handle)? {
-                    self.touch(path, care, touches)?;
+                    self.touch(path, touches)?;
                 }
             }
-            (None, Some(_)) if !settled && care.tries < TRIES => {
-                self.linger(Hint::Object(handle), Care { tries: care.tries + 1, ..care }, RETRY);
+            (None, Some(_)) if !settled && tries < TRIES => {
+                self.linger(Hint::Object(handle), tries + 1, RETRY);
             }
             (None, Some(_)) if !settled => self.miss("a file changed whose place is not known"),
             // Gone, or no file of the share: all of those are recorded.
@@ -377,14 +361,14 @@ impl<T: Tree> Listener<T> {
     }
 
     /// What is at a path of the disk now, in directories that may not be recorded yet.
-    fn touch(&self, path: RelPath, care: Care, touches: &mut Vec<(Touch, bool)>) -> Result<()> {
+    fn touch(&self, path: RelPath, touches: &mut Vec<Touch>) -> Result<()> {
         let mut held = Vec::new();
         match self.notice.touch(&Target { path, reach: Reach::Entry }, &mut held) {
             // It has moved on, which is heard of as well.
             Err(NoticeError::Outside { .. }) => return Ok(()),
             done => done?,
         };
-        touches.extend(held.into_iter().map(|held| (held.touch, care.deep)));
+        touches.extend(held.into_iter().map(|held| held.touch));
         Ok(())
     }
 
