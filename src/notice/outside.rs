@@ -192,6 +192,8 @@ impl<T: Tree> Listener<T> {
         let share = notice.config.share.to_string();
         counter!("nearshare_outside_overflows_total", "share" => share).increment(1);
         (self.pending, self.due) = (HashMap::default(), BTreeMap::new());
+        // One of them may have moved into the share.
+        self.elsewhere.clear();
         if !notice.scan_wanted.swap(true, Ordering::SeqCst) {
             tracing::warn!(
                 share = %notice.config.share, why, "changes behind nearshare may have been missed: scanning"

@@ -222,12 +222,12 @@ impl Table {
         self.queue.push_back((self.begins, job));
     }
 
-    /// Whether it will be looked at soon in any case, so that a change heard of now needs no look of its own. One in
-    /// doubt may rest for a minute.
+    /// Whether it will be looked at in any case, so that a change heard of now needs no look of its own. One in doubt
+    /// is looked at in its own time, within a minute: each look counts towards the end of the doubt (R18).
     pub fn will_look(&self, touch: &Touch) -> bool {
         self.marks
             .get(touch)
-            .is_some_and(|mark| mark.doubt.is_none() && (mark.in_flight > 0 || mark.waits))
+            .is_some_and(|mark| mark.doubt.is_some() || mark.in_flight > 0 || mark.waits)
     }
 
     /// What is marked is looked at, whatever else becomes of it.

@@ -74,7 +74,9 @@ impl http_body::Body for Steady {
         };
         self.passed += data;
         // After the frame has come: what was written before it was read shows now.
-        if self.passed >= LOOK_EVERY || self.body.is_end_stream() {
+        // Of a chunked body only this call tells that it is over.
+        let over = matches!(polled, Poll::Ready(None)) || self.body.is_end_stream();
+        if self.passed >= LOOK_EVERY || over {
             self.passed = 0;
             if self.is_written() {
                 tracing::info!(path = %self.path, "an answer is cut: its file is written while it is sent");
