@@ -41,6 +41,8 @@ pub(super) enum Job {
     /// Records that follow each other, with what came along. Answered when they are durable.
     Records(Vec<(Record, Vec<Inline>)>, oneshot::Sender<Position>),
     Releases(Vec<(Touch, Gen)>),
+    /// The primary has taken the position here for one of its history.
+    Accepted,
     /// A stream begins: what is in force at the primary, and its newest generation.
     InForce(Vec<(Touch, Gen)>, Gen),
     /// Contents that have come, whole and verified against what the sender said.
@@ -255,13 +257,11 @@ impl<T: Tree> Applier<T> {
                 self.wait_for(releases);
                 Ok(())
             }
-            Job::InForce(force, newest) => match self.accepted() {
-                Ok(()) => {
-                    self.in_force(force, newest);
-                    Ok(())
-                }
-                Err(error) => Err((error, Box::new(Job::InForce(force, newest)))),
-            },
+            Job::Accepted => self.accepted().map_err(|error| (error, Box::new(Job::Accepted))),
+            Job::InForce(force, newest) => {
+                self.in_force(force, newest);
+                Ok(())
+            }
             Job::Contents(contents) => match self.arrived(&contents) {
                 Ok(()) => Ok(()),
                 Err(error) => Err((error, Box::new(Job::Contents(contents)))),
@@ -694,8 +694,8 @@ impl<T: Tree> Applier<T> {
         self.follow.open.store(true, Ordering::Release);
     }
 
-    /// The primary has taken the position here for one of its history. Who has only heard of it does not know that:
-    /// a lead that was missed in between may have ended what is here (R33).
+    /// Before any record that follows. Who has only heard of the primary does not know that what is here is of its
+    /// history: a lead that was missed in between may have ended it (R33).
     fn accepted(&self) -> Result<()> {
         let (shelf, epoch) = (&self.follow.shelf, self.epoch);
         if shelf.meta().accepted != epoch {

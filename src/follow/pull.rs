@@ -29,6 +29,8 @@ const CUT_OFF: Duration = Duration::from_secs(5);
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// A line is looked at so often also if nobody says that it changed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What fails for no longer is the way of every start and every promotion: the bulk connection comes a moment
 /// later, and so does the news of who leads.
 const LOUD: Duration = Duration::from_secs(3);
@@ -65,16 +67,46 @@ impl PullError {
 }
 
 pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>) {
+    tokio::select! {
+        biased;
+        () = heed_line(&follow, &*links) => {}
+        () = pull(&follow, &*links) => {}
+    }
+}
+
+/// Notes since when the line to the primary's site is down, whether or not anything is asked over it just then: a
+/// line that was back meanwhile has not been down since before that (R13). Never ends.
+async fn heed_line<T: Tree>(follow: &Follow<T>, links: &dyn Net) {
+    loop {
+        let peer = links.peer(&follow.config.primary);
+        let mut watch = peer.as_ref().map(|peer| peer.watch());
+        let up = peer.as_ref().is_some_and(|peer| peer.up());
+        follow.lease.set_link(up, follow.clock.boot());
+        let changed = async {
+            let told = match &mut watch {
+                Some(watch) => watch.changed().await.is_ok(),
+                None => false,
+            };
+            if !told {
+                // A reload took it away, or puts another there.
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
+    }
+}
+
+async fn pull<T: Tree>(follow: &Arc<Follow<T>>, links: &dyn Net) {
     let begun = follow.clock.boot();
     let mut wait = RETRY;
     let mut failing: Option<BootTime> = None;
     while !follow.stopped() {
-        let error = match connect(&follow, &*links, begun).await {
+        let error = match connect(follow, links, begun).await {
             Ok(peer) => {
                 let tried = follow.clock.boot();
                 let ended = tokio::select! {
                     biased;
-                    ended = session(&follow, &*links, &*peer) => ended,
+                    ended = session(follow, links, &*peer) => ended,
                     () = follow.stop.cancelled() => Err(PullError::Stopped),
                 };
                 follow.lease.may_be_asked_for(false);
@@ -129,7 +161,6 @@ async fn connect<T: Tree>(
     begun: BootTime,
 ) -> Result<Arc<dyn Remote>, PullError> {
     let Some(peer) = links.peer(&follow.config.primary) else { return Err(PullError::Down) };
-    follow.lease.set_link(peer.up(), follow.clock.boot());
     if peer.up() {
         return Ok(peer);
     }
@@ -142,10 +173,8 @@ async fn connect<T: Tree>(
         }
     }
     let mut watch = peer.watch();
-    let changed = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
-    let up = changed.is_ok() && peer.up();
-    follow.lease.set_link(up, follow.clock.boot());
-    if up { Ok(peer) } else { Err(PullError::Down) }
+    let changed = tokio::time::timeout(LOOK_AGAIN, watch.changed()).await;
+    if changed.is_ok() && peer.up() { Ok(peer) } else { Err(PullError::Down) }
 }
 
 pub(super) async fn ask(
@@ -187,6 +216,7 @@ async fn session<T: Tree>(
     let path = format!("/v1/share/{}/journal", follow.config.share);
     match ask(peer, Class::Control, path, body).await {
         Ok(response) => {
+            put(follow, Job::Accepted).await?;
             // Only now: before, the copy's positions may be those of another journal.
             barrier(follow, peer).await?;
             journal(follow, links, peer, response, asks).await

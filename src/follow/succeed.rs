@@ -25,6 +25,8 @@ use crate::tree::Tree;
 const AGAIN: Duration = Duration::from_millis(20);
 /// Contents of which another site gives not a byte for so long are not to be had there.
 const STALLED: Duration = Duration::from_secs(10);
+/// A content may begin anew so often, after a line that broke say: who never gets through it stalls all the same.
+const ANEW_MAX: u32 = 3;
 /// For so long what was told to who may lead stays true. Then the promotion went wrong, and the old primary goes
 /// on: its changes wait for a minute.
 pub const FENCE: Duration = Duration::from_secs(30);
@@ -170,7 +172,7 @@ impl<T: Tree> Follow<T> {
     }
 
     async fn take_contents(&self) -> u64 {
-        let mut coming = Coming { least: (u64::MAX, u64::MAX), since: self.clock.boot() };
+        let mut coming = Coming { least: (u64::MAX, u64::MAX), since: self.clock.boot(), anew: 0 };
         loop {
             self.owing.notify_waiters();
             let (debts, bytes) = self.awaited();
@@ -233,13 +235,24 @@ struct Coming {
     /// Contents, and bytes, that were lacking at the best moment.
     least: (u64, u64),
     since: BootTime,
+    /// How often a content has begun anew since the last one was whole.
+    anew: u32,
 }
 
 impl Coming {
     /// Whether nothing has come for too long. A large content that is on its way is something.
     fn has_stalled(&mut self, debts: u64, bytes: u64, now: BootTime) -> bool {
-        if debts < self.least.0 || bytes < self.least.1 {
-            *self = Self { least: (debts.min(self.least.0), bytes.min(self.least.1)), since: now };
+        let (most, least) = self.least;
+        if debts < most || bytes < least {
+            self.since = now;
+            self.least = (debts.min(most), bytes.min(least));
+        } else if bytes > least && self.anew < ANEW_MAX {
+            // What had come of it is gone, and what comes now counts once more.
+            self.anew += 1;
+            self.least.1 = bytes;
+        }
+        if debts < most {
+            self.anew = 0;
         }
         now.since(self.since) > STALLED
     }
@@ -252,7 +265,7 @@ mod tests {
     #[test]
     fn a_large_content_that_comes_slowly_is_waited_for() {
         let at = |seconds| BootTime(Duration::from_secs(seconds));
-        let mut coming = Coming { least: (u64::MAX, u64::MAX), since: at(0) };
+        let mut coming = Coming { least: (u64::MAX, u64::MAX), since: at(0), anew: 0 };
         for second in 1..=60 {
             assert!(!coming.has_stalled(3, 2_000_000_000 - second * 1_000_000, at(second)));
         }
@@ -260,5 +273,20 @@ mod tests {
         assert!(!coming.has_stalled(2, 5_000_000_000, at(69)));
         assert!(!coming.has_stalled(2, 5_000_000_000, at(79)));
         assert!(coming.has_stalled(2, 5_000_000_000, at(80)));
+    }
+
+    #[test]
+    fn a_large_content_that_begins_anew_is_waited_for_but_not_for_ever() {
+        let mut coming = Coming { least: (u64::MAX, u64::MAX), since: BootTime::default(), anew: 0 };
+        let mut second = 0;
+        // Each time the line breaks when half of it has come.
+        let mut half = || {
+            (0..=50).all(|come| {
+                second += 1;
+                !coming.has_stalled(1, 100 - come, BootTime(Duration::from_secs(second)))
+            })
+        };
+        assert!((0..=ANEW_MAX).all(|_| half()));
+        assert!(!half());
     }
 }

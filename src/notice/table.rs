@@ -46,6 +46,8 @@ struct Mark {
     /// believed.
     doubt: Option<u32>,
     looks: u32,
+    /// When the next look counts towards the end of the doubt: one is under way to it, and others count nothing.
+    doubted: Option<BootTime>,
     /// Looks in a row that found it unsettled.
     unsettled: u32,
     /// The last look could not read what is there: it is not in the journal.
@@ -416,10 +418,15 @@ impl Table {
             return false;
         }
         if mark.doubt.is_some_and(|believed| mark.looks < believed) {
+            if mark.doubted.is_some_and(|due| now < due) {
+                return false;
+            }
             let wait = DOUBT_FIRST.saturating_mul(1 << mark.looks.min(6)).min(DOUBT_MAX);
+            let due = BootTime(now.0 + wait);
             mark.looks = mark.looks.saturating_add(1);
+            mark.doubted = Some(due);
             let hint = Hint { touch: closing.touch.clone(), deep: mark.deep };
-            self.again(hint, BootTime(now.0 + wait));
+            self.again(hint, due);
             return false;
         }
         true
@@ -521,7 +528,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ObjectId;
+    use crate::id::{Name, ObjectId};
     use proptest::prelude::*;
 
     fn touch(n: u8) -> Touch {
@@ -674,5 +681,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Every job that is due is taken and found settled; says how many looks that were.
+    fn looks(table: &mut Table, now: BootTime) -> usize {
+        let jobs = table.take(now, 99);
+        for job in &jobs {
+            let Job::Look(hint) = job else { continue };
+            let Some(closing) = table.closing(&hint.touch) else { continue };
+            table.close(&closing, now);
+        }
+        jobs.len()
+    }
+
+    /// R18: what is in doubt is believed after its time, however often it is changed meanwhile, and such
+    /// changes leave no looks behind that come on top of its own.
+    #[test]
+    fn changes_of_what_is_in_doubt_neither_end_the_doubt_nor_add_looks() {
+        let mut table = Table::default();
+        let touch = [Touch::Entry(ObjectId::ROOT, Name::new(b"f").unwrap())];
+        table.begin(&touch, Gen(1), false);
+        table.broke_off(&touch);
+        assert_eq!(looks(&mut table, at(0)), 1);
+        for n in 1..50 {
+            table.begin(&touch, Gen(1 + n), false);
+            table.answered(&touch);
+            assert_eq!(looks(&mut table, at(n)), 1, "the change's own");
+            assert_eq!(table.later.len(), 1, "the doubt's own");
+        }
+        assert_eq!(looks(&mut table, at(999)), 0);
+        assert_eq!(looks(&mut table, at(1000)), 1);
+        assert_eq!(looks(&mut table, at(3000)), 1);
+        assert!(table.is_marked(&touch[0]), "it is believed after seven seconds");
+        assert_eq!(looks(&mut table, at(7000)), 1);
+        assert!(!table.is_marked(&touch[0]));
+        assert_eq!((table.later.len(), table.queue.len()), (0, 0));
     }
 }

@@ -22,13 +22,15 @@ const AT_ONCE: u64 = 64 << 10;
 const LOOK_EVERY: u64 = 4 << 20;
 
 /// What a server reads from the file that was found at `path`. `tag`: which version that was, if it is known.
+/// `moved`: the look at the answer's head found another.
 pub fn watched(
     fence: &Arc<dyn Fence>,
     path: &RelPath,
     (found, tag): (Found, Option<Tag>),
+    moved: bool,
     body: Body,
 ) -> Body {
-    if body.size_hint().exact().is_some_and(|size| size <= AT_ONCE) {
+    if !moved && body.size_hint().exact().is_some_and(|size| size <= AT_ONCE) {
         return body;
     }
     Body::boxed(Steady { body, fence: fence.clone(), path: path.clone(), found, tag, passed: 0 })

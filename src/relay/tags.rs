@@ -60,6 +60,9 @@ impl Seen {
     fn of(share: &ShareHttp, found: Found) -> Self {
         Self { tag: version(share, &found), found, cheap: false }
     }
+    fn current(&self) -> Current {
+        Current { stamp: self.found.stamp, tag: self.tag }
+    }
 }
 
 /// As [`reach`], the cheap way first: what the catalog knows of a file that a server comes to by its name alone
@@ -98,8 +101,10 @@ pub async fn read(taken: Taken, mut file: Option<Seen>) -> Result<Response<Body>
     let mut body = Some(body);
     let (mut tries, mut settling) = (0, 0);
     loop {
+        // What the answer may still be of, if something else is there by now.
+        let mut was = None;
         let tag = file.as_ref().and_then(|file| file.tag);
-        let at = file.as_ref().map(|file| Current { stamp: file.found.stamp, tag });
+        let at = file.as_ref().map(Seen::current);
         let fitted = match fit(&mut parts.headers, at.as_ref(), keep) {
             Ok(fitted) => fitted,
             Err(Unproven) if settling < SETTLE_TRIES => {
@@ -123,17 +128,26 @@ pub async fn read(taken: Taken, mut file: Option<Seen>) -> Result<Response<Body>
                     proven = tag.or_else(|| file.as_ref().and_then(|seen| version(share, &seen.found)));
                 }
                 Still::NoFile => {}
-                // It says something of a file that was there for a moment.
-                Still::Changed if said == Said::Other => said = Said::File { weak: false },
-                Still::Changed => {}
+                Still::Changed(before) => {
+                    let now = file.as_ref().map(Seen::current);
+                    if !Said::of(&response, now.as_ref()).is_file() {
+                        was = before;
+                    }
+                    if said == Said::Other {
+                        // It says something of a file that was there for a moment.
+                        said = Said::File { weak: false };
+                    }
+                }
             }
         }
         if holds(&response, &fitted, said, proven) {
             name(&mut response, &fitted, said, proven);
             let response = near::mend(&site, slot, host.as_ref(), !keep, response);
-            return Ok(match (file, &share.fence) {
+            let moved = was.is_some();
+            return Ok(match (was.or(file), &share.fence) {
                 (Some(seen), Some(fence)) if response.status().is_success() => {
-                    response.map(|body| steady::watched(fence, &path, (seen.found, proven), body))
+                    let seen = (seen.found, proven);
+                    response.map(|body| steady::watched(fence, &path, seen, moved, body))
                 }
                 _ => response,
             });
@@ -155,7 +169,8 @@ enum Still {
     Same,
     /// There was none, and is none.
     NoFile,
-    Changed,
+    /// From what was there before, if there was any.
+    Changed(Option<Seen>),
 }
 
 /// The second look. What is there now is what is there before the next try.
@@ -167,17 +182,16 @@ async fn look_again(share: &ShareHttp, path: &RelPath, file: &mut Option<Seen>) 
         return Still::Same;
     }
     let (fenced, after) = reach(share, path).await;
-    let still = match (&*file, &after) {
-        (Some(Seen { found: before, .. }), Some(after))
+    let before = std::mem::replace(file, after.map(|found| Seen::of(share, found)));
+    match (before, &*file) {
+        (Some(Seen { found: before, .. }), Some(Seen { found: after, .. }))
             if before.stamp == after.stamp && before.handle == after.handle =>
         {
             Still::Same
         }
         (None, None) if fenced != Fenced::Missing => Still::NoFile,
-        _ => Still::Changed,
-    };
-    *file = after.map(|found| Seen::of(share, found));
-    still
+        (before, _) => Still::Changed(before),
+    }
 }
 
 /// Why a read has no answer of the server.

@@ -29,6 +29,8 @@ struct Scene {
 struct Answer {
     status: u16,
     near: bool,
+    /// As of a site that is cut off.
+    stale: bool,
     body: Bytes,
 }
 
@@ -84,7 +86,8 @@ impl Scene {
             let response = process.relay().serve(addr, request).await;
             let status = response.status().as_u16();
             let body = collect(response.into_body(), 1 << 20).await.unwrap_or_default();
-            Answer { status, near: TOLD.with(|told| told.near.get()), body }
+            let (near, stale) = TOLD.with(|told| (told.near.get(), told.stale.get()));
+            Answer { status, near, stale, body }
         });
         live.group.spawn(asked).await.expect("nobody stops it")
     }
@@ -194,6 +197,35 @@ fn what_is_ahead_is_answered_for_neither_after_a_restart_nor_when_cut_off() {
                 },
             )
         });
+    }
+}
+
+/// R13: the line is back for a moment while the copy waits before it asks for the journal again, and goes once more.
+#[test]
+fn a_line_that_was_back_for_a_moment_has_not_been_down_since_before_that() {
+    for seed in 1..=3 {
+        play_by(
+            |rules| rules.serve = true,
+            seed,
+            |scene| async move {
+                let (lyon, hq) = (scene.sites[1].id(), scene.sites[0].id());
+                let is_up = || scene.net.down_for(&lyon, &hq).is_zero();
+                for _ in 0..8 {
+                    scene.cut_off(1);
+                    sleep(LEASE * 2 + SILENCE).await;
+                    assert!(scene.get(1).await.stale, "it is cut off");
+                    scene.open(1);
+                    while !is_up() {
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                    scene.cut_off(1);
+                    scene.net.reset(&lyon);
+                    sleep(Duration::from_millis(20)).await;
+                    assert!(!is_up() && !scene.get(1).await.stale, "seed {seed}");
+                    scene.open(1);
+                }
+            },
+        );
     }
 }
 

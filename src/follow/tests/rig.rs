@@ -217,6 +217,7 @@ impl Rig {
     }
     /// A stream is open and nothing is in force.
     pub fn in_force(&mut self) {
+        self.job(Job::Accepted);
         self.job(Job::InForce(Vec::new(), Gen(0)));
     }
     /// A second later: marks are swept.

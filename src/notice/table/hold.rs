@@ -13,11 +13,13 @@ use crate::plant::{self, Bug};
 
 /// A mark is released when it has been quiet for so long: the next change of a burst comes sooner.
 const LINGER: Duration = Duration::from_millis(100);
-/// So many questions about entries of one directory within [`OFTEN`] become one about all of it (R3), and so
-/// many about all of its directories one level up. Those may be further apart: a server that needs 10 ms for a
-/// change is through with a directory of 100 files after a second, and would be asked three times for each.
+/// So many questions about entries of one directory within [`OFTEN`] become one about all of it (R3).
 const OFTEN_ENOUGH: u32 = 3;
 const OFTEN: Duration = Duration::from_secs(1);
+/// So many about all of its directories become one a level up: somebody who works through one directory after
+/// the other has asked as often in each of them. They may be further apart: a server that needs 10 ms for a
+/// change is through with a directory of 100 files after a second, and would be asked three times for each.
+const OFTEN_UPWARDS_ENOUGH: u32 = 2;
 const OFTEN_UPWARDS: Duration = Duration::from_secs(5);
 /// Directories whose questions are counted.
 const COUNTED_MAX: usize = 4096;
@@ -52,6 +54,13 @@ impl Level {
         match self {
             Self::Entries => OFTEN,
             Self::Directories => OFTEN_UPWARDS,
+        }
+    }
+
+    fn often_enough(self) -> u32 {
+        match self {
+            Self::Entries => OFTEN_ENOUGH,
+            Self::Directories => OFTEN_UPWARDS_ENOUGH,
         }
     }
 }
@@ -220,7 +229,7 @@ impl Table {
             (*first, *count) = (now, 0);
         }
         *count += 1;
-        *count >= OFTEN_ENOUGH
+        *count >= level.often_enough()
     }
 
     fn lean(&mut self, touch: &Touch, above: &[Above], wide: Touch) {
@@ -606,7 +615,7 @@ mod tests {
                 table.ripe(at(ms), |_| false);
             }
         }
-        assert_eq!(asked, 9);
+        assert_eq!(asked, 6);
     }
 
     /// An archive that is unpacked: whatever is made in it leans on the hold of its top.

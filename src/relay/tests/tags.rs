@@ -248,3 +248,30 @@ async fn an_answer_whose_file_is_written_behind_the_proxy_does_not_end_well() {
         assert_eq!(read.is_ok(), whole, "{versions:?}: {read:?}");
     }
 }
+
+/// R22: what a server begins to send is of one version also if that is no longer there when its first bytes come.
+#[tokio::test]
+async fn an_answer_whose_file_is_written_before_its_first_bytes_come_does_not_end_well() {
+    let log = Log::default();
+    for (versions, tag, whole) in [
+        // The server had read the file when it was written into.
+        (&[5, 6][..], own(5), false),
+        // It opened what was there by then.
+        (&[4, 5], own(5), true),
+        // It does not say.
+        (&[5, 6], "\"made-up\"".to_owned(), false),
+    ] {
+        for length in [9, 200 << 10] {
+            log.1.lock().unwrap().versions = versions.iter().copied().collect();
+            let says = tag.clone();
+            let relay = primary(&log, move |_| {
+                let answer = Response::builder().header("etag", says.clone());
+                let answer = answer.body(Body::Full(vec![7; length].into()));
+                async { answer.unwrap() }
+            });
+            let response = relay.await.serve(client(), with("GET", "/eng/file", &[])).await;
+            let read = crate::body::collect(response.into_body(), 1 << 20).await;
+            assert_eq!(read.is_ok(), whole, "{versions:?} {tag} {length}: {read:?}");
+        }
+    }
+}
