@@ -243,6 +243,31 @@ fn unsafe_stays_where_it_is_named() {
     report("`unsafe` is allowed only in the files that tests/tidy.rs names:", mistakes);
 }
 
+/// Rooms of which all that is decided in the simulation follows from a seed.
+const SIMULATED: &[&str] = &["notice", "follow", "relay", "hold", "catalog", "tree", "work", "sim"];
+
+#[test]
+fn what_the_simulation_runs_leaves_nothing_to_chance() {
+    let mut mistakes = Vec::new();
+    let test_files = test_files();
+    for source in sources(&["src/"]) {
+        if !SIMULATED.contains(&room(&source.name)) && source.name != "src/serve/lead.rs"
+            || test_files.contains(&source.name)
+        {
+            continue;
+        }
+        for at in find_all(&source.code, b"select! {").filter(|at| !source.in_test(*at)) {
+            if !source.text[at + "select! {".len()..].trim_start().starts_with("biased;") {
+                mistakes.push(source.place(at));
+            }
+        }
+    }
+    report(
+        "tokio picks the branch by chance, and no seed replays that; begin with `biased;`:",
+        mistakes,
+    );
+}
+
 #[test]
 fn nothing_panics_without_a_proof() {
     let mut mistakes = Vec::new();

@@ -83,6 +83,7 @@ pub(super) async fn run<T: Tree>(follow: Arc<Follow<T>>, links: Arc<dyn Net>, la
         // What is handed over is no longer ours to give back.
         let mut ours = wants.iter().map(|(id, _)| *id).collect();
         let fetched = tokio::select! {
+            biased;
             fetched = fetch(&follow, &*links, &wants, &mut ours) => fetched,
             () = follow.stop.cancelled() => return,
         };

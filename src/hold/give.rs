@@ -92,6 +92,12 @@ impl Giver {
         *self = Self { next, ..Self::new(self.lease, true, sites, now) };
     }
 
+    /// No lease that is not known here was given, or made longer, since then.
+    pub fn none_given_since(&mut self, since: BootTime) {
+        let until = BootTime(since.0 + counted(self.lease));
+        self.old = self.old.map(|old| old.min(until));
+    }
+
     /// Until when nothing may be changed, because leases may be out that nobody here knows of (R11).
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
         self.old.filter(|until| now < *until && !self.unheard.is_empty())

@@ -14,7 +14,7 @@
 //! POST /v1/share/SHARE/who        answer: Lead
 //! POST /v1/share/SHARE/step-down  answer: Stepping: the primary lets no change begin
 //! POST /v1/share/SHARE/step-on    request: Stepping                 answer: Lead; changes begin again
-//! POST /v1/share/SHARE/hand-over  request: HandOver                 answer: 200: it is a copy now
+//! POST /v1/share/SHARE/hand-over  request: HandOver                 answer: HandedOver: it is a copy now
 //! POST /v1/share/SHARE/report     answer: Report
 //! POST /v1/share/SHARE/records    request: Follow                   answer: Sent ..., or 409
 //! ```
@@ -415,6 +415,13 @@ pub struct HandOver {
     pub token: u64,
     #[prost(message, required, tag = "2")]
     pub lead: Lead,
+}
+
+/// Nobody has got a lease from the old primary for so long.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HandedOver {
+    #[prost(uint64, tag = "1")]
+    pub withheld_ms: u64,
 }
 
 /// How far a copy is.

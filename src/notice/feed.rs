@@ -317,6 +317,7 @@ impl<T: Tree> Notice<T> {
         let (feeds, body) = sender(MESSAGE_MAX);
         work::spawn(async move {
             let turn = tokio::select! {
+                biased;
                 turn = line.turn() => turn,
                 () = feeds.closed() => return,
             };

@@ -2,7 +2,7 @@
 //! decided is `hold`'s; here are the connections.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::table::{Ask, Held, Table};
 use super::{IN_FORCE_MAX, Notice, Result, lock};
 use crate::body::Body;
 use crate::catalog;
-use crate::clock::BootTime;
+use crate::clock::{BootTime, Clock};
 use crate::hash::HashMap;
 use crate::hold::{Giver, LEASE, Question, Renewal, Stream};
 use crate::id::SiteId;
@@ -37,6 +37,8 @@ const ASK_MAX: usize = 256;
 pub(super) struct Leases {
     giver: Mutex<Giver>,
     streams: Mutex<HashMap<SiteId, (Stream, mpsc::Sender<LeaseSay>)>>,
+    /// So many ask that nobody gets a lease, or a longer one. Changed under `giver`.
+    withheld: AtomicU32,
     /// Some question was answered, or some copy said hello.
     stirred: Notify,
     /// Who may have a lease is being noted.
@@ -49,6 +51,7 @@ impl Leases {
         Self {
             giver: Mutex::new(Giver::new(LEASE, given, sites, now)),
             streams: Mutex::default(),
+            withheld: AtomicU32::new(0),
             stirred: Notify::new(),
             noting: tokio::sync::Mutex::default(),
         }
@@ -65,6 +68,18 @@ impl Leases {
     pub fn standing(&self, now: BootTime) -> (Vec<SiteId>, bool) {
         let giver = lock(&self.giver);
         (giver.leased(now).cloned().collect(), giver.quiet_until(now).is_some())
+    }
+
+    /// From now on nobody gets a lease, until [`Self::give_again`]. Says since when.
+    pub fn withhold(&self, clock: &dyn Clock) -> BootTime {
+        let _giver = lock(&self.giver);
+        self.withheld.fetch_add(1, Ordering::SeqCst);
+        clock.boot()
+    }
+
+    pub fn give_again(&self) {
+        let _giver = lock(&self.giver);
+        self.withheld.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// In the order of the calls, as grants must not overtake questions.
@@ -142,6 +157,12 @@ impl<T: Tree> Notice<T> {
                 () = tokio::time::sleep(until.since(now)) => {}
             }
         }
+    }
+
+    /// Whoever led before has given none since then.
+    pub fn none_given_since(&self, since: BootTime) {
+        lock(&self.leases.giver).none_given_since(since);
+        self.leases.stirred.notify_waiters();
     }
 
     /// Until nobody can have a lease whose copy is not in the map: who leads next knows nothing of it (R11).
@@ -250,6 +271,9 @@ impl<T: Tree> Notice<T> {
         let mut giver = lock(&self.leases.giver);
         if giver.expire(now) {
             self.leases.stirred.notify_waiters();
+        }
+        if self.leases.withheld.load(Ordering::SeqCst) > 0 {
+            return;
         }
         let head = self.durable().at;
         let fresh = match giver.renew(site, stream, renew.applied >= head.seq.0, now) {

@@ -227,7 +227,7 @@ pub struct Notice<T: Tree> {
     /// A copy has shown that the catalog was older than what was told of it before this start.
     outdated: AtomicBool,
     terms: Mutex<Terms>,
-    leases: lease::Leases,
+    leases: Arc<lease::Leases>,
     contents: Turns,
     snapshots: Turns,
     pledges: Arc<pledge::Pledges>,
@@ -261,7 +261,7 @@ impl<T: Tree> Notice<T> {
             leased_to.extend(meta.leased_to);
         }
         let given = meta.leased && !plant::is(Bug::ForgetLeases);
-        let leases = lease::Leases::new(given, leased_to, clock.boot());
+        let leases = Arc::new(lease::Leases::new(given, leased_to, clock.boot()));
         let head = shelf.head();
         let notice = Arc::new(Self {
             config,

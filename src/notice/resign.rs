@@ -7,20 +7,44 @@ use std::time::Duration;
 
 use tokio::sync::OwnedRwLockWriteGuard;
 
+use super::lease::Leases;
 use super::{Notice, NoticeError, Result, lock};
 use crate::catalog::{Head, Touch};
+use crate::clock::{BootTime, Clock};
 use crate::tree::Tree;
 
-/// What has begun must have ended after this, or the copy stays here.
-const ENDS: Duration = Duration::from_secs(8);
+/// What has begun must have ended after this, or the copy stays here. With what the next primary has then, and the
+/// rest of the leases, less than two lease times (R34).
+const ENDS: Duration = Duration::from_secs(6);
 /// Between two looks at what is still changing.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// As long as it is kept no change begins; those that come wait.
+/// As long as it is kept no change begins; those that come wait. Nor does anybody get a lease: who leads next must wait
+/// out what is left of them (R11).
 pub struct Resigning {
     /// Everything is in the journal up to here.
     pub head: Head,
+    withheld: Withheld,
     _closed: OwnedRwLockWriteGuard<()>,
+}
+
+impl Resigning {
+    /// For how long nobody has got a lease.
+    pub fn withheld(&self) -> Duration {
+        self.withheld.clock.boot().since(self.withheld.since)
+    }
+}
+
+struct Withheld {
+    leases: Arc<Leases>,
+    clock: Arc<dyn Clock>,
+    since: BootTime,
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        self.leases.give_again();
+    }
 }
 
 impl<T: Tree> Notice<T> {
@@ -76,6 +100,9 @@ impl<T: Tree> Notice<T> {
                 "changes are in doubt at the primary's server: see its `status`, and `nearshare believe`",
             );
         }
+        let (leases, clock) = (self.leases.clone(), self.clock.clone());
+        let since = leases.withhold(&*clock);
+        let withheld = Withheld { leases, clock, since };
         let ended = async {
             let closed = self.gate.clone().write_owned().await;
             self.leases_of_strangers().await;
@@ -87,7 +114,7 @@ impl<T: Tree> Notice<T> {
                 let looked_over = lock(&self.table).is_looked_over().then_some(head);
                 match looked_over {
                     Some(head) if before == Some(head) => {
-                        return Ok(Resigning { head, _closed: closed });
+                        return Ok(Resigning { head, withheld, _closed: closed });
                     }
                     Some(_) => {}
                     None => tokio::time::sleep(AGAIN).await,

@@ -73,6 +73,7 @@ impl<T: Tree> Supplier<T> {
                     Err(_) => return,
                 };
                 let turn = tokio::select! {
+                    biased;
                     turn = line.turn() => turn,
                     () = answers.closed() => return,
                 };

@@ -40,10 +40,12 @@ use crate::plant::{self, Bug};
 use crate::tree::Tree;
 use crate::work;
 
-/// The primary lets no change begin for at most so long.
-const PAUSE: Duration = Duration::from_secs(15);
+/// Once all that began has ended, the primary lets no change begin for at most so long.
+const PAUSE: Duration = Duration::from_secs(4);
 /// The copy that is promoted must have everything after so much of that.
-const LEVEL: Duration = Duration::from_secs(10);
+const LEVEL: Duration = Duration::from_secs(3);
+/// As much where no change waits for it.
+const LEVEL_AT_LEISURE: Duration = Duration::from_secs(10);
 /// What is on its way before the pause begins may take so long.
 const CATCH_UP: Duration = Duration::from_secs(20);
 /// Sites that are dialled to be asked must be there after this.
@@ -312,15 +314,21 @@ impl<H: Host> Leading<H> {
         }
         let lead = Lead { epoch, site: self.me().clone(), base: at, chain };
         let hand_over = said::HandOver { token: pause.token, lead: to_wire(&lead) };
-        let handed: Result<said::Lead, String> =
+        let handed: Result<said::HandedOver, String> =
             ask(&*self.links(), primary, share, "hand-over", &hand_over).await;
-        if let Err(error) = handed {
-            return Err(format!(
+        let handed = handed.map_err(|error| {
+            format!(
                 "{error}\nit is not known whether {primary} has stepped down; give the command again"
-            ));
-        }
+            )
+        })?;
+        let heard = self.clock().boot();
         self.assume(share, lead.clone(), Grounds::Heard).await.map_err(text)?;
         self.must_lead(share, &lead)?;
+        if let Some(notice) = self.home(share) {
+            // Counted from when that was heard, however long it was on its way: no clock is compared (R12).
+            let withheld = Duration::from_millis(handed.withheld_ms);
+            notice.none_given_since(BootTime(heard.0.saturating_sub(withheld)));
+        }
         Ok(format!(
             "{} has the primary copy of {share} since record {} (epoch {epoch}); {primary} follows it, \
              nothing was lost",
@@ -354,7 +362,7 @@ impl<H: Host> Leading<H> {
     ) -> Result<String, String> {
         if lead.site == *self.me() {
             let head = Head { at: lead.base, chain: lead.chain, ..follow.head() };
-            if let Some(lacks) = follow.level(Some(&head), LEVEL).await {
+            if let Some(lacks) = follow.level(Some(&head), LEVEL_AT_LEISURE).await {
                 return Err(format!(
                     "{lacks}, which has stepped down: see why this copy lags, and try again"
                 ));
@@ -438,7 +446,7 @@ impl<H: Host> Leading<H> {
                 gave.insert(site.clone(), follow.head().at.seq);
             }
             // The disk is right from here on: it must be as the journal says.
-            if !follow.settled(LEVEL).await {
+            if !follow.settled(LEVEL_AT_LEISURE).await {
                 let why = follow.progress().stopped.unwrap_or_else(|| "try again".to_owned());
                 return Err(format!("the disk here is not yet as the journal says: {why}"));
             }

@@ -4,13 +4,16 @@ mod costs;
 mod names;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::Request;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use tokio::time::Instant;
 
 use super::net::SILENCE;
 use super::site::{TOLD, Told};
 use super::*;
-use crate::body::{Body, collect};
+use crate::body::{Body, BoxError, collect};
 use crate::hold::LEASE;
 use crate::id::{RelPath, SiteId};
 use crate::plant::{Bug, plant};
@@ -352,6 +355,46 @@ fn a_lease_of_the_primary_before_is_waited_out() {
             !scene.get(2).await.near
         })
     });
+}
+
+/// R34: a change waits less than two lease times for a planned move, whatever it meets: an upload takes its time, and
+/// a copy cannot be reached whose lease must be waited out (R11).
+#[test]
+fn nobody_waits_two_leases_for_a_planned_move() {
+    for seed in 1..=3 {
+        play(seed, |scene| async move {
+            scene.answers_for_itself(2).await;
+            let pieces = stream::unfold(0, |sent| async move {
+                sleep(Duration::from_millis(100)).await;
+                let piece = Frame::data(Bytes::from_static(b"piece"));
+                (sent < 55).then_some((Ok::<_, BoxError>(piece), sent + 1))
+            });
+            let body = Body::boxed(StreamBody::new(pieces));
+            let upload = Request::builder().method("PUT").uri("/eng/g").header("host", "files");
+            let upload = scene.send(0, upload.body(body).expect("a request of ours"));
+            let moves = async {
+                sleep(Duration::from_millis(50)).await;
+                scene.cut_off(2);
+                let promoted = scene.sites[1].promote(false).expect("a scene asks sites that run");
+                sleep(Duration::from_millis(500)).await;
+                let begun = Instant::now();
+                let waits = async {
+                    while scene.put(0, "new").await != 204 {
+                        sleep(Duration::from_millis(50)).await;
+                    }
+                    begun.elapsed()
+                };
+                let (promoted, waited) = tokio::join!(promoted, waits);
+                assert!(matches!(promoted, Ok(Ok(_))), "{promoted:?}");
+                assert!(!scene.get(2).await.near, "its lease is over");
+                waited
+            };
+            let (uploaded, waited) = tokio::join!(upload, moves);
+            assert_eq!(uploaded.status, 201);
+            assert_eq!(scene.primary_at(0), scene.sites[1].id());
+            assert!(waited > LEASE && waited < LEASE * 2, "seed {seed}: {waited:?}");
+        });
+    }
 }
 
 /// R11: the same while the primary goes on, which knows whom it gave leases.

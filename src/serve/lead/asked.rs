@@ -193,6 +193,7 @@ impl<H: Host> Leading<H> {
         let Some(pause) = pause else {
             return refuse(StatusCode::CONFLICT, "the pause is over: begin again");
         };
+        let withheld_ms = u64::try_from(pause.resigning.withheld().as_millis()).unwrap_or(0);
         if pause.resigning.head.at != lead.base {
             return refuse(StatusCode::CONFLICT, "that is not where the journal ends");
         }
@@ -203,7 +204,7 @@ impl<H: Host> Leading<H> {
         if let Err(why) = self.must_lead(share, &lead) {
             return refuse(StatusCode::CONFLICT, why);
         }
-        reply(&to_wire(&lead))
+        reply(&said::HandedOver { withheld_ms })
     }
 }
 
