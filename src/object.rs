@@ -86,7 +86,7 @@ impl Xattrs {
     /// Whether an attribute is the share's and not a site's own: `user.`, `security.` (capabilities, Samba's
     /// `security.NTACL`) and `trusted.`, and POSIX ACLs. Not the labels, hashes and signatures that the
     /// policy and the keys of one machine put there, not overlayfs's notes of its layers, not the second names
-    /// under which XFS shows its ACLs, not ours (R30).
+    /// under which XFS shows its ACLs, not `trusted.nearshare.` (R30).
     pub fn is_carried(name: &[u8]) -> bool {
         const OWN: [&[u8]; 8] = [
             b"security.selinux",

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 
 use super::davfs::{DavFs, View, fs_error};
+use super::patch;
 use super::props::{self, Depth};
 use super::url::{self, Place};
 use super::{Embedded, Share, collect, set};
@@ -100,7 +101,9 @@ where
     if answer.status() == StatusCode::MULTI_STATUS {
         let slash = place.slash || answer.headers().contains_key(header::CONTENT_LOCATION);
         let names = share.prefix.names().iter().chain(place.path.names());
-        *answer.body_mut() = Body::text(props::unchanged(&url::encode(names, slash), &update));
+        let href = url::encode(names, slash);
+        let told = super::blocking(move || patch::patch(&share, &place.path, &href, &update)).await??;
+        *answer.body_mut() = Body::text(told);
     }
     Ok(answer)
 }

@@ -2,9 +2,9 @@
 //! rest of the code it is a server like any other: [`Embedded::connect`] gives a connection to it.
 //!
 //! `dav-server` speaks WebDAV, on our own file system (`davfs`); reading files (`get`) and listing
-//! directories (`props`, `index`) is done here, in few steps on the disk each. So is what clients send as XML. Nothing is locked (no
-//! LOCK), no dead properties are kept, and nobody is refused: who may do what is decided before a
-//! request comes here.
+//! directories (`props`, `index`) is done here, in few steps on the disk each. So is what clients send as XML. The properties that
+//! they make up are kept with the objects (`patch`). Nothing is locked (no LOCK), and nobody is refused: who may do what is
+//! decided before a request comes here.
 
 use std::convert::Infallible;
 use std::str::Utf8Error;
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use crate::body::{self, Body, BoxError};
 use crate::id::{ObjectId, RelPath, ShareId, Version};
 use crate::object::{Found, Kind};
-use crate::tree::write::Files;
+use crate::tree::write::{Files, keeps_properties};
 use crate::tree::{Disk, TreeError};
 use crate::wire::http::xml;
 
@@ -29,6 +29,7 @@ mod dialect;
 mod fields;
 mod get;
 mod index;
+mod patch;
 mod props;
 mod put;
 mod stream;
@@ -50,6 +51,8 @@ pub struct EmbeddedShare {
     /// The URL below which it is.
     pub prefix: RelPath,
     pub tree: Arc<Disk>,
+    /// Whether the properties that clients make up are kept.
+    pub properties: bool,
 }
 
 /// The embedded server could not be built.
@@ -75,6 +78,7 @@ struct Share {
     prefix_text: String,
     files: Arc<Files>,
     tags: Arc<dyn Tags>,
+    properties: bool,
 }
 
 impl Share {
@@ -92,14 +96,15 @@ impl Share {
 /// Builds the server of `shares`. Clears away what a crash left of unfinished uploads, and blocks
 /// while it does.
 pub fn embedded(shares: Vec<EmbeddedShare>, tags: Arc<dyn Tags>) -> Result<Embedded, EmbeddedError> {
-    let build = |EmbeddedShare { share: id, prefix, tree }: EmbeddedShare| {
+    let build = |EmbeddedShare { share: id, prefix, tree, properties }: EmbeddedShare| {
         let names = prefix.names().iter().map(|name| std::str::from_utf8(name.as_bytes()));
         let text = names.map(|name| Ok("/".to_owned() + name?)).collect::<Result<_, Utf8Error>>();
         let Ok(prefix_text) = text else { return Err(EmbeddedError::Prefix { share: id, prefix }) };
+        let properties = properties && keeps_properties(&tree);
         match Files::new(tree) {
             Ok(files) => {
                 let (files, tags) = (Arc::new(files), tags.clone());
-                Ok(Arc::new(Share { id, prefix, prefix_text, files, tags }))
+                Ok(Arc::new(Share { id, prefix, prefix_text, files, tags, properties }))
             }
             Err(source) => Err(EmbeddedError::Tree { share: id, source }),
         }

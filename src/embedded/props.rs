@@ -1,5 +1,4 @@
-//! PROPFIND (RFC 4918 section 9.1): a listing of any size, made piece by piece as it is sent. And what a
-//! PROPPATCH is told.
+//! PROPFIND (RFC 4918 section 9.1): a listing of any size, made piece by piece as it is sent.
 //!
 //! `dav-server` has one too, but leaves out the properties that were asked for and are not there,
 //! which its section 9.1 requires to be named, and puts an unquoted ETag into getetag.
@@ -15,22 +14,23 @@ use http_body_util::StreamBody;
 use quick_xml::escape::escape;
 
 use super::url::{self, Place};
-use super::{Share, blocking, collect, dialect, fields, set};
+use super::{Share, blocking, collect, dialect, fields, patch, set};
 use crate::body::{Body, BoxError};
 use crate::id::{Name, RelPath};
 use crate::object::{Found, Kind};
 use crate::tree::TreeError;
 use crate::tree::write::Listing;
-use crate::wire::http::xml::{self, APACHE, Ask, DAV, Property, USUAL, Update, element, propstat};
+use crate::wire::http::xml::{self, APACHE, Ask, DAV, Dead, USUAL, element, propstat};
 
-/// Bytes of XML made at once: a piece is longer by no more than what is said of one thing, which is less
-/// again.
+/// Bytes of XML made at once: a piece is longer by no more than what is said of one thing, the longest of which
+/// has all the properties that it may have, and is asked for as many that it has not.
 const PIECE: usize = 64 << 10;
 /// Entries looked at in one go.
 const BATCH: usize = 128;
 
-const BEGIN: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\">";
-const END: &str = "</D:multistatus>\n";
+pub(super) const BEGIN: &str =
+    "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\">";
+pub(super) const END: &str = "</D:multistatus>\n";
 
 /// How far down a listing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,15 +57,17 @@ where
         let found = share.files.stat(&place.path, true).map_err(|error| dialect::status(&error))?;
         let space = asks_space(&ask).then(|| share.files.space().ok()).flatten();
         let is_dir = found.kind == Kind::Directory;
+        let dead = share.properties && asks_dead(&ask);
         let mut walk = Walk {
-            paper: Paper { share, ask, space },
+            paper: Paper { share, ask, space, dead },
             depth,
             text: BEGIN.to_owned(),
             listing: None,
             left: Vec::new(),
             ended: false,
         };
-        walk.paper.response(&mut walk.text, &place.path, &found);
+        let written = walk.paper.response(&mut walk.text, &place.path, &found);
+        written.map_err(|error| dialect::status(&error))?;
         let location = (is_dir && !place.slash).then(|| walk.paper.href(&place.path, true));
         if is_dir && depth != Depth::Zero {
             walk.left.push(place.path);
@@ -137,7 +139,7 @@ impl Walk {
                 _ => return Ok(()),
             }
         }
-        self.paper.response(&mut self.text, &child, &found);
+        self.paper.response(&mut self.text, &child, &found)?;
         if endless && found.kind == Kind::Directory {
             self.left.push(child);
         }
@@ -173,12 +175,22 @@ fn asks_space(ask: &Ask) -> bool {
     }
 }
 
+/// Whether it is for properties that clients make up, as far as can be told.
+fn asks_dead(ask: &Ask) -> bool {
+    match ask {
+        Ask::All(_) | Ask::Names => true,
+        Ask::Named(named) => !named.iter().all(xml::is_live),
+    }
+}
+
 /// Writes what is known of one thing.
 struct Paper {
     share: Arc<Share>,
     ask: Ask,
     /// Bytes used and bytes in all, if they were asked for (RFC 4331).
     space: Option<(u64, u64)>,
+    /// Whether what clients have made up is asked for, and kept.
+    dead: bool,
 }
 
 impl Paper {
@@ -186,9 +198,10 @@ impl Paper {
         url::encode(self.share.prefix.names().iter().chain(path.names()), slash)
     }
 
-    fn response(&self, out: &mut String, path: &RelPath, found: &Found) {
+    fn response(&self, out: &mut String, path: &RelPath, found: &Found) -> Result<(), TreeError> {
         let href = self.href(path, found.kind == Kind::Directory);
         let (mut there, mut missing) = (String::new(), String::new());
+        let dead = if self.dead { patch::of(&self.share, path)? } else { Dead::default() };
         match &self.ask {
             Ask::All(_) | Ask::Names => {
                 for name in USUAL {
@@ -197,6 +210,7 @@ impl Paper {
                         element(&mut there, name, value);
                     }
                 }
+                self.made_up(&mut there, &dead);
             }
             Ask::Named(_) => {}
         }
@@ -204,7 +218,10 @@ impl Paper {
             for property in named {
                 match self.value(&property.namespace, &property.name, path, found) {
                     Some(value) => property.write(&mut there, &value),
-                    None => property.write(&mut missing, ""),
+                    None => match dead.get(property) {
+                        Some(element) => there.push_str(element),
+                        None => property.write(&mut missing, ""),
+                    },
                 }
             }
         }
@@ -219,6 +236,18 @@ impl Paper {
             propstat(out, &missing, "404 Not Found");
         }
         out.push_str("</D:response>");
+        Ok(())
+    }
+
+    /// Writes those that nobody had to name.
+    fn made_up(&self, out: &mut String, dead: &Dead) {
+        for (property, element) in dead.iter() {
+            match &self.ask {
+                Ask::Names => property.write(out, ""),
+                Ask::All(named) | Ask::Named(named) if named.contains(property) => {}
+                Ask::All(_) | Ask::Named(_) => out.push_str(element),
+            }
+        }
     }
 
     /// A property's value as XML; `None` if the thing has none of that name.
@@ -247,25 +276,4 @@ impl Paper {
             _ => None,
         }
     }
-}
-
-/// The answer to a PROPPATCH of the thing at `href`: no dead properties are kept, and no others can be set.
-/// All is done or nothing (RFC 4918 section 9.2).
-pub(super) fn unchanged(href: &str, update: &Update) -> String {
-    let elements = |properties: &[Property]| {
-        let mut elements = String::new();
-        properties.iter().for_each(|property| property.write(&mut elements, ""));
-        elements
-    };
-    let mut out = format!("{BEGIN}<D:response><D:href>{href}</D:href>");
-    let granted = elements(&update.granted);
-    if update.refused.is_empty() {
-        propstat(&mut out, &granted, "200 OK");
-    } else {
-        propstat(&mut out, &elements(&update.refused), "403 Forbidden");
-        if !granted.is_empty() {
-            propstat(&mut out, &granted, "424 Failed Dependency");
-        }
-    }
-    out + "</D:response>" + END
 }

@@ -16,6 +16,7 @@ use crate::tree::{Resolved, Tree};
 
 mod dav;
 mod disks;
+mod patching;
 mod reading;
 mod receiving;
 
@@ -63,11 +64,16 @@ impl Bench {
     }
 
     fn over(dir: &Path) -> Self {
+        Self::keeping(dir, true)
+    }
+
+    fn keeping(dir: &Path, properties: bool) -> Self {
         let (known, disk) = (Arc::new(Known::default()), disk(dir));
         let share = EmbeddedShare {
             share: "eng".parse().unwrap(),
             prefix: RelPath::parse(b"eng").unwrap(),
             tree: disk.clone(),
+            properties,
         };
         let server = embedded(vec![share], known.clone()).unwrap();
         Self { dir: dir.to_owned(), disk, server, known, _temp: None }

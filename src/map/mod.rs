@@ -59,9 +59,17 @@ impl Map {
     /// Whether nearshare keeps the locks of a share, at its primary's site: where the map says so, and for the
     /// embedded server, which keeps none.
     pub fn keeps_locks(&self, share: &Share) -> bool {
-        let door = self.sites.get(share.primary()).and_then(|site| site.http.as_ref());
-        let embedded = door.is_some_and(|door| door.server == HttpServer::Embedded);
-        embedded || share.locks == Some(LocksBy::Nearshare)
+        self.is_embedded(share.primary()) || share.locks == Some(LocksBy::Nearshare)
+    }
+
+    /// Whether the embedded server at the primary's site keeps what clients set over HTTP.
+    pub fn keeps_properties(&self, share: &Share) -> bool {
+        self.is_embedded(share.primary()) && share.properties.is_none()
+    }
+
+    fn is_embedded(&self, site: &SiteId) -> bool {
+        let door = self.sites.get(site).and_then(|site| site.http.as_ref());
+        door.is_some_and(|door| door.server == HttpServer::Embedded)
     }
 
     /// What is no mistake, and not what somebody may think that it says: each with what would be clearer.
@@ -222,7 +230,8 @@ pub struct Share {
     pub degraded: Degraded,
     /// Who keeps its locks, if the primary's server could. `None`: not said, and it does.
     pub locks: Option<LocksBy>,
-    pub properties: PropertiesBy,
+    /// Who keeps what clients set. `None`: not said, and each embedded server does.
+    pub properties: Option<PropertiesBy>,
     /// The share's first primary (R33).
     first: SiteId,
     /// The site whose place is [`Place::Local`].

@@ -116,7 +116,7 @@ impl<'t> Reader<'t> {
             durable_copies: copies.map_or(1, |copies| copies.it),
             degraded: degraded.map_or(Degraded::Wait, |degraded| degraded.it),
             locks: locks.map(|locks| locks.it),
-            properties: properties.map_or(PropertiesBy::None, |properties| properties.it),
+            properties: properties.map(|properties| properties.it),
             first: primary.clone(),
             primary,
             epoch: 1,
@@ -132,9 +132,9 @@ impl<'t> Reader<'t> {
             .collect();
         for site in others {
             let what = format!(
-                "`properties` is \"apache\", and {site} has the embedded server, which knows nothing of them"
+                "`properties` is \"apache\", and {site} has the embedded server, which does not read what Apache writes"
             );
-            self.wrong(at, what, "write \"none\", or have an Apache there");
+            self.wrong(at, what, "leave it out, or have an Apache there");
         }
     }
 

@@ -389,7 +389,7 @@ async fn asked(
         }
         Err(error) => return Err(Box::new(answer::text(StatusCode::BAD_REQUEST, error.to_string()))),
     };
-    read.home_only |= xml::asks_home(&xml, site.shares.url(slot).properties());
+    read.home_only |= xml::asks_home(&xml, site.shares.url(slot).asks_home());
     Ok(xml.into())
 }
 

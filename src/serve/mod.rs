@@ -52,6 +52,7 @@ use crate::map::{self, HttpDoor, HttpServer, HttpTls, Map, Place, PropertiesBy};
 use crate::notice::NoticeError;
 use crate::relay::{self, Away, Codec, HttpRelay, HttpSite, KeptBy, ShareHttp};
 use crate::server::{Limits, Target, Upstream};
+use crate::tree::write::keeps_properties;
 use crate::tree::{Disk, TreeError};
 use crate::wire::http::{Move, PathError, ShareUrl, SiteShares};
 
@@ -291,6 +292,7 @@ impl Site {
                             share: share.name.clone(),
                             prefix: prefix.path().clone(),
                             tree: running.disk.clone(),
+                            properties: share.properties.is_none(),
                         });
                     }
                 }
@@ -315,7 +317,13 @@ impl Site {
             let Some(prefix) = &at.http else { continue };
             let failed = |source| ServeError::Url { share: share.name.clone(), source };
             let url = ShareUrl::new(share.name.clone(), prefix.as_str()).map_err(failed)?;
-            let url = url.with_properties(share.properties == PropertiesBy::Apache);
+            let here = running.get(&share.name);
+            // An embedded server reads them off the copy, if its disk has them.
+            let has_own = http.server == HttpServer::Embedded
+                && here.is_some_and(|here| keeps_properties(&here.disk));
+            let url = url
+                .with_properties(share.properties == Some(PropertiesBy::Apache))
+                .asking_home(map.keeps_properties(share) && !has_own);
             let home = share.at(share.primary()).and_then(|home| home.http.as_ref());
             let from = home.map_or(&[][..], |home| home.path().names());
             let away = || Away {
@@ -324,7 +332,6 @@ impl Site {
                 moved: Move::new(from, url.encoded()),
                 left: Arc::default(),
             };
-            let here = running.get(&share.name);
             let part = match here.map(|here| &here.part) {
                 Some(Part::Home(notice)) => {
                     relay::Part::Local { home: Arc::new(AtHome(notice.clone())) }
@@ -475,7 +482,9 @@ impl Site {
         if let (Some(http), Some(relay), Some(upstream)) = (&row.http, &self.relay, &self.upstream) {
             let urls = |map: &Map| -> Vec<_> {
                 map.shares_at(me)
-                    .map(|(share, at)| (share.name.clone(), at.http.clone(), at.role()))
+                    .map(|(share, at)| {
+                        (share.name.clone(), at.http.clone(), at.role(), share.properties)
+                    })
                     .collect()
             };
             let upstream = match http.server {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use rustix::fs::{
@@ -23,7 +23,10 @@ use super::{Result, TreeError};
 use crate::id::{Name, RelPath};
 use crate::object::{Found, Kind};
 
+mod properties;
 mod whole;
+
+pub use properties::keeps_properties;
 
 /// Mode of a new file and of a new directory, before the umask.
 const FILE_MODE: u32 = 0o644;
@@ -39,6 +42,8 @@ static RUN: LazyLock<u64> = LazyLock::new(rand::random);
 pub struct Files {
     disk: Arc<Disk>,
     tmp: OwnedFd,
+    /// Held while properties are read and put back.
+    changing: Mutex<()>,
 }
 
 /// What a path names, opened.
@@ -64,7 +69,7 @@ impl Files {
     pub fn new(disk: Arc<Disk>) -> Result<Self> {
         let tmp = look::open(disk.ours.as_fd(), c"tmp", OFlags::RDONLY | OFlags::DIRECTORY);
         let tmp = tmp.map_err(|error| disk.fail_root("open .nearshare/tmp of", error))?;
-        let files = Self { disk, tmp };
+        let files = Self { disk, tmp, changing: Mutex::default() };
         files.tidy();
         Ok(files)
     }
@@ -269,7 +274,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Puts the file in its place, with the mode and owner of the file that it replaces.
+    /// Puts the file in its place, with the mode, owner and properties of the file that it replaces.
     pub fn commit(mut self) -> Result<Found> {
         let path = self.path.clone();
         self.place().map_err(at("putting an upload in place at", &path))
@@ -281,7 +286,9 @@ impl Upload {
             UploadRule::New => RenameFlags::NOREPLACE,
             UploadRule::Any | UploadRule::Replace => RenameFlags::empty(),
         };
-        dress(self.file.as_fd(), dir, entry(dir, name)?.as_ref(), None)?;
+        let replaces = entry(dir, name)?;
+        properties::inherit(&self.slot, replaces.as_ref(), self.file.as_fd())?;
+        dress(self.file.as_fd(), dir, replaces.as_ref(), None)?;
         if let Some(aside) = &self.aside {
             fs::renameat_with(&self.files.tmp, aside, dir, name.as_os_str(), flags)?;
         }

@@ -222,10 +222,11 @@ fn patch(set: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_property_can_be_changed() {
+async fn no_property_can_be_changed_where_none_is_kept() {
     const WINDOWS: &str = "<Z:Win32FileAttributes xmlns:Z=\"urn:schemas-microsoft-com:\">\
                            00000020</Z:Win32FileAttributes>";
-    let bench = Bench::new();
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::keeping(dir.path(), false);
     bench.write("a file", "x");
     std::fs::create_dir(bench.at("dir")).unwrap();
     let etag = bench.know("a file", 1);
@@ -268,6 +269,12 @@ async fn no_property_can_be_changed() {
         let reply = bench.send("PROPPATCH", "/eng/a%20file", &[(field, value)], patch("<x/>")).await;
         assert_eq!(reply.status, want, "{field}: {value}");
     }
+    // Not what was kept before the map said no, either.
+    let kept = b"<prop xmlns='DAV:'><kept xmlns='urn:x'/></prop>";
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(bench.at("dir"), "user.nearshare.properties", kept, flags).unwrap();
+    let all = bench.send("PROPFIND", "/eng/dir", &[("depth", "0")], "").await;
+    assert!(all.status == 207 && !all.text().contains("kept"), "{}", all.text());
 }
 
 #[tokio::test]
@@ -309,6 +316,7 @@ async fn the_longest_prefix_is_the_share() {
         share: name.parse().unwrap(),
         prefix: RelPath::parse(prefix.as_bytes()).unwrap(),
         tree: disk(dir),
+        properties: true,
     };
     let shares = vec![share("root", "", outer.path()), share("in", "in side", inner.path())];
     let server = embedded(shares, Arc::new(Nothing)).unwrap();

@@ -109,3 +109,32 @@ async fn a_directory_of_many_entries() {
     assert_eq!(std::fs::read_dir(bench.at("copy")).unwrap().count(), 20_000);
     assert!(bench.tidy());
 }
+
+/// ext4 keeps 4 KiB of attributes with a file.
+#[tokio::test]
+async fn properties_that_the_disk_has_no_room_for() {
+    let disk = Mounted::ext4(4 << 20);
+    let bench = Bench::over(disk.at.path());
+    bench.write("file", "x");
+    let set = |name: &str, value: &str| {
+        format!(
+            "<propertyupdate xmlns='DAV:'><set><prop><{name} xmlns='urn:x'>{value}</{name}></prop></set>\
+             </propertyupdate>"
+        )
+    };
+    let patch = async |body| bench.send("PROPPATCH", "/eng/file", &[], body).await;
+    let all = async || bench.send("PROPFIND", "/eng/file", &[("depth", "0")], "").await;
+    assert!(patch(set("a", "red")).await.text().contains("200 OK"));
+    let reply = patch(set("a", &"x".repeat(5000))).await;
+    assert!(
+        reply.status == 207 && reply.text().contains("507 Insufficient Storage"),
+        "{}",
+        reply.text()
+    );
+    assert!(reply.text().contains("ext4 keeps 4 KiB"), "{}", reply.text());
+    assert!(all().await.text().contains("<a xmlns=\"urn:x\">red</a>"));
+    disk.remount("remount,ro");
+    let reply = patch(set("a", "blue")).await;
+    assert!(reply.status == 207 && reply.text().contains("403 Forbidden"), "{}", reply.text());
+    assert!(all().await.text().contains("<a xmlns=\"urn:x\">red</a>"));
+}

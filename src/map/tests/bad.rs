@@ -222,8 +222,8 @@ properties = "apache""#, &[
         "13:13: `http_sync` is a string, not a boolean; write true or false",
         r#"14:8: `tree` is "disk", which is no kind of tree; write "local""#,
         r#"15:9: `locks` is "nobody", which is no keeper of locks; write "server" or "nearshare""#,
-        r#"16:14: `properties` is "apache", and hq has the embedded server, which knows nothing of them; write "none", or have an Apache there"#,
-        r#"16:14: `properties` is "apache", and lyon has the embedded server, which knows nothing of them; write "none", or have an Apache there"#,
+        r#"16:14: `properties` is "apache", and hq has the embedded server, which does not read what Apache writes; leave it out, or have an Apache there"#,
+        r#"16:14: `properties` is "apache", and lyon has the embedded server, which does not read what Apache writes; leave it out, or have an Apache there"#,
     ]),
     (r#"hq = { role = "local""#, r#"hq = { role = "broadcast""#, &[
         r#"8:8: share `eng` has no primary; give one site role = "local""#,

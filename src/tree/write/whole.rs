@@ -116,6 +116,7 @@ impl Files {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let new = copy_file(source, self.tmp.as_fd(), aside)?;
+                properties::carry(source, new.as_fd())?;
                 let replaced = entry(dir, &dest.name)?;
                 dress(new.as_fd(), dir, replaced.as_ref(), Some(stat.st_mode & COPIED_MODE))
             }
@@ -123,6 +124,7 @@ impl Files {
                 fs::mkdirat(&self.tmp, aside, Mode::RWXU)?;
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;
                 let new = open_below(self.tmp.as_fd(), aside, flags, ResolveFlags::NO_SYMLINKS)?;
+                properties::carry(source, new.as_fd())?;
                 if below {
                     copy_below(source, new.as_fd())?;
                 }
@@ -234,14 +236,18 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &Name) -> Sys<bool
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
             let source = open_below(from, os, flags, ResolveFlags::NO_SYMLINKS)?;
             let new = copy_file(source.as_fd(), to, os)?;
+            properties::carry(source.as_fd(), new.as_fd())?;
             fs::fchmod(&new, mode)?;
             Ok(false)
         }
         FileType::Directory => {
             fs::mkdirat(to, os, Mode::RWXU)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let new = open_below(to, os, flags, ResolveFlags::NO_SYMLINKS)?;
+            let source = open_below(from, os, flags | OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS)?;
+            properties::carry(source.as_fd(), new.as_fd())?;
             // Writable by us while it is being filled; root, as which sites run, always may.
-            fs::fchmod(open_below(to, os, flags, ResolveFlags::NO_SYMLINKS)?, mode | Mode::RWXU)?;
+            fs::fchmod(new, mode | Mode::RWXU)?;
             Ok(true)
         }
         FileType::Symlink => {

@@ -207,7 +207,13 @@ pub fn multistatus(body: &[u8], cut: usize, moved: Option<&Move>) -> Result<(), 
 /// # Errors
 /// Says what does not hold.
 pub fn bodies(body: &[u8]) -> Result<(), String> {
-    let _read = (xml::propfind(body), xml::propertyupdate(body));
+    let _read = xml::propfind(body);
+    if let Some(update) = xml::propertyupdate(body) {
+        values(&update)?;
+    }
+    if let Some(dead) = xml::Dead::read(body) {
+        stands(&dead)?;
+    }
     let Ok(info) = xml::lockinfo(body) else { return Ok(()) };
     let told = format!("<D:activelock xmlns:D=\"DAV:\">{}</D:activelock>", info.owner);
     let (mut depth, mut elements) = (0usize, 0usize);
@@ -237,6 +243,56 @@ pub fn bodies(body: &[u8]) -> Result<(), String> {
     match elements <= 1 {
         true => Ok(()),
         false => Err(format!("{told:?} has {elements} owners")),
+    }
+}
+
+/// Each value that is set is one element of that name wherever it is put, and is kept as it is.
+fn values(update: &xml::Update) -> Result<(), String> {
+    for step in &update.0 {
+        let xml::Step::Set(property, Some(element)) = step else { continue };
+        let mut dead = xml::Dead::default();
+        let alone =
+            dead.change(&xml::Update(vec![xml::Step::Set(property.clone(), Some(element.clone()))]));
+        // It may be too long with what is around it.
+        if alone.is_ok() {
+            stands(&dead)?;
+        }
+    }
+    Ok(())
+}
+
+fn stands(dead: &xml::Dead) -> Result<(), String> {
+    let Some(written) = dead.write() else { return Ok(()) };
+    let again = xml::Dead::read(written.as_bytes());
+    if again.as_ref() != Some(dead) {
+        return Err(format!("{written:?} is read as {again:?}"));
+    }
+    let elements: String = dead.iter().map(|(_, element)| element).collect();
+    let mut names = dead.iter().map(|(property, _)| property);
+    let told = format!("<D:prop xmlns:D=\"DAV:\" xmlns=\"urn:around\">{elements}</D:prop>");
+    let mut depth = 0usize;
+    for event in EventReader::from_str(&told) {
+        match event.map_err(|error| format!("{told:?}: {error}"))? {
+            XmlEvent::StartElement { name, .. } => {
+                if depth == 1 {
+                    let OwnedName { local_name: name, namespace, .. } = name;
+                    let own = xml::Property { name, namespace: namespace.unwrap_or_default() };
+                    if names.next() != Some(&own) {
+                        return Err(format!("{told:?} has {own:?} where it should not"));
+                    }
+                }
+                depth += 1;
+            }
+            XmlEvent::EndElement { .. } => depth -= 1,
+            XmlEvent::Characters(text) if depth == 1 => {
+                return Err(format!("{told:?} has {text:?} beside its properties"));
+            }
+            _ => {}
+        }
+    }
+    match names.next() {
+        None => Ok(()),
+        Some(name) => Err(format!("{told:?} lacks {name:?}")),
     }
 }
 

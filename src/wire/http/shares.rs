@@ -16,6 +16,7 @@ pub struct ShareUrl {
     encoded: String,
     stay: Move,
     properties: bool,
+    asks_home: bool,
 }
 
 impl ShareUrl {
@@ -27,7 +28,7 @@ impl ShareUrl {
             encoded.clear();
         }
         let stay = Move::new(&prefix, &encoded);
-        Ok(Self { share, prefix, encoded, stay, properties: false })
+        Ok(Self { share, prefix, encoded, stay, properties: false, asks_home: false })
     }
     /// Whether its servers keep what clients set with PROPPATCH, as mod_dav does: in a directory `.DAV` beside
     /// what it is about, which is no client's business.
@@ -35,8 +36,14 @@ impl ShareUrl {
     pub fn with_properties(self, properties: bool) -> Self {
         Self { properties, ..self }
     }
-    pub fn properties(&self) -> bool {
-        self.properties
+    /// Whether what clients set is known at the primary's site alone, though not kept in such directories.
+    #[must_use]
+    pub fn asking_home(self, asks_home: bool) -> Self {
+        Self { asks_home, ..self }
+    }
+    /// Whether only the primary's site can say what clients have set.
+    pub fn asks_home(&self) -> bool {
+        self.properties || self.asks_home
     }
     /// Whether clients may not see or name the place.
     pub fn hides(&self, path: &RelPath) -> bool {

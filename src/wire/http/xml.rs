@@ -1,6 +1,7 @@
 //! The bodies of PROPFIND, PROPPATCH and LOCK (RFC 4918 section 14): read element by element and never as a tree,
 //! so that no nesting is too deep for a stack, and within limits on all that is repeated in the answer.
 
+mod dead;
 mod lockinfo;
 
 use std::fmt::Write;
@@ -10,6 +11,7 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::{Namespace, ResolveResult};
 use quick_xml::reader::NsReader;
 
+pub use self::dead::{Dead, Full, Step, Update, is_live, propertyupdate};
 pub use self::lockinfo::{BadLock, LockInfo, lockinfo};
 
 /// Longest request body that is read. The longest real ones name some thirty properties in 2 KiB.
@@ -81,6 +83,19 @@ pub fn propstat(out: &mut String, properties: &str, status: &str) {
         out,
         "<D:propstat><D:prop>{properties}</D:prop><D:status>HTTP/1.1 {status}</D:status></D:propstat>"
     );
+}
+
+/// As [`propstat`], with why it was not done: a precondition of RFC 4918 section 16, or words, or nothing.
+pub fn refused(out: &mut String, properties: &str, status: &str, condition: &str, why: &str) {
+    let _ =
+        write!(out, "<D:propstat><D:prop>{properties}</D:prop><D:status>HTTP/1.1 {status}</D:status>");
+    if !condition.is_empty() {
+        let _ = write!(out, "<D:error><D:{condition}/></D:error>");
+    }
+    if !why.is_empty() {
+        element(out, "responsedescription", &escape(why));
+    }
+    out.push_str("</D:propstat>");
 }
 
 /// The properties that a request names, each once.
@@ -179,37 +194,6 @@ pub fn asks_home(xml: &[u8], properties: bool) -> bool {
     }
 }
 
-/// What a PROPPATCH wants changed (RFC 4918 section 14.19).
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Update {
-    /// What nobody can change here.
-    pub refused: Vec<Property>,
-    /// What is not kept either, but without a yes Windows takes the upload of a file for failed.
-    pub granted: Vec<Property>,
-}
-
-/// Reads a PROPPATCH's body; `None` is 400.
-pub fn propertyupdate(xml: &[u8]) -> Option<Update> {
-    let (mut section, mut within) = (String::new(), false);
-    let (mut refused, mut granted) = (Named::default(), Named::default());
-    read(xml, |depth, property| {
-        match depth {
-            0 => return property.is("propertyupdate").then_some(()),
-            1 => {
-                section = if property.namespace == DAV { property.name } else { String::new() };
-                within = false;
-            }
-            2 => within = property.is("prop") && matches!(section.as_str(), "set" | "remove"),
-            3 if within && section == "set" && of_windows(&property) => granted.add(property)?,
-            3 if within => refused.add(property)?,
-            _ => {}
-        }
-        Some(())
-    })?;
-    granted.list.retain(|property| !refused.list.contains(property));
-    Some(Update { refused: refused.list, granted: granted.list })
-}
-
 fn of_windows(property: &Property) -> bool {
     let known =
         ["Win32CreationTime", "Win32FileAttributes", "Win32LastAccessTime", "Win32LastModifiedTime"];
@@ -247,6 +231,13 @@ fn read(xml: &[u8], mut each: impl FnMut(usize, Property) -> Option<()>) -> Opti
 fn property(namespace: &ResolveResult<'_>, start: &BytesStart<'_>) -> Option<Property> {
     let local = start.local_name();
     let name: &str = local.as_ref();
+    let namespace = namespace_of(namespace)?;
+    // It is sent back as it came, so it must be a name.
+    is_name(name).then(|| Property { namespace, name: name.to_owned() })
+}
+
+/// A namespace, empty for none, that can be sent back as that of an element or an attribute.
+fn namespace_of(namespace: &ResolveResult<'_>) -> Option<String> {
     let namespace = match namespace {
         // A prefix must stand for something (XML Names section 5).
         ResolveResult::Bound(Namespace("")) | ResolveResult::Unknown(_) => return None,
@@ -254,18 +245,38 @@ fn property(namespace: &ResolveResult<'_>, start: &BytesStart<'_>) -> Option<Pro
         ResolveResult::Bound(Namespace(raw)) => unescape(raw).ok()?.into_owned(),
         ResolveResult::Unbound => String::new(),
     };
-    // It is sent back as the namespace of an element, and would come as another one: whitespace in an attribute
-    // becomes blanks, and two names are no default for anybody (XML Names section 3).
+    // It would come as another one: whitespace in an attribute becomes blanks, and two names are no default for
+    // anybody (XML Names section 3).
     let stays = |char: char| is_char(char) && !char.is_control();
-    if !namespace.chars().all(stays) || RESERVED.contains(&namespace.as_str()) {
-        return None;
-    }
-    // It is sent back as it came, so it must be a name.
-    let fits = name.starts_with(begins_name) && name.chars().all(is_of_name);
-    (name.len() <= NAME_MAX && fits).then(|| Property { namespace, name: name.to_owned() })
+    let fits = namespace.chars().all(stays) && !RESERVED.contains(&namespace.as_str());
+    fits.then_some(namespace)
 }
 
-const RESERVED: [&str; 2] = ["http://www.w3.org/XML/1998/namespace", "http://www.w3.org/2000/xmlns/"];
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_MAX && name.starts_with(begins_name) && name.chars().all(is_of_name)
+}
+
+/// Escaped anew: a `]]>` may come together from pieces that were none. `None`: no XML may hold it.
+fn add_text(out: &mut String, text: &str) -> Option<()> {
+    text.chars().all(is_char).then(|| out.push_str(&escape(text)))
+}
+
+/// A reference of XML itself, or to a character that may stand there.
+fn add_reference(out: &mut String, name: &str) -> Option<()> {
+    let reference = format!("&{name};");
+    let said = unescape(&reference).ok()?;
+    if !name.starts_with('#') {
+        out.push_str(&reference);
+        return Some(());
+    }
+    let char = said.chars().next().filter(|char| is_char(*char))?;
+    let _ = write!(out, "&#{};", u32::from(char));
+    Some(())
+}
+
+/// The namespace of the prefix `xml`.
+const XML: &str = "http://www.w3.org/XML/1998/namespace";
+const RESERVED: [&str; 2] = [XML, "http://www.w3.org/2000/xmlns/"];
 
 /// `Char` (XML 1.0 section 2.2).
 fn is_char(char: char) -> bool {
@@ -404,41 +415,6 @@ mod tests {
         assert_eq!(propfind(xml.as_bytes()), Some(Ask::Named(want)));
     }
 
-    #[test]
-    fn what_is_to_be_changed() {
-        let update = |inside: &str| {
-            let xml = format!(
-                "<D:propertyupdate xmlns:D=\"DAV:\" xmlns:w=\"urn:schemas-microsoft-com:\">{inside}\
-                 </D:propertyupdate>"
-            );
-            propertyupdate(xml.as_bytes()).map(|update| (update.refused, update.granted))
-        };
-        assert_eq!(
-            update(
-                "<D:set><D:prop><x xmlns=\"urn:x\"><D:y><z/></D:y>text</x><D:getetag/></D:prop></D:set>\
-                 <e><D:prop><no/></D:prop></e><D:remove><e><no/></e><D:prop><y/><D:getetag/></D:prop></D:remove>"
-            ),
-            Some((named(&[("urn:x", "x"), ("DAV:", "getetag"), ("", "y")]), vec![]))
-        );
-        let windows = ("urn:schemas-microsoft-com:", "Win32FileAttributes");
-        let set = "<D:set><D:prop><w:Win32FileAttributes>20</w:Win32FileAttributes></D:prop></D:set>";
-        let remove = "<D:remove><D:prop><w:Win32FileAttributes/></D:prop></D:remove>";
-        assert_eq!(update(set), Some((vec![], named(&[windows]))));
-        assert_eq!(update(&format!("{set}{remove}")), Some((named(&[windows]), vec![])));
-        assert_eq!(update("<D:set/>"), Some((vec![], vec![])));
-        // The update, the set, the prop, and what is below.
-        let deep = |levels| {
-            let value = "<a>".repeat(levels) + &"</a>".repeat(levels);
-            update(&format!("<D:set><D:prop>{value}</D:prop></D:set>"))
-        };
-        assert_eq!(deep(DEPTH_MAX - 3), Some((named(&[("", "a")]), vec![])));
-        assert_eq!(deep(DEPTH_MAX - 2), None);
-        for xml in ["", "<x/>", "<propertyupdate/>", "<propertyupdate xmlns='DAV:'>", "<!DOCTYPE x><x/>"]
-        {
-            assert_eq!(propertyupdate(xml.as_bytes()), None, "{xml}");
-        }
-    }
-
     proptest! {
         #[test]
         fn no_body_is_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
@@ -448,6 +424,25 @@ mod tests {
         #[test]
         fn no_xml_is_too_strange(text in r#"(<|>|/|"|=|x|xmlns|DAV:|prop|propfind|propertyupdate|lockinfo|owner|set| |:|&|!|\[|-){0,60}"#) {
             judge::bodies(text.as_bytes()).map_err(TestCaseError::fail)?;
+        }
+
+        /// Most of these are values that can be kept.
+        #[test]
+        fn no_value_is_too_strange(
+            outside in r#"( xmlns:[xy]=("urn:[a&#;10]{0,9}"|'[\p{any}]{0,3}')| xml:lang='[ae&]{0,3}'){0,2}"#,
+            inside in proptest::collection::vec(
+                r#"<[xyD]?:?[ab\u{D7}]( ((xmlns:)?[xyD]|xmlns|xml:lang|x:[bc])="(urn:\PC{0,2}|DAV:|&#(1|9|13|60);|&quot;|\t)?"){0,2}/>|<a>|</a>|<D:b>|</D:b>|\]\]|>|<!-- -->|<!\[CDATA\[(\PC|<|\]|\x01){0,4}\]\]>|&#(0|1|65|xFFFF|13);|&(amp|lt|x);|(\PC|\x01|\r|\n){0,4}|<\?p i\?>"#,
+                0..6,
+            )
+        ) {
+            let inside = inside.concat();
+            let xml = format!(
+                "<D:propertyupdate xmlns:D='DAV:'{outside}><D:set><D:prop>{inside}</D:prop></D:set>\
+                 </D:propertyupdate>"
+            );
+            judge::bodies(xml.as_bytes()).map_err(TestCaseError::fail)?;
+            judge::bodies(format!("<D:prop xmlns:D='DAV:'{outside}>{inside}</D:prop>").as_bytes())
+                .map_err(TestCaseError::fail)?;
         }
 
         /// Most of these are owners that can be told.

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use quick_xml::escape::{escape, unescape};
+use quick_xml::escape::escape;
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 
-use super::{DAV, Property, is_char, property, read};
+use super::{DAV, Property, add_reference, add_text, property, read};
 
 /// Most bytes of a lock's owner, which is told with each thing that is locked. The longest real ones, a mail
 /// address or the name of a machine and a user, have some 200.
@@ -84,9 +84,9 @@ impl Owner {
                     }
                     self.within &= self.depth > 1;
                 }
-                Event::Text(text) if self.within => self.text(text)?,
-                Event::CData(text) if self.within => self.text(text)?,
-                Event::GeneralRef(name) if self.within => self.reference(name)?,
+                Event::Text(text) if self.within => add_text(&mut self.out, text)?,
+                Event::CData(text) if self.within => add_text(&mut self.out, text)?,
+                Event::GeneralRef(name) if self.within => add_reference(&mut self.out, name)?,
                 Event::DocType(_) => return None,
                 Event::Eof => return Some(()),
                 _ => {}
@@ -113,28 +113,6 @@ impl Owner {
         }
         self.depth += usize::from(!empty);
         self.within &= !(empty && self.depth == 1);
-        Some(())
-    }
-
-    /// Escaped anew: a `]]>` may come together from pieces that were none.
-    fn text(&mut self, text: &str) -> Option<()> {
-        if !text.chars().all(is_char) {
-            return None;
-        }
-        self.out.push_str(&escape(text));
-        Some(())
-    }
-
-    /// A reference of XML itself, or to a character that may stand there.
-    fn reference(&mut self, name: &str) -> Option<()> {
-        let reference = format!("&{name};");
-        let said = unescape(&reference).ok()?;
-        if !name.starts_with('#') {
-            self.out.push_str(&reference);
-            return Some(());
-        }
-        let char = said.chars().next().filter(|char| is_char(*char))?;
-        let _ = write!(self.out, "&#{};", u32::from(char));
         Some(())
     }
 }
