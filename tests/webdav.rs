@@ -255,6 +255,66 @@ fn promote(cluster: &Cluster, to: &str, more: &[&str]) -> String {
     String::from_utf8(promoted.stdout).unwrap()
 }
 
+#[test]
+fn locks_that_nearshare_keeps_go_along_when_the_primary_copy_is_handed_over() {
+    const MANY: usize = 60;
+    let mut cluster = pair(Server::Nginx, OURS);
+    let [mut hq, mut osaka] = ["hq", "osaka"].map(|name| cluster.site(name).client());
+    osaka.put("/docs/f", b"one").unwrap().expect(&[201]);
+    osaka.put("/docs/g", b"one").unwrap().expect(&[201]);
+    let held = |client: &mut Client, path: &str| {
+        format!("(<{}>)", token(&lock(client, path, &[("Timeout", "Second-600")]).expect(&[200, 201])))
+    };
+    let of_f = held(&mut osaka, "/docs/f");
+    // One that is over does not come along, and as many do as take more than one message.
+    let of_g = held(&mut hq, "/docs/g").trim_matches(['(', ')']).to_owned();
+    hq.send("UNLOCK", "/docs/g", &[("Lock-Token", &of_g)], b"").unwrap().expect(&[204]);
+    let owner = "x".repeat(3000);
+    let info = format!(
+        "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype><owner>{owner}\
+         </owner></lockinfo>"
+    );
+    for number in 0..MANY {
+        let path = format!("/docs/many{number}");
+        hq.send("LOCK", &path, &[("Timeout", "Second-600")], info.as_bytes()).unwrap().expect(&[201]);
+    }
+    let said = promote(&cluster, "osaka", &[]);
+    assert!(said.contains(&format!("WebDAV locks: {} came along", MANY + 1)), "{said}");
+    let refused = |client: &mut Client, path: &str| client.put(path, b"two").unwrap().expect(&[423]);
+    for client in [&mut hq, &mut osaka] {
+        wait_for("the new primary to be followed", || client.get("/docs/f").unwrap().status == 200);
+        for path in ["/docs/f", "/docs/many0", &format!("/docs/many{}", MANY - 1)] {
+            refused(client, path);
+        }
+        assert!(locks_of(client, "/docs/many7").contains(&owner));
+        client.put("/docs/g", b"two").unwrap().expect(&[204]);
+        client.send("PUT", "/docs/f", &[("If", &of_f)], b"two").unwrap().expect(&[204]);
+    }
+    // They outlive the new primary's process as its own do.
+    cluster.site_mut("osaka").kill();
+    cluster.start("osaka");
+    wait_for("the primary again", || osaka.get("/docs/f").unwrap().status == 200);
+    refused(&mut osaka, "/docs/f");
+    // Back again, and what was ended meanwhile stays so.
+    let of_f = of_f.trim_matches(['(', ')']).to_owned();
+    osaka.send("UNLOCK", "/docs/f", &[("Lock-Token", &of_f)], b"").unwrap().expect(&[204]);
+    let linked =
+        || cluster.site("hq").status().is_ok_and(|status| status["shares"][0]["primary"] == "osaka");
+    wait_for("hq to follow", linked);
+    cluster.site("hq").wait_linked();
+    let said = promote(&cluster, "hq", &[]);
+    assert!(said.contains(&format!("WebDAV locks: {MANY} came along")), "{said}");
+    hq.put("/docs/f", b"three").unwrap().expect(&[204]);
+    refused(&mut hq, "/docs/many1");
+    // Nobody can be asked for them.
+    wait_for("osaka to follow", || osaka.get("/docs/f").unwrap().body == b"three");
+    cluster.settle();
+    cluster.site_mut("hq").kill();
+    let said = promote(&cluster, "osaka", &["--accept-loss"]);
+    assert!(said.contains("WebDAV locks that hq kept are over"), "{said}");
+    osaka.put("/docs/many1", b"four").unwrap().expect(&[204]);
+}
+
 const PROPERTIES: &str = "properties = \"apache\"\n";
 
 fn set(client: &mut Client, path: &str, value: &str) -> Response {

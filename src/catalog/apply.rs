@@ -120,9 +120,10 @@ impl Work<'_> {
                 self.remove(Space::Notes, keys::peer(self.index, &site));
                 Ok(())
             }
-            Step::Lock(lock) => {
+            Step::Lock(epoch, lock) => {
                 let key = keys::lock(self.index, &lock.token);
-                self.set(Space::Notes, key, rows::encode_lock(self.state.meta.epoch, &lock));
+                let epoch = epoch.unwrap_or(self.state.meta.epoch);
+                self.set(Space::Notes, key, rows::encode_lock(epoch, &lock));
                 Ok(())
             }
             Step::ForgetLock(token) => {

@@ -46,7 +46,8 @@ pub(super) enum Step {
     Paid(ObjectId, Version),
     Peer(SiteId, PeerRow),
     ForgetPeer(SiteId),
-    Lock(Lock),
+    /// In the epoch, or the newest.
+    Lock(Option<Epoch>, Lock),
     ForgetLock(String),
     SetMeta(Box<dyn FnOnce(&mut Meta) + Send>),
     TrimJournal(Seq),
@@ -145,7 +146,12 @@ impl Batch {
 
     /// A lock that is given, or given anew.
     pub fn lock(&mut self, lock: Lock) {
-        self.step(1, Step::Lock(lock));
+        self.step(1, Step::Lock(None, lock));
+    }
+
+    /// A lock that is in force if this site leads in that epoch.
+    pub fn lock_in(&mut self, epoch: Epoch, lock: Lock) {
+        self.step(1, Step::Lock(Some(epoch), lock));
     }
 
     pub fn forget_lock(&mut self, token: String) {

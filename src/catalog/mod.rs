@@ -40,6 +40,7 @@ pub use proto::{
     encode_touch_gens, encode_xattrs,
 };
 use rows::{DatabaseRow, State};
+pub use rows::{decode_lock, encode_lock};
 use shelf::Core;
 pub use shelf::Shelf;
 pub use snapshot::{Entries, Snapshot};

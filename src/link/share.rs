@@ -408,6 +408,26 @@ pub struct Stepping {
     pub pause_ms: u32,
 }
 
+/// Asks for the locks behind that of a token, during a pause.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LocksAfter {
+    /// Of the pause.
+    #[prost(uint64, tag = "1")]
+    pub token: u64,
+    /// Empty for the first.
+    #[prost(string, tag = "2")]
+    pub after: String,
+}
+
+/// Some locks, in the order of their tokens, as the catalog has them.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Locks {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub locks: Vec<Bytes>,
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+
 /// The asking site has all that the pause covers, and is the primary from here on.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct HandOver {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::lease::Leases;
 use super::{Notice, NoticeError, Result, lock};
@@ -57,6 +57,12 @@ impl<T: Tree> Notice<T> {
                 "the server is still at some changes: what they touch is looked at after the next start"
             );
         }
+    }
+
+    /// Until what is given is dropped the primary copy does not leave.
+    pub async fn stay(&self) -> Result<OwnedRwLockReadGuard<()>> {
+        let open = self.gate.clone().read_owned().await;
+        if self.ceased.load(Ordering::SeqCst) { Err(NoticeError::Moved) } else { Ok(open) }
     }
 
     /// Whether no change is under way.

@@ -100,10 +100,7 @@ impl<T: Tree> Notice<T> {
     /// entries are waited for, and the marks are made durable.
     pub async fn begin(self: &Arc<Self>, change: &Change, origin: Option<Origin>) -> Result<Ticket<T>> {
         let flight = origin.map(|origin| Flight::of(self, origin)).transpose()?;
-        let open = self.gate.clone().read_owned().await;
-        if self.ceased.load(Ordering::SeqCst) {
-            return Err(NoticeError::Moved);
-        }
+        let open = self.stay().await?;
         if let Some(why) = lock(&self.standing).stopped.clone() {
             return Err(NoticeError::Stopped { why });
         }

@@ -81,7 +81,14 @@ async fn begin(taken: Taken) -> Ended {
     match (&keeper, taken.classified.row.name) {
         (Some(keeper), "UNLOCK") => {
             let (asked, _) = locks::Asked::new(taken);
-            not_begun(locks::unlock(&asked, keeper).await)
+            let Some(_room) = site.running.change() else { return too_many() };
+            let stays = match home.stay().await {
+                Ok(stays) => stays,
+                Err(error) => return not_begun(answer::home_error(&share.share, &error)),
+            };
+            let response = locks::unlock(&asked, keeper).await;
+            drop(stays);
+            not_begun(response)
         }
         (Some(keeper), "LOCK") => {
             let (asked, wish) = match locks::wish(taken).await {

@@ -1,6 +1,6 @@
 //! The locks of a share, where nearshare keeps them and not its server: the server hears of no lock, and of
 //! a change only when the locks let it by. They are kept at the site with the primary copy, durably, and end
-//! with their time; where the primary copy moves to they do not follow.
+//! with their time. When the primary copy is handed over they go along (`serve::lead`).
 
 mod asked;
 mod places;
@@ -87,6 +87,11 @@ impl Keeper {
     /// How many are in force.
     pub fn count(&self) -> usize {
         self.now().0.locks.count()
+    }
+
+    /// Those that are in force.
+    pub fn all(&self) -> Vec<Lock> {
+        self.now().0.locks.all()
     }
 
     /// Those that are in force, and the time that it is.

@@ -29,6 +29,9 @@ pub trait Home: Send + Sync {
         change: &'a Change,
         from: Option<&'a Caller>,
     ) -> BoxFuture<'a, Result<Box<dyn HomeTicket>, HomeError>>;
+    /// Waits until the primary copy is not about to move; as long as what it gives is kept, it does not. For what
+    /// changes locks alone.
+    fn stay(&self) -> BoxFuture<'_, Result<Box<dyn Send>, HomeError>>;
     /// Whether changes must be durable at other sites before anybody sees them (R26).
     fn is_pledged(&self) -> bool;
     /// Asked when the server has answered a read, if so: waits until all that the answer may show is.

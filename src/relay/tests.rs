@@ -175,6 +175,14 @@ impl Home for FakeHome {
             }
         })
     }
+    fn stay(&self) -> BoxFuture<'_, Result<Box<dyn Send>, HomeError>> {
+        Box::pin(async {
+            match self.1 {
+                Some(error) => Err(error()),
+                None => Ok(Box::new(()) as Box<dyn Send>),
+            }
+        })
+    }
     fn is_pledged(&self) -> bool {
         self.1.is_some()
     }

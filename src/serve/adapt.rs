@@ -44,6 +44,13 @@ impl<T: Tree> Home for AtHome<T> {
         }
         .boxed()
     }
+    fn stay(&self) -> BoxFuture<'_, Result<Box<dyn Send>, HomeError>> {
+        async move {
+            let stays = self.0.stay().await.map_err(home_error)?;
+            Ok(Box::new(stays) as Box<dyn Send>)
+        }
+        .boxed()
+    }
     fn is_pledged(&self) -> bool {
         self.0.is_pledged()
     }

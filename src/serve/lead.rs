@@ -4,6 +4,7 @@
 //!  the copy that is promoted                         the primary until now
 //!    step-down ------------------------------------>  no change begins; all is in the journal
 //!    level: every record and content is here  <-----  where the journal ends
+//!    locks, page by page -------------------------->  those that nearshare keeps
 //!    hand-over ------------------------------------>  (1) notes the new epoch, is a copy
 //!    (2) notes it too, is the primary        <------
 //!    lead: to every other site, again and again until each has heard of it
@@ -14,6 +15,7 @@
 //! over. After (2): who was away hears of it when it is back.
 
 mod asked;
+mod locks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -38,6 +40,7 @@ use crate::map::{Map, Place};
 use crate::notice::{Notice, Resigning, Turns};
 use crate::plant::{self, Bug};
 use crate::tree::Tree;
+use crate::wire::http::lock::Lock;
 use crate::work;
 
 /// Once all that began has ended, the primary lets no change begin for at most so long.
@@ -54,8 +57,9 @@ const DIAL: Duration = Duration::from_secs(4);
 const TELL: Duration = Duration::from_millis(250);
 /// A site that has not answered by then is not waited for.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Longest answer between sites here.
-const ANSWER_MAX: usize = 4096;
+/// Longest message between sites here, and longest answer: a page of locks.
+const MESSAGE_MAX: usize = 4096;
+const ANSWER_MAX: usize = 128 << 10;
 
 /// What other copies promise when they are asked holds for longer than this by their clocks.
 const PROMISED: Duration = Duration::from_secs(FENCE.as_secs() * 2 / 3);
@@ -110,6 +114,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn home(&self, share: &ShareId) -> Option<Arc<Notice<Self::Tree>>>;
     fn copy(&self, share: &ShareId) -> Option<Arc<Follow<Self::Tree>>>;
     fn disk(&self, share: &ShareId) -> Option<Arc<Self::Tree>>;
+    /// The locks that nearshare keeps of a share here.
+    fn locks(&self, share: &ShareId) -> Vec<Lock>;
     /// Takes a share out of what runs here. Says whether it was the primary copy.
     fn take_out(&self, share: &ShareId) -> Option<(bool, End)>;
     /// Makes everything as the catalog says who leads.
@@ -137,7 +143,7 @@ impl<H: Host> std::ops::Deref for Leading<H> {
 /// What other sites ask of whoever leads, or is to lead.
 impl<H: Host> Leader for H {
     fn knows(&self, what: &str) -> bool {
-        ["lead", "who", "step-down", "step-on", "hand-over", "report", "records", "content"]
+        ["lead", "who", "step-down", "locks", "step-on", "hand-over", "report", "records", "content"]
             .contains(&what)
     }
     fn inbound(
@@ -312,6 +318,16 @@ impl<H: Host> Leading<H> {
             self.step_on_there(share, primary, pause.token).await;
             return Err(format!("{lacks}; {primary} goes on as the primary, nothing has changed"));
         }
+        let locks = match self.bring_locks(share, primary, pause.token, epoch).await {
+            Ok(told) => told,
+            Err(why) => {
+                self.step_on_there(share, primary, pause.token).await;
+                return Err(format!(
+                    "the locks of {share} cannot be taken along: {why}; {primary} goes on as the primary, \
+                     nothing has changed"
+                ));
+            }
+        };
         let lead = Lead { epoch, site: self.me().clone(), base: at, chain };
         let hand_over = said::HandOver { token: pause.token, lead: to_wire(&lead) };
         let handed: Result<said::HandedOver, String> =
@@ -331,7 +347,7 @@ impl<H: Host> Leading<H> {
         }
         Ok(format!(
             "{} has the primary copy of {share} since record {} (epoch {epoch}); {primary} follows it, \
-             nothing was lost",
+             nothing was lost{locks}",
             self.me(),
             at.seq.0
         ))
@@ -397,10 +413,15 @@ impl<H: Host> Leading<H> {
         let Some(epoch) = epoch_after(known.epoch, latest, raise) else {
             return Err(no_epoch(share, self.me(), latest.0, known.epoch));
         };
+        self.keep_locks(share, epoch, Vec::new()).await?;
         let lead = Lead { epoch, site: self.me().clone(), base: head.at, chain: head.chain };
         let lost = self.assume(share, lead.clone(), Grounds::Forced(until)).await.map_err(text)?;
         self.must_lead(share, &lead)?;
         told += &lost.told(share);
+        let map = self.map();
+        if map.shares.get(share).is_some_and(|row| map.keeps_locks(row)) {
+            told += &format!("WebDAV locks that {primary} kept are over\n");
+        }
         Ok(format!(
             "{told}{} has the primary copy of {share} since record {} (epoch {epoch}); what only \
              {primary} has will be kept aside there when it returns",

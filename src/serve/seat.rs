@@ -16,6 +16,7 @@ use crate::link::Net;
 use crate::map::Map;
 use crate::notice::Notice;
 use crate::tree::Disk;
+use crate::wire::http::lock::Lock;
 
 impl Host for Site {
     type Tree = Disk;
@@ -57,6 +58,12 @@ impl Host for Site {
     }
     fn disk(&self, share: &ShareId) -> Option<Arc<Disk>> {
         self.shares().get(share).map(|running| running.disk.clone())
+    }
+    fn locks(&self, share: &ShareId) -> Vec<Lock> {
+        let map = self.map.load();
+        let keeps = map.shares.get(share).is_some_and(|row| map.keeps_locks(row));
+        let keeper = self.shares().get(share).and_then(|running| running.keeper.clone());
+        keeper.filter(|_| keeps).map(|keeper| keeper.all()).unwrap_or_default()
     }
     fn take_out(&self, share: &ShareId) -> Option<(bool, End)> {
         let running = self.shares().remove(share)?;

@@ -40,6 +40,7 @@ use crate::serve::share::{copy_terms, home_terms};
 use crate::serve::{Options, ServeError, terms};
 use crate::tree::Tree;
 use crate::tree::model::Model;
+use crate::wire::http::lock::Lock;
 use crate::wire::http::{Move, ShareUrl, SiteShares};
 use crate::work::single::{Group, pick, spawn_blocking};
 
@@ -502,6 +503,10 @@ impl Host for Process {
     }
     fn disk(&self, _: &ShareId) -> Option<Arc<Model>> {
         self.part().map(|_| self.disk.clone())
+    }
+    /// Nobody locks anything there.
+    fn locks(&self, _: &ShareId) -> Vec<Lock> {
+        Vec::new()
     }
     fn take_out(&self, _: &ShareId) -> Option<(bool, lead::End)> {
         let part = lock(&self.part).take()?;

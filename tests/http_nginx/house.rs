@@ -325,6 +325,9 @@ impl Home for Marking {
         let ticket = Ticket(Some(self.0.clone()));
         Box::pin(async { Ok(Box::new(ticket) as Box<dyn HomeTicket>) })
     }
+    fn stay(&self) -> BoxFuture<'_, Result<Box<dyn Send>, HomeError>> {
+        Box::pin(async { Ok(Box::new(()) as Box<dyn Send>) })
+    }
     fn is_pledged(&self) -> bool {
         false
     }

@@ -100,7 +100,12 @@ pub async fn lock(
 ) -> Ended {
     let share = &asked.share().clone();
     let not_begun = |response| Ended { response, ahead: Ahead::NotBegun };
-    let Wish::New { info, deep } = wish else { return not_begun(refresh(&asked, keeper).await) };
+    let Wish::New { info, deep } = wish else {
+        return not_begun(match home.stay().await {
+            Ok(_stays) => refresh(&asked, keeper).await,
+            Err(error) => answer::home_error(share, &error),
+        });
+    };
     let mut ticket = match home.begin(change, asked.from.as_ref()).await {
         Ok(ticket) => ticket,
         Err(error) => return not_begun(answer::home_error(share, &error)),

@@ -1,6 +1,7 @@
 //! Locks that nearshare keeps, before a server that knows of none.
 
 mod bounds;
+mod moving;
 mod over;
 mod under_way;
 

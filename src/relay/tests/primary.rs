@@ -247,7 +247,7 @@ async fn a_site_without_a_part_in_the_share_has_nothing_of_it_until_a_map_gives_
 }
 
 /// Lets a change begin for each permit.
-struct Waiting(Log, Arc<tokio::sync::Semaphore>);
+pub(super) struct Waiting(pub Log, pub Arc<tokio::sync::Semaphore>);
 
 impl Home for Waiting {
     fn begin<'a>(
@@ -259,6 +259,12 @@ impl Home for Waiting {
             self.0.add("waits");
             self.1.acquire().await.unwrap().forget();
             Ok(Box::new(FakeTicket(Some(self.0.clone()))) as Box<dyn HomeTicket>)
+        })
+    }
+    fn stay(&self) -> BoxFuture<'_, Result<Box<dyn Send>, HomeError>> {
+        Box::pin(async {
+            self.1.acquire().await.unwrap().forget();
+            Ok(Box::new(()) as Box<dyn Send>)
         })
     }
     fn is_pledged(&self) -> bool {

@@ -22,12 +22,13 @@ impl<H: Host> Leading<H> {
         }
         match what {
             "who" => self.who(share),
-            "lead" | "hand-over" | "step-down" | "step-on" => {
-                let body = collect(request.into_body(), ANSWER_MAX).await;
+            "lead" | "hand-over" | "step-down" | "locks" | "step-on" => {
+                let body = collect(request.into_body(), MESSAGE_MAX).await;
                 let Ok(body) = body else { return refuse(StatusCode::BAD_REQUEST, "no message") };
                 match what {
                     "lead" => self.told(from, share, &body).await,
                     "step-down" => self.step_down(from, share).await,
+                    "locks" => self.locks_after(share, &body),
                     "step-on" => self.step_on(share, &body),
                     _ => self.hand_over(from, share, &body).await,
                 }

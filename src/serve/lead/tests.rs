@@ -112,6 +112,9 @@ impl Host for Hq {
     fn disk(&self, _: &ShareId) -> Option<Arc<Model>> {
         None
     }
+    fn locks(&self, _: &ShareId) -> Vec<Lock> {
+        Vec::new()
+    }
     fn take_out(&self, _: &ShareId) -> Option<(bool, End)> {
         None
     }

@@ -67,6 +67,10 @@ impl Locks {
         all
     }
 
+    pub fn all(&self) -> Vec<Lock> {
+        self.held.values().map(|held| held.lock.clone()).collect()
+    }
+
     pub fn count(&self) -> usize {
         self.held.len()
     }
