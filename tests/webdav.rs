@@ -426,11 +426,17 @@ fn properties_that_the_embedded_server_keeps_hold_at_every_site() {
         });
     }
     cluster.settle();
-    // A copy that can tell answers by itself, once nothing is left of the crash.
-    wait_for("nothing to be ahead at lyon", || {
-        let copy = cluster.site("lyon").status().unwrap()["shares"][0]["copy"].clone();
-        copy["ahead"] == 0 && copy["held"] == 0
-    });
+    // Once nothing is left of the crash, a copy that can tell answers by itself, and the other one asks.
+    for name in ["lyon", "osaka"] {
+        wait_for("nothing to be ahead", || {
+            let copy = cluster.site(name).status().unwrap()["shares"][0]["copy"].clone();
+            copy["ahead"] == 0 && copy["held"] == 0
+        });
+    }
+    for _ in 0..5 {
+        assert_eq!(colour(&mut cluster.site("osaka").client(), "/docs/d/g"), green);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
     cluster.cable("lyon").cut();
     wait_for("an answer of the copy alone", || {
         let answer = ask_colour(&mut cluster.site("lyon").client(), "/docs/d/g");

@@ -205,15 +205,3 @@ async fn what_others_put_there_breaks_no_listing() {
     put(b"<D:prop xmlns:D='DAV:'><!-- --><c xmlns='urn:x'>blue</c></D:prop>");
     assert_eq!(bench.property("/eng/file", "c").await, element("c", "blue"));
 }
-
-#[tokio::test]
-async fn changes_at_the_same_time_lose_nothing() {
-    let bench = Bench::new();
-    bench.write("file", "x");
-    let names: Vec<String> = (0..20).map(|number| format!("x{number}")).collect();
-    let changes = names.iter().map(|name| bench.done("/eng/file", set(&[(name, "1")])));
-    futures_util::future::join_all(changes).await;
-    for name in &names {
-        assert_eq!(bench.property("/eng/file", name).await, element(name, "1"));
-    }
-}

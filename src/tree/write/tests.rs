@@ -229,3 +229,41 @@ fn a_copy_of_a_sparse_file_is_sparse_and_the_same() {
         assert!(there[..data.len()] == data && there[data.len()] == 0);
     }
 }
+
+#[test]
+fn properties_are_changed_one_at_a_time_and_never_outside() {
+    use std::os::unix::fs::symlink;
+    const CHANGES: u8 = 8;
+    let (dir, files) = share();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("file"), "x").unwrap();
+    symlink("file", at("in")).unwrap();
+    symlink("../../etc/passwd", at("out")).unwrap();
+    fs::mknodat(fs::CWD, at("pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..CHANGES {
+            let files = &files;
+            scope.spawn(move || {
+                let add = |old: Option<Vec<u8>>| {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    Ok::<_, ()>(Some([old.unwrap_or_default(), vec![number]].concat()))
+                };
+                files.change_properties(&rel("in"), add).unwrap().unwrap();
+            });
+        }
+    });
+    let mut kept = files.properties(&rel("file")).unwrap().unwrap();
+    kept.sort_unstable();
+    assert_eq!(kept, (0..CHANGES).collect::<Vec<_>>());
+    assert_eq!(files.change_properties(&rel("file"), |_| Err("no")).unwrap(), Err("no"));
+    assert!(files.properties(&rel("file")).unwrap().is_some());
+    for _ in 0..2 {
+        assert_eq!(files.change_properties(&rel("file"), |_| Ok::<_, ()>(None)).unwrap(), Ok(()));
+        assert_eq!(files.properties(&rel("in")).unwrap(), None);
+    }
+    let set = |path| errno(files.change_properties(&rel(path), |_| Ok::<_, ()>(Some(vec![1]))));
+    assert_eq!(
+        ["out", ".nearshare/tmp", "none", "pipe"].map(set),
+        [Errno::XDEV, Errno::NOENT, Errno::NOENT, Errno::PERM]
+    );
+}
