@@ -503,6 +503,9 @@ impl Service<Request<Incoming>> for ForClient {
         if self.secure {
             request.extensions_mut().insert(Secure);
         }
+        if let Some(bond) = self.watched.bond(request.headers()) {
+            request.extensions_mut().insert(bond);
+        }
         let old = request.version() == Version::HTTP_10;
         let two = request.version() == Version::HTTP_2;
         let (head, body) = request.into_parts();

@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::kept::Streams;
 use super::tally::{Tally, Why};
+use crate::server::Bond;
+use crate::wire::http::auth;
 use crate::wire::http::framing::Fault;
 
 /// How often the connections are looked at.
@@ -38,6 +41,8 @@ pub(super) struct Watched {
     fault: OnceLock<(u64, Fault)>,
     /// Requests so far.
     pub(super) calls: AtomicU64,
+    /// Once somebody proves who he is for the whole connection.
+    bond: OnceLock<Arc<Bond>>,
     /// Over HTTP/2.
     pub(super) streams: Streams,
     /// Ends the connection.
@@ -54,6 +59,14 @@ impl Watched {
         }
         let now = u64::from(self.now.load(Ordering::Relaxed));
         self.read.store(what << 32 | now, Ordering::Relaxed);
+    }
+
+    /// What a request on it is to carry.
+    pub(super) fn bond(&self, headers: &HeaderMap) -> Option<Arc<Bond>> {
+        match auth::is_of_connection(headers) {
+            true => Some(self.bond.get_or_init(Bond::new).clone()),
+            false => self.bond.get().cloned(),
+        }
     }
 
     pub(super) fn write_waits(&self, waits: bool) {
@@ -115,6 +128,7 @@ impl Watch {
             write: AtomicU32::new(0),
             fault: OnceLock::new(),
             calls: AtomicU64::new(0),
+            bond: OnceLock::new(),
             streams: Streams::default(),
             over: CancellationToken::new(),
         });

@@ -22,6 +22,7 @@ use super::{Away, HttpSite, Part, Taken};
 use crate::body::{Body, collect};
 use crate::effect::{Change, Depth, Effect};
 use crate::id::RelPath;
+use crate::server::Bond;
 use crate::wire::http::multistatus::Tagger;
 use crate::wire::http::{Touches, encode, encode_into, strip_hop_by_hop};
 use crate::work;
@@ -35,6 +36,8 @@ const READ_SENDS: usize = 3;
 pub const QUERY: HeaderName = HeaderName::from_static("nearshare-query");
 pub const CLIENT: HeaderName = HeaderName::from_static("nearshare-client");
 pub const DESTINATION: HeaderName = HeaderName::from_static("nearshare-destination");
+/// Hexadecimal: the client's connection, where who speaks on it is proven for all of it.
+pub const BOND: HeaderName = HeaderName::from_static("nearshare-bond");
 pub const HOST: HeaderName = HeaderName::from_static("nearshare-host");
 /// Hexadecimal of what to await, or [`UNKNOWN`]. Missing when nothing was done.
 pub const AHEAD: HeaderName = HeaderName::from_static("nearshare-ahead");
@@ -231,6 +234,9 @@ fn outward(taken: Taken) -> Result<(Parts, Body), Early> {
         headers.insert(HOST, host);
     }
     headers.insert(CLIENT, value(client.to_string())?);
+    if let Some(bond) = parts.extensions.remove::<Arc<Bond>>() {
+        headers.insert(BOND, value(format!("{:032x}", bond.id()))?);
+    }
     if let Some(query) = parts.uri.query() {
         headers.insert(QUERY, value(query.to_owned())?);
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use quick_xml::escape::escape;
 
 pub use self::asked::{Asked, lock, unlock, wish};
@@ -19,6 +19,7 @@ use self::places::{Places, uses};
 pub use self::under_way::Admitted;
 use self::under_way::{Ends, UnderWay};
 use super::answer::{self, Early};
+use super::near::Asker;
 use super::seam::{Fence, LockRows};
 use super::{HttpSite, ShareHttp, near};
 use crate::body::Body;
@@ -443,7 +444,8 @@ pub async fn admit(
         Ok(admitted) => admitted,
         Err(Barred::Locked(lock)) => return Err(locked(&lock, "lock-token-submitted", url)),
         Err(Barred::NotYours) => {
-            knows(site, slot, request.method(), request.headers(), request.uri()).await?;
+            let (headers, uri, extensions) = (request.headers(), request.uri(), request.extensions());
+            knows(site, slot, request.method(), Asker { headers, uri, extensions }).await?;
             return Err(not_yours());
         }
     };
@@ -460,7 +462,7 @@ fn not_yours() -> Early {
     Box::new(answer::text(StatusCode::FORBIDDEN, text))
 }
 
-/// Whether the server lets who asks change anything there. `method`: what the credentials in `headers` came with.
+/// Whether the server lets who asks change anything there. `method`: what his credentials came with.
 ///
 /// # Errors
 /// Its challenge, for who is to try again with credentials, or its refusal.
@@ -468,32 +470,32 @@ async fn knows(
     site: &Arc<HttpSite>,
     slot: usize,
     method: &Method,
-    headers: &HeaderMap,
-    uri: &Uri,
+    asker: Asker<'_>,
 ) -> Result<(), Early> {
-    let ask = |headers, method| near::ask(site, slot, true, question(headers, uri, method));
+    let ask = |asker, method| near::ask(site, slot, true, question(asker, method));
     let (unlock, lock) = (wire::unlock(), wire::lock_method());
-    if *method == unlock || !Principal::is_proven_for_one_method(headers) {
-        return may(ask(headers, unlock).await);
+    if *method == unlock || !Principal::is_proven_for_one_method(asker.headers) {
+        return may(ask(asker, unlock).await);
     }
     if *method != lock {
         // Of a change that is refused in any case, and whose proof fits no question.
         return Ok(());
     }
-    let mut nobody = headers.clone();
+    let mut nobody = asker.headers.clone();
     nobody.remove(header::AUTHORIZATION);
-    let Err(challenge) = may(ask(&nobody, unlock).await) else { return Ok(()) };
+    let nobody = Asker { headers: &nobody, ..asker };
+    let Err(challenge) = may(ask(nobody, unlock).await) else { return Ok(()) };
     // A question that anybody may ask proves nothing.
-    match may(ask(&nobody, lock.clone()).await) {
+    match may(ask(nobody, lock.clone()).await) {
         Ok(()) => Err(challenge),
-        Err(_) => may(ask(headers, lock).await),
+        Err(_) => may(ask(asker, lock).await),
     }
 }
 
 /// What changes nothing whoever asks it: to end a lock that the server cannot have, or to refresh one, and with a
 /// depth that no LOCK has, so that none is made where that is taken for a new one.
-fn question(headers: &HeaderMap, uri: &Uri, method: Method) -> Request<Body> {
-    let mut question = near::instead(headers, uri, method);
+fn question(asker: Asker<'_>, method: Method) -> Request<Body> {
+    let mut question = near::instead(asker, method);
     let nobodys = asked::token();
     let (name, field) = match question.method() == wire::unlock() {
         true => ("lock-token", format!("<{nobodys}>")),

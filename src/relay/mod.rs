@@ -6,6 +6,7 @@
 
 mod again;
 mod answer;
+mod bonds;
 mod cut;
 mod fair;
 mod forward;
@@ -17,6 +18,7 @@ mod near;
 mod peer;
 mod replay;
 pub mod seam;
+mod stays;
 mod steady;
 mod tags;
 
@@ -32,10 +34,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 
 use self::again::{Lost, Sent};
 use self::answer::Early;
+use self::bonds::Bonds;
 use self::fair::{Room, UnderWay, Who};
 use self::meters::{From, Meters};
 use self::replay::{Ids, Replay};
 use self::seam::{Awaits, Fence, Home, Near, Wire};
+use self::stays::{Said, Stays};
 use crate::body::{Body, CollectError, collect};
 use crate::clock::Clock;
 use crate::effect::{Change, Effect, Read};
@@ -128,7 +132,7 @@ impl ShareHttp {
             Part::Remote { .. } => Role::Remote,
         }
     }
-    fn facts(&self, effect: &Effect, parts: &Parts) -> Facts {
+    fn facts(&self, effect: &Effect, parts: &Parts, said: &Said) -> Facts {
         let role = self.role();
         let mut certainty = Certainty::Relaxed;
         let (standing, link_up) = match (&self.part, effect) {
@@ -143,7 +147,8 @@ impl ShareHttp {
         };
         let is_file = [Method::GET, Method::HEAD].contains(&parts.method);
         let full_answer_will_do = is_file && full_answer_will_do(&parts.headers);
-        Facts { role, standing, certainty, link_up, full_answer_will_do }
+        let known_there = self.away().is_some_and(|away| said.is_known_at(&away.site));
+        Facts { role, standing, certainty, link_up, full_answer_will_do, known_there }
     }
 }
 
@@ -171,6 +176,10 @@ pub struct HttpRelay {
     ids: Ids,
     lost: Arc<Lost>,
     replay: Arc<Replay>,
+    /// What of clients here is known to one site's server alone.
+    stays: Stays,
+    /// Of other sites' clients.
+    bonds: Bonds,
     connections: AtomicU64,
     via: AtomicBool,
 }
@@ -186,6 +195,8 @@ impl HttpRelay {
             ids: Ids::new(),
             lost: Arc::default(),
             replay: Arc::new(Replay::new(clock)),
+            stays: Stays::default(),
+            bonds: Bonds::default(),
             connections: AtomicU64::new(0),
             via: AtomicBool::new(false),
         }
@@ -276,8 +287,10 @@ impl HttpRelay {
         body: Body,
     ) -> (Option<(Route, bool)>, Response<Body>) {
         let changes = classified.row.touches.changes();
+        let said = self.stays.said(&parts);
         let Some(slot) = classified.place.as_ref().map(|place| place.slot) else {
-            let response = near::pass(site, changes, parts, body).await;
+            let mut response = near::pass(site, changes, parts, body).await;
+            self.stays.answered(&said, &site.site, &mut response);
             return (Some((Route::Pass, changes)), response);
         };
         let share = &site.slots[slot];
@@ -292,7 +305,7 @@ impl HttpRelay {
             Ok(body) => body,
             Err(early) => return (None, *early),
         };
-        let facts = share.facts(&classified.effect, &parts);
+        let facts = share.facts(&classified.effect, &parts, &said);
         let route = route(&classified.effect, &facts);
         let diverted = matches!(route, Route::Divert | Route::DivertPlain);
         let cut_off = diverted && facts.certainty == Certainty::CutOffServe;
@@ -304,6 +317,10 @@ impl HttpRelay {
             site = %site.site, share = %share.share, %client, method = %parts.method,
             path = %classified.path(), ?route, "request"
         );
+        let by = match (route, share.away()) {
+            (Route::Forward, Some(away)) => &away.site,
+            _ => &site.site,
+        };
         let site = site.clone();
         let taken = Taken { site, slot, client, classified, parts, body, from: None, room };
         // In boxes of their own: what the longest way takes is not allocated for a request that goes another, and
@@ -318,6 +335,7 @@ impl HttpRelay {
             }
             Route::Refuse(why) => answer::away(share, why),
         };
+        self.stays.answered(&said, by, &mut response);
         if cut_off {
             // RFC 9211: who asked can tell that this may be old.
             response.headers_mut().append("cache-status", CUT_OFF);

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
 
 use super::answer::{self, Early, Mend};
 use super::seam::{Fence, Fenced};
@@ -16,7 +18,7 @@ use crate::body::Body;
 use crate::effect::Effect;
 use crate::id::RelPath;
 use crate::route::Role;
-use crate::server::{ServerError, Target};
+use crate::server::{Bond, ServerError, Target};
 use crate::wire::http::condition::drop_conditions;
 use crate::wire::http::{Classified, IfField, Place, ShareUrl, Touches, encode_into, strip_hop_by_hop};
 use crate::work;
@@ -178,9 +180,25 @@ pub fn to_server(taken: Taken) -> Result<Request<Body>, Early> {
     Ok(Request::from_parts(parts, body))
 }
 
+/// Who sent a request, and for what place.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    pub headers: &'a HeaderMap,
+    pub uri: &'a Uri,
+    pub extensions: &'a Extensions,
+}
+
+impl<'a> Asker<'a> {
+    pub fn of(parts: &'a Parts) -> Self {
+        let Parts { headers, uri, extensions, .. } = parts;
+        Self { headers, uri, extensions }
+    }
+}
+
 /// Another request for the place that a request is for, by the same client: who that is, and nothing that is
 /// about the first one, such as its body or its conditions.
-pub fn instead(headers: &HeaderMap, uri: &Uri, method: Method) -> Request<Body> {
+pub fn instead(asker: Asker<'_>, method: Method) -> Request<Body> {
+    let Asker { headers, uri, extensions } = asker;
     let mut other = Request::new(Body::Empty);
     *other.method_mut() = method;
     *other.uri_mut() = uri.clone();
@@ -188,6 +206,9 @@ pub fn instead(headers: &HeaderMap, uri: &Uri, method: Method) -> Request<Body> 
         for field in headers.get_all(&name) {
             other.headers_mut().append(&name, field.clone());
         }
+    }
+    if let Some(bond) = extensions.get::<Arc<Bond>>() {
+        other.extensions_mut().insert(bond.clone());
     }
     other
 }

@@ -13,7 +13,7 @@ use super::again::Payload;
 use super::answer::Early;
 use super::fair::{Room, Who};
 use super::forward::{
-    AHEAD, BULK, CLIENT, DESTINATION, HOST, QUERY, RETRY, SMALL_ANSWER, UNKNOWN, hex, remove_ours,
+    AHEAD, BOND, BULK, CLIENT, DESTINATION, HOST, QUERY, RETRY, SMALL_ANSWER, UNKNOWN, hex, remove_ours,
 };
 use super::home::{self, Ahead, Ended};
 use super::ledger::ChangeId;
@@ -78,7 +78,15 @@ impl HttpRelay {
             self.meters.answered(From::Site, None, response.status());
             return response;
         }
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if let Some(bond) = parts.headers.get(BOND) {
+            let id = bond.to_str().ok().and_then(|id| u128::from_str_radix(id, 16).ok());
+            let Some(id) = id else {
+                let text = "nearshare-bond must be hexadecimal, of 128 bits";
+                return answer::text(StatusCode::BAD_REQUEST, text);
+            };
+            parts.extensions.insert(self.bonds.of(&caller.site, id));
+        }
         let id = match id(&parts.headers) {
             Ok(id) => id,
             Err(response) => return *response,

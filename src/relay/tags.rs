@@ -385,8 +385,7 @@ async fn proven(
 
 /// Who may not look at what is there is told that instead (RFC 9110 section 13.2.1).
 async fn failed(site: &HttpSite, change: &Parts) -> Response<Body> {
-    let seen =
-        site.upstream.clone().serve(near::instead(&change.headers, &change.uri, Method::HEAD)).await;
+    let seen = site.upstream.clone().serve(near::instead(near::Asker::of(change), Method::HEAD)).await;
     match seen {
         Ok(seen) if matches!(seen.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             let mut refused = answer::text(seen.status(), "the file server refuses");

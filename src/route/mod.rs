@@ -64,6 +64,8 @@ pub struct Facts {
     /// A full answer would be right even though the request asks for less (see
     /// [`crate::wire::http::condition::full_answer_will_do`]).
     pub full_answer_will_do: bool,
+    /// What the client proves itself by is known to the primary's server and not to the one here.
+    pub known_there: bool,
 }
 
 /// What is done with a request.
@@ -131,6 +133,7 @@ pub fn route<P>(effect: &Effect<P>, facts: &Facts) -> Route {
             Standing::Ahead => forward_or(Route::Refuse(Why::Ahead)),
             Standing::Unconfirmed => forward_or(Route::Refuse(Why::Unconfirmed)),
             Standing::Barrier => forward_or(Route::Refuse(Why::Barrier)),
+            Standing::Current if !read.home_only && facts.known_there => forward_or(Route::Divert),
             Standing::Current if !read.home_only => Route::Divert,
             Standing::Current if facts.full_answer_will_do => forward_or(Route::DivertPlain),
             Standing::Current => forward_or(Route::Refuse(Why::ReadAway)),

@@ -31,21 +31,29 @@ fn the_whole_truth() {
             for link_up in [true, false] {
                 for full_answer_will_do in [true, false] {
                     for certainty in CERTAINTIES {
-                        let facts = Facts { role, standing, certainty, link_up, full_answer_will_do };
-                        seen += one(&facts);
+                        for known_there in [true, false] {
+                            seen += one(&Facts {
+                                role,
+                                standing,
+                                certainty,
+                                link_up,
+                                full_answer_will_do,
+                                known_there,
+                            });
+                        }
                     }
                 }
             }
         }
     }
-    assert_eq!(seen, 3 * 5 * 5 * 2 * 2 * 2);
+    assert_eq!(seen, 3 * 5 * 5 * 2 * 2 * 2 * 2);
 }
 
 fn one(facts: &Facts) -> usize {
     use Certainty::{CutOffRefuse, CutOffServe, Relaxed, Sure, Unsure};
     use Role::{Broadcast, Local, Remote};
     use Route::{Divert, DivertPlain, Forward, Home, Pass, Refuse};
-    let Facts { role, standing, certainty, link_up, full_answer_will_do } = *facts;
+    let Facts { role, standing, certainty, link_up, full_answer_will_do, known_there } = *facts;
     let case = format!("{facts:?}");
     assert_eq!(route(&Effect::<RelPath>::Outside, facts), Pass, "{case}");
 
@@ -60,7 +68,8 @@ fn one(facts: &Facts) -> usize {
         let asked = (role, standing, certainty, home_only, link_up, full_answer_will_do);
         let want = match asked {
             (Local, ..) => Divert,
-            (Broadcast, Standing::Current, Relaxed | Sure, false, ..) => Divert,
+            (Broadcast, Standing::Current, Relaxed | Sure, false, false, _) => Divert,
+            (Broadcast, Standing::Current, Relaxed | Sure, false, true, _) if !known_there => Divert,
             (_, _, _, _, true, _) => Forward,
             (Remote, ..) => Refuse(Why::ReadAway),
             (_, _, Unsure | CutOffRefuse, ..) => Refuse(Why::Unsure),

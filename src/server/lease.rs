@@ -160,7 +160,11 @@ impl Drop for Answer {
 fn give_back(conn: Conn) {
     // None of one that was ended meanwhile.
     let Some(in_use) = conn.watched.let_go() else { return };
-    if conn.watched.is_uploading() { conn.watched.abort() } else { in_use.0.pool.put(conn) }
+    match &in_use.bond {
+        _ if conn.watched.is_uploading() => conn.watched.abort(),
+        Some(bond) => bond.put(&in_use.of, conn),
+        None => in_use.of.pool.put(conn),
+    }
 }
 
 impl http_body::Body for Answer {

@@ -3,6 +3,7 @@
 //!
 //! Not here: what a request means and what its failure means for a change (see `relay`).
 
+mod bond;
 mod connect;
 mod health;
 mod lease;
@@ -19,6 +20,7 @@ use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
+pub use self::bond::Bond;
 pub use self::connect::{Connect, Stream, Target};
 pub use self::health::{Health, Standing};
 use self::lease::{Answer, Seat, Upload};
@@ -26,7 +28,7 @@ use self::pool::Pool;
 use self::watch::{Fate, Watch, Watched};
 use crate::body::{Body, BoxError};
 use crate::clock::Clock;
-use crate::wire::http::row;
+use crate::wire::http::{auth, row};
 
 /// How much of the server is used, and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +36,7 @@ pub struct Limits {
     /// Connections in use at once; one more request gets a 503. Each is one of the server's workers
     /// or one of its 512 to 1024 `worker_connections`.
     pub connections: usize,
-    /// Connections kept open while nobody uses them.
+    /// Connections kept open while nobody uses them; as many again may be kept for single clients.
     pub idle: usize,
     /// How long they are kept: less than nginx' `keepalive_timeout` of 75 s, so that we close first.
     pub idle_for: Duration,
@@ -126,6 +128,8 @@ pub struct Upstream {
     target: Target,
     limits: Limits,
     in_use: AtomicUsize,
+    /// Connections that are kept for single clients.
+    bound: Arc<AtomicUsize>,
     pool: Pool,
     watch: Watch,
     health: Health,
@@ -138,11 +142,15 @@ struct Conn {
 }
 
 /// One of [`Limits::connections`].
-struct InUse(Arc<Upstream>);
+struct InUse {
+    of: Arc<Upstream>,
+    /// Whom the connection is for, and nobody else.
+    bond: Option<Arc<Bond>>,
+}
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
+        self.of.in_use.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -152,6 +160,7 @@ impl Upstream {
             target,
             limits,
             in_use: AtomicUsize::new(0),
+            bound: Arc::default(),
             pool: Pool::new(limits.idle),
             watch: Watch::default(),
             health: Health::new(clock),
@@ -168,8 +177,16 @@ impl Upstream {
     ///
     /// A connection that was kept and turns out to be closed is replaced by a new one, once, if
     /// the server cannot have seen the request or may see it twice.
-    pub async fn send(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, ServerError> {
-        let in_use = self.enter()?;
+    ///
+    /// What has a [`Bond`] goes on its connection; who proves himself by one and has none gets one that is
+    /// closed behind him.
+    pub async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, ServerError> {
+        let bond = request.extensions_mut().remove::<Arc<Bond>>();
+        let bond = bond.or_else(|| auth::is_of_connection(request.headers()).then(Bond::new));
+        let in_use = self.enter(bond)?;
         let sent = self.send_on(in_use, request).await;
         match &sent {
             Ok(_) => self.health.answered(),
@@ -212,7 +229,7 @@ impl Upstream {
             let (seated, on) = Upload::seated(request);
             (request, seat) = (seated, Some(on));
         }
-        if let Some(mut conn) = self.kept().await {
+        if let Some(mut conn) = self.kept(in_use.bond.as_deref()).await {
             let spare = (empty && !row(request.method()).touches.changes()).then(|| copy(&request));
             match self.exchange(&mut conn, request, seat.as_ref()).await {
                 Ok(answer) => return Ok(Answer::lease(answer, conn, in_use)),
@@ -229,8 +246,8 @@ impl Upstream {
     }
 
     /// A kept connection that is still open.
-    async fn kept(&self) -> Option<Conn> {
-        while let Some(mut conn) = self.pool.take() {
+    async fn kept(self: &Arc<Self>, bond: Option<&Bond>) -> Option<Conn> {
+        while let Some(mut conn) = bond.map_or_else(|| self.pool.take(), |bond| bond.take(self)) {
             if conn.sender.is_ready() || conn.sender.ready().await.is_ok() {
                 return Some(conn);
             }
@@ -266,9 +283,9 @@ impl Upstream {
         Err(Failed { unsent: unsent.filter(|_| stale), stale, error })
     }
 
-    fn enter(self: &Arc<Self>) -> Result<InUse, ServerError> {
+    fn enter(self: &Arc<Self>, bond: Option<Arc<Bond>>) -> Result<InUse, ServerError> {
         let before = self.in_use.fetch_add(1, Ordering::Relaxed);
-        let in_use = InUse(self.clone());
+        let in_use = InUse { of: self.clone(), bond };
         if before < self.limits.connections {
             Ok(in_use)
         } else {

@@ -485,3 +485,70 @@ async fn a_server_that_clients_ask_is_not_asked_besides() {
     assert!(SEEN.load(Ordering::Relaxed) <= 2, "{SEEN:?}");
     asking.abort();
 }
+
+/// Who proves himself for a connection has one for himself, as long as he has it, and no other ever gets it.
+#[tokio::test]
+async fn what_is_proven_on_a_connection_is_for_one_client() {
+    // Says the connection that a request came on.
+    let port = origin(|number, mut stream| async move {
+        while head(&mut stream).await.is_some() {
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let server = upstream(port, Limits { idle: 16, ..Limits::default() });
+    let (ann, bob) = (Bond::new(), Bond::new());
+    let by = async |bond: Option<&Arc<Bond>>, proof: Option<&str>| {
+        let mut request = get();
+        if let Some(proof) = proof {
+            request.headers_mut().insert("authorization", proof.parse().unwrap());
+        }
+        if let Some(bond) = bond {
+            request.extensions_mut().insert(bond.clone());
+        }
+        text(server.send(request).await.unwrap()).await
+    };
+    let anybody = async || by(None, None).await;
+    assert_eq!(anybody().await, "0");
+    assert_eq!(by(Some(&ann), Some("NTLM x")).await, "1");
+    assert_eq!(by(Some(&bob), Some("Negotiate x")).await, "2");
+    for _ in 0..3 {
+        assert_eq!(by(Some(&ann), None).await, "1");
+        assert_eq!((by(Some(&bob), None).await, anybody().await), ("2".into(), "0".into()));
+    }
+    // Without a bond it ends with the request.
+    assert_eq!(
+        (by(None, Some("NTLM x")).await, by(None, Some("ntlm x")).await),
+        ("3".into(), "4".into())
+    );
+    drop(ann);
+    assert_eq!((anybody().await, by(Some(&Bond::new()), None).await), ("0".into(), "5".into()));
+    assert_eq!(server.bound.load(Ordering::Relaxed), 1, "bob's");
+    // Of another server's, or of an older map's, nothing is left.
+    let other = upstream(port, Limits::default());
+    let mut request = get();
+    request.extensions_mut().insert(bob.clone());
+    assert_eq!(text(other.send(request).await.unwrap()).await, "6");
+    assert!(bob.is_kept());
+}
+
+/// What is kept for single clients has its own limit.
+#[tokio::test]
+async fn so_many_clients_have_a_connection_for_themselves() {
+    let port = origin(|_, mut stream| async move {
+        while head(&mut stream).await.is_some() {
+            stream.write_all(OK).await.unwrap();
+        }
+    })
+    .await;
+    let server = upstream(port, Limits { idle: 2, ..Limits::default() });
+    let bonds = [(); 4].map(|()| Bond::new());
+    for bond in &bonds {
+        let mut request = get();
+        request.extensions_mut().insert(bond.clone());
+        text(server.send(request).await.unwrap()).await;
+    }
+    assert_eq!(bonds.iter().map(|bond| bond.is_kept()).collect::<Vec<_>>(), [true, true, false, false]);
+    assert_eq!(server.bound.load(Ordering::Relaxed), 2);
+}

@@ -14,7 +14,8 @@ pub struct Apache {
 
 impl Apache {
     /// Serves `www` at `/` on `address`, and may write into `share` there. Every answer carries
-    /// `X-Served-By: site`, and every request is a line `METHOD URI STATUS` of the access log.
+    /// `X-Served-By: site`, and every request is a line `METHOD URI STATUS` of the access log. What `home`
+    /// has as `server.conf` is part of the configuration.
     pub fn start(
         home: &Path,
         www: &Path,
@@ -40,7 +41,9 @@ impl Apache {
         let access = dir.join("access.log");
         let conf = dir.join("apache.conf");
         std::fs::write(&conf, configuration(&dir, www, site, address, &access)).unwrap();
-        let command = ["apache2", "-f", conf.to_str().unwrap(), "-DFOREGROUND"];
+        // Whom NTLM knows, if a test asks for that.
+        let users = format!("NTLM_USER_FILE={}", home.join("ntlm-users").display());
+        let command = ["env", &users, "apache2", "-f", conf.to_str().unwrap(), "-DFOREGROUND"];
         let daemon = Daemon::spawn(&command, ns, &dir.join("out.log"));
         super::wait_for("Apache to listen", || std::net::TcpStream::connect(address).is_ok());
         Self { address, daemon, access }
@@ -64,7 +67,8 @@ fn configuration(dir: &Path, www: &Path, site: &str, address: SocketAddr, access
     let at = super::modules(&dirs, "mod_dav_lock.so").display();
     let load = |name: &str| format!("LoadModule {name}_module {at}/mod_{name}.so\n");
     let modules: String = modules.into_iter().map(load).collect();
-    let (dir, www, access) = (dir.display(), www.display(), access.display());
+    let more = dir.with_file_name("server.conf");
+    let (dir, www, access, more) = (dir.display(), www.display(), access.display(), more.display());
     format!(
         "{modules}
 ServerRoot {dir}
@@ -87,6 +91,7 @@ Header always set X-Served-By {site}
   Require all granted
   Dav On
 </Directory>
+IncludeOptional {more}
 "
     )
 }

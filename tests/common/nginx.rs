@@ -15,7 +15,8 @@ pub struct Nginx {
 
 impl Nginx {
     /// Serves `www` at `/` on `address`. Every answer carries `X-Served-By: site`, and every request
-    /// is a line `METHOD URI STATUS` of the access log.
+    /// is a line `METHOD URI STATUS` of the access log. What `home` has as `server.conf` is part of the
+    /// configuration.
     pub fn start(home: &Path, www: &Path, site: &str, address: SocketAddr, ns: Option<&str>) -> Self {
         let dir = home.join("nginx");
         std::fs::create_dir_all(&dir).unwrap();
@@ -70,7 +71,8 @@ fn configuration(dir: &Path, www: &Path, site: &str, address: SocketAddr, access
     const MODULE: &str = "ngx_http_dav_ext_module.so";
     let dirs = ["/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/lib64/nginx/modules"];
     let module = super::modules(&dirs, MODULE).join(MODULE);
-    let (module, dir, www) = (module.display(), dir.display(), www.display());
+    let more = dir.with_file_name("server*.conf");
+    let (module, dir, www, more) = (module.display(), dir.display(), www.display(), more.display());
     let access = access.display();
     // As root, so that files of any owner can be served and written.
     let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
@@ -88,6 +90,7 @@ http {{
   server {{
     listen {address}; root {www}; add_header X-Served-By {site} always;
     dav_methods PUT DELETE MKCOL COPY MOVE; dav_ext_methods PROPFIND OPTIONS; dav_access user:rw group:r all:r;
+    include {more};
   }}
 }}
 "

@@ -273,7 +273,7 @@ async fn may_be_made(asked: &Asked, keeper: &Keeper, place: &RelPath) -> Result<
 /// Whether the server takes who asks for somebody who may change something.
 async fn known(asked: &Asked) -> Result<(), Early> {
     let (parts, _) = instead(asked, Method::HEAD)?.into_parts();
-    knows(&asked.site, asked.slot, &asked.parts.method, &parts.headers, &parts.uri).await
+    knows(&asked.site, asked.slot, &asked.parts.method, near::Asker::of(&parts)).await
 }
 
 /// Whether the server lets who asks change locks: it is not told of them, but knows who may be there.
@@ -302,7 +302,7 @@ async fn is_unmapped(asked: &Asked) -> Result<bool, Early> {
 /// Another request for the same place by the same client. A PUT makes a file and never empties one: somebody else
 /// may just have made it.
 fn instead(asked: &Asked, method: Method) -> Result<Request<Body>, Early> {
-    let (mut parts, body) = near::instead(&asked.parts.headers, &asked.parts.uri, method).into_parts();
+    let (mut parts, body) = near::instead(near::Asker::of(&asked.parts), method).into_parts();
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     if parts.method == Method::PUT {
         parts.headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));

@@ -1,7 +1,7 @@
 //! What must hold for every request, whatever is in it. The property tests and the fuzz target both
 //! ask here.
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use ::xml::name::OwnedName;
 use ::xml::reader::{EventReader, XmlEvent};
 
@@ -10,7 +10,9 @@ use super::etag::{self, EntityTag};
 use super::fields::END_TO_END;
 use super::framing::{Fault, Framing, HeadLimits};
 use super::multistatus::{Multistatus, Tagger};
-use super::{Classified, Located, Move, ShareUrl, SiteShares, classify, encode, strip_hop_by_hop, xml};
+use super::{
+    Classified, Located, Move, ShareUrl, SiteShares, auth, classify, encode, strip_hop_by_hop, xml,
+};
 use crate::id::RelPath;
 
 /// What is sent on for a request is what was understood of it, and never leaves its share.
@@ -27,6 +29,29 @@ pub fn request(shares: &SiteShares, method: &str, uri: &str, destination: &str) 
     let Ok(request) = built else { return Ok(()) };
     let Ok(classified) = classify(&request.into_parts().0, shares) else { return Ok(()) };
     holds(shares, &classified, uri)
+}
+
+/// What is said of a challenge leaves the nonces in it what they are.
+///
+/// # Errors
+/// Says which they were and are.
+pub fn auth(field: &[u8]) -> Result<(), String> {
+    let Ok(field) = HeaderValue::from_bytes(field) else { return Ok(()) };
+    let mut headers: HeaderMap = [
+        (header::WWW_AUTHENTICATE, field.clone()),
+        (header::AUTHORIZATION, field.clone()),
+        (header::COOKIE, field.clone()),
+        (header::SET_COOKIE, field),
+    ]
+    .into_iter()
+    .collect();
+    let before = auth::nonces_given(&headers);
+    auth::say_stale(StatusCode::UNAUTHORIZED, &mut headers);
+    let after = auth::nonces_given(&headers);
+    // Whatever they say.
+    let _known = (auth::nonce_said(&headers), auth::is_of_connection(&headers));
+    let _pairs = (auth::cookies_said(&headers).count(), auth::cookies_given(&headers).count());
+    if before == after { Ok(()) } else { Err(format!("{before:?} became {after:?}")) }
 }
 
 /// How a client's stream is cut into pieces makes no difference to how it is read.

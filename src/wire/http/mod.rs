@@ -4,6 +4,7 @@
 //! another site forwarded, whose paths are already below a share. Not here: bodies, connections, and
 //! the decision where a request goes.
 
+pub mod auth;
 pub mod condition;
 pub mod etag;
 mod fields;

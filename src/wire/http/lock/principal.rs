@@ -6,6 +6,7 @@ use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::GeneralPurposeConfig;
 
 use crate::id::Hash;
+use crate::wire::http::auth;
 
 /// Somebody, by a hash of the name, which may be of any length. That he is who he says is for the server to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,9 @@ impl Principal {
             return Some(Self::named(name));
         }
         if scheme.eq_ignore_ascii_case(b"digest") {
-            return username(said).map(|name| Self::named(&name));
+            // `username*` as it is written.
+            let name = auth::param(said, b"username").or_else(|| auth::param(said, b"username*"));
+            return name.map(|name| Self::named(&name));
         }
         None
     }
@@ -47,37 +50,6 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
 );
-
-/// The `username` among the parameters of Digest, or `username*` as it is written.
-fn username(mut rest: &[u8]) -> Option<Vec<u8>> {
-    loop {
-        let skip = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b',')).count();
-        rest = &rest[skip..];
-        let equals = rest.iter().position(|byte| *byte == b'=')?;
-        let name = rest[..equals].trim_ascii();
-        let (value, after) = value(rest[equals + 1..].trim_ascii_start())?;
-        if name.eq_ignore_ascii_case(b"username") || name.eq_ignore_ascii_case(b"username*") {
-            return Some(value);
-        }
-        rest = after;
-    }
-}
-
-/// A token, or a quoted string without its quotes (RFC 9110 section 5.6), and what follows it.
-fn value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let Some(quoted) = text.strip_prefix(b"\"") else {
-        let end = text.iter().position(|byte| *byte == b',').unwrap_or(text.len());
-        return Some((text[..end].trim_ascii_end().to_vec(), &text[end..]));
-    };
-    let (mut value, mut bytes) = (Vec::new(), quoted.iter().enumerate());
-    loop {
-        match bytes.next()? {
-            (at, b'"') => return Some((value, &quoted[at + 1..])),
-            (_, b'\\') => value.push(*bytes.next()?.1),
-            (_, byte) => value.push(*byte),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
