@@ -11,6 +11,7 @@ use nearshare::cli::believe::{BelieveArgs, believe};
 use nearshare::cli::cert::{CertArgs, cert};
 use nearshare::cli::check::{CheckArgs, check};
 use nearshare::cli::demo::{Demo, DemoArgs};
+use nearshare::cli::kept::{KeptArgs, kept};
 use nearshare::cli::promote::{PromoteArgs, promote};
 use nearshare::cli::reload::{ReloadArgs, reload};
 use nearshare::cli::run::{RunArgs, run};
@@ -36,6 +37,7 @@ enum Command {
     Scan(ScanArgs),
     Promote(PromoteArgs),
     Believe(BelieveArgs),
+    Kept(KeptArgs),
     Demo(DemoArgs),
 }
 
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Scan(args) => scan(args),
         Command::Promote(args) => promote(args),
         Command::Believe(args) => believe(args),
+        Command::Kept(args) => kept(args),
         Command::Demo(args) => done(Demo::prepare().and_then(|demo| {
             log::to_file(&demo.log_file())?;
             demo.show(args)

@@ -34,6 +34,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// For people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::Block => "block device",
+            Self::Char => "character device",
+        }
+    }
     /// As RFC 1813 section 2.5 numbers them, 1 to 7; so does the catalog.
     pub const fn ftype3(self) -> u32 {
         match self {

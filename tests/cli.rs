@@ -7,6 +7,8 @@ mod common;
 mod demo;
 #[path = "cli/doubt.rs"]
 mod doubt;
+#[path = "cli/kept.rs"]
+mod kept;
 #[path = "cli/life.rs"]
 mod life;
 #[path = "cli/start.rs"]

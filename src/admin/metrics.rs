@@ -106,6 +106,11 @@ fn shares(status: &Status, page: &mut Page) {
         of(|row| row.locks.map(|count| count as u64)),
     );
     page.gauge(
+        "nearshare_share_kept",
+        "Things kept aside under .nearshare/kept/ here instead of destroyed, 100000 of more.",
+        of(|row| (row.home.is_some() || row.copy.is_some()).then_some(row.kept)),
+    );
+    page.gauge(
         "nearshare_share_unread",
         "Entries that the primary cannot read now, so that the copies have them as they were before.",
         of(|row| row.home.as_ref().map(|home| home.unread as u64)),

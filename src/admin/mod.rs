@@ -19,7 +19,8 @@ pub use status::{
 
 use futures_util::future::BoxFuture;
 
-use crate::id::{ShareId, SiteId};
+use crate::id::{Name, ShareId, SiteId};
+use crate::tree::kept::{KeptPage, Unkept};
 
 /// Why a map's file is not taken: one line or more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +43,18 @@ pub trait Steer: Send + Sync + 'static {
     fn rescan(&self, share: &ShareId) -> Result<(), String>;
     /// What the share's disk has is right, also where changes are in doubt (R18). `Ok`: how many were.
     fn believe(&self, share: &ShareId) -> Result<usize, String>;
+    /// Some of what a share has kept aside here, from behind `after` on.
+    fn kept<'a>(
+        &'a self,
+        share: &'a ShareId,
+        after: Option<Name>,
+    ) -> BoxFuture<'a, Result<KeptPage, String>>;
+    /// Removes it for ever. `Ok`: how many things that were.
+    fn remove_kept<'a>(
+        &'a self,
+        share: &'a ShareId,
+        which: Unkept,
+    ) -> BoxFuture<'a, Result<u64, String>>;
     /// Moves the primary copy of a share to a site. `Ok`: what was done. `Err`: why not, and what to do.
     fn promote<'a>(
         &'a self,

@@ -28,7 +28,8 @@ use super::page::page;
 use super::words::Report;
 use super::{NotTaken, Status, Steer, VERDICT, VERDICT_OK, VERDICT_WRONG, Wrong};
 use crate::body::Body;
-use crate::id::{IdError, ShareId, SiteId};
+use crate::id::{IdError, Name, ShareId, SiteId};
+use crate::tree::kept::{Unkept, name_of};
 
 /// The answer to a reload when the map's file cannot be read.
 pub const UNREAD: StatusCode = StatusCode::NOT_FOUND;
@@ -223,37 +224,30 @@ enum Ask {
     Believe(ShareId),
     /// The share, where to, and whether what only the old primary has may be lost.
     Promote(ShareId, SiteId, bool),
+    /// What is kept aside, from behind one on.
+    Kept(ShareId, Option<Name>),
+    RemoveKept(ShareId, Unkept),
 }
 
 /// The request's meaning, or the answer that it has none.
 fn ask(method: &Method, path: &str, query: &str, foreign: bool) -> Result<Ask, Response<Body>> {
     let refuse = |status, why: &str| Err(text(status, format!("{why}\n")));
-    let scanned = path.strip_prefix("/shares/").and_then(|rest| rest.strip_suffix("/scan"));
-    let believed = path.strip_prefix("/shares/").and_then(|rest| rest.strip_suffix("/believe"));
-    let promoted = path.strip_prefix("/shares/").and_then(|rest| rest.strip_suffix("/promote"));
-    let (allowed, ask) = match (path, scanned) {
-        ("/", _) => (Method::GET, Ask::Page),
-        ("/status", _) => (Method::GET, Ask::Status),
-        ("/status.txt", _) => (Method::GET, Ask::StatusText),
-        ("/metrics", _) => (Method::GET, Ask::Metrics),
-        ("/reload", _) => (Method::POST, Ask::Reload),
-        (_, Some(share)) => match share.parse() {
-            Ok(share) => (Method::POST, Ask::Scan(share)),
-            Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    let (allowed, ask) = match path {
+        "/" => (Method::GET, Ask::Page),
+        "/status" => (Method::GET, Ask::Status),
+        "/status.txt" => (Method::GET, Ask::StatusText),
+        "/metrics" => (Method::GET, Ask::Metrics),
+        "/reload" => (Method::POST, Ask::Reload),
+        _ => match of_share(path, query) {
+            Some(Ok(ask)) => ask,
+            Some(Err(why)) => return refuse(StatusCode::BAD_REQUEST, &why),
+            None => {
+                let there = "there are GET /, /status, /status.txt, /metrics and /shares/SHARE/kept, POST /reload, \
+                             /shares/SHARE/scan, /shares/SHARE/believe, /shares/SHARE/promote?to=SITE and \
+                             /shares/SHARE/kept/remove?id=ID";
+                return refuse(StatusCode::NOT_FOUND, there);
+            }
         },
-        _ if believed.is_some() => match believed.unwrap_or_default().parse() {
-            Ok(share) => (Method::POST, Ask::Believe(share)),
-            Err(error) => return refuse(StatusCode::BAD_REQUEST, &IdError::to_string(&error)),
-        },
-        _ if promoted.is_some() => match promotion(promoted.unwrap_or_default(), query) {
-            Ok(ask) => (Method::POST, ask),
-            Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
-        },
-        _ => {
-            let there = "there are GET /, /status, /status.txt and /metrics, POST /reload, \
-                         /shares/SHARE/scan, /shares/SHARE/believe and /shares/SHARE/promote?to=SITE";
-            return refuse(StatusCode::NOT_FOUND, there);
-        }
     };
     if *method != allowed {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed}\n"));
@@ -268,9 +262,53 @@ fn ask(method: &Method, path: &str, query: &str, foreign: bool) -> Result<Ask, R
     Ok(ask)
 }
 
+/// What is asked of one share: `/shares/SHARE/VERB`. `None`: there is no such thing.
+fn of_share(path: &str, query: &str) -> Option<Result<(Method, Ask), String>> {
+    let (share, verb) = path.strip_prefix("/shares/")?.split_once('/')?;
+    let share = || share.parse::<ShareId>().map_err(|error: IdError| error.to_string());
+    Some(match verb {
+        "scan" => share().map(|share| (Method::POST, Ask::Scan(share))),
+        "believe" => share().map(|share| (Method::POST, Ask::Believe(share))),
+        "promote" => share().and_then(|share| promotion(share, query)).map(|ask| (Method::POST, ask)),
+        "kept" => share().and_then(|share| kept_behind(share, query)).map(|ask| (Method::GET, ask)),
+        "kept/remove" => {
+            share().and_then(|share| kept_no_more(share, query)).map(|ask| (Method::POST, ask))
+        }
+        _ => return None,
+    })
+}
+
+/// Nothing, or `after=ID`.
+fn kept_behind(share: ShareId, query: &str) -> Result<Ask, String> {
+    let after = match query.split_once('=') {
+        None if query.is_empty() => None,
+        Some(("after", id)) => Some(kept_id(id)?),
+        _ => return Err(format!("`{query}` is not understood: write ?after=ID, or nothing")),
+    };
+    Ok(Ask::Kept(share, after))
+}
+
+/// `id=ID`, or `older-than=SECONDS`.
+fn kept_no_more(share: ShareId, query: &str) -> Result<Ask, String> {
+    let which = match query.split_once('=') {
+        Some(("id", id)) => Unkept::One(kept_id(id)?),
+        Some(("older-than", seconds)) => {
+            let seconds = seconds.parse().map_err(|_| format!("`{seconds}` is no number of seconds"))?;
+            Unkept::OlderThan(seconds)
+        }
+        _ => return Err(format!("`{query}` is not understood: write ?id=ID or ?older-than=SECONDS")),
+    };
+    Ok(Ask::RemoveKept(share, which))
+}
+
+fn kept_id(encoded: &str) -> Result<Name, String> {
+    let id = percent_encoding::percent_decode_str(encoded).decode_utf8();
+    let name = id.ok().and_then(|id| name_of(&id));
+    name.ok_or_else(|| format!("`{encoded}` is no id that `nearshare kept` shows"))
+}
+
 /// `to=SITE`, and `accept-loss` if it may be.
-fn promotion(share: &str, query: &str) -> Result<Ask, String> {
-    let share = share.parse().map_err(|error: IdError| error.to_string())?;
+fn promotion(share: ShareId, query: &str) -> Result<Ask, String> {
     let (mut to, mut accept_loss) = (None, false);
     for part in query.split('&') {
         match part.split_once('=') {
@@ -329,6 +367,14 @@ async fn answer(steer: &dyn Steer, request: &Request<Incoming>) -> Response<Body
             }
             Err(why) => text(StatusCode::CONFLICT, line(why)),
         },
+        Ok(Ask::Kept(share, after)) => match steer.kept(&share, after).await {
+            Ok(page) => serialized("what is kept", &page),
+            Err(why) => text(StatusCode::CONFLICT, line(why)),
+        },
+        Ok(Ask::RemoveKept(share, which)) => match steer.remove_kept(&share, which).await {
+            Ok(many) => text(StatusCode::OK, format!("{many} removed\n")),
+            Err(why) => text(StatusCode::CONFLICT, line(why)),
+        },
         Ok(Ask::Scan(share)) => match steer.rescan(&share) {
             Ok(()) => text(
                 StatusCode::ACCEPTED,
@@ -351,9 +397,13 @@ struct Said<'s> {
 fn json(status: &Status) -> Response<Body> {
     let wrong = status.wrong();
     let said = Said { ok: wrong.is_empty(), wrong: &wrong, status };
-    match serde_json::to_string(&said) {
-        Ok(json) => judged(content(StatusCode::OK, "application/json", json), said.ok),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("status as JSON: {error}\n")),
+    judged(serialized("status", &said), said.ok)
+}
+
+fn serialized(what: &str, value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_string(value) {
+        Ok(json) => content(StatusCode::OK, "application/json", json),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{what} as JSON: {error}\n")),
     }
 }
 

@@ -104,6 +104,8 @@ pub struct ShareStatus {
     pub copy: Option<follow::Progress>,
     /// At the primary: how far the copies are.
     pub copies: Vec<CopyStatus>,
+    /// What is kept aside under `.nearshare/kept/`; 100,000 of more.
+    pub kept: u64,
     /// What is not carried here: for lack of a privilege, because of the file system, or because another one
     /// is mounted there.
     pub limits: Vec<String>,

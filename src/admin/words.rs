@@ -4,10 +4,11 @@
 use indicatif::{HumanBytes, HumanCount};
 
 use super::status::{HttpStatus, ShareState, ShareStatus, Status};
-use crate::id::SiteId;
+use crate::id::{ShareId, SiteId};
 use crate::link::own::Age;
 use crate::link::{Direction, PeerState};
 use crate::notice::{By, Unread};
+use crate::tree::kept::COUNTED_MAX;
 use crate::wire::http::lock::LOCKS_MAX;
 use crate::{follow, notice};
 
@@ -226,6 +227,9 @@ fn share(share: &ShareStatus, now: i64) -> Row {
         });
         more.push(format!("copy at {}: {known}", copy.site));
     }
+    if share.kept > 0 {
+        more.push(aside(share.kept, share.copy.as_ref().map_or(0, |copy| copy.kept), &share.share));
+    }
     more.extend(share.limits.iter().map(|limit| format!("left out: {limit}")));
     let wrong = share.wrong.is_some() || matches!(share.state, ShareState::Stopped | ShareState::CutOff);
     Row { name: share.share.to_string(), wrong, said, more }
@@ -234,6 +238,13 @@ fn share(share: &ShareStatus, now: i64) -> Row {
 fn kept(locks: usize) -> String {
     let said = count(locks as u64, "lock kept", "locks kept");
     if locks < LOCKS_MAX { said } else { said + ", as many as there may be: one more is refused" }
+}
+
+/// `new` of it was moved there since the start.
+fn aside(many: u64, new: u64, share: &ShareId) -> String {
+    let most = if many < COUNTED_MAX { "" } else { " or more" };
+    let new = if new > 0 { format!(" ({} since the start)", HumanCount(new)) } else { String::new() };
+    format!("{}{most} kept aside{new}: `nearshare kept {share}` lists them", HumanCount(many))
 }
 
 fn at_home(home: &notice::Standing, more: &mut Vec<String>) {
@@ -310,10 +321,6 @@ fn at_copy(copy: &follow::Progress, state: ShareState, primary: &SiteId, more: &
             "{} in doubt, for lack of this site's server's answer while it led; `nearshare believe` ends that",
             count(copy.suspects as u64, "place", "places")
         ));
-    }
-    if copy.kept > 0 {
-        let kept = HumanCount(copy.kept);
-        more.push(format!("{kept} changed behind nearshare, kept under .nearshare/kept/"));
     }
     more.extend(copy.last_error.iter().map(|error| format!("last error: {error}")));
 }
@@ -489,7 +496,6 @@ mod tests {
             "1 write of this site yet to come back",
             "2 places changed from here that hq cannot read, or is in doubt of, and that only it answers for: \
              `nearshare status` at hq says why, and what to do",
-            "2 changed behind nearshare, kept under .nearshare/kept/",
             "last error: no room",
         ];
         assert_eq!(lines, expected);

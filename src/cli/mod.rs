@@ -5,6 +5,7 @@ pub mod believe;
 pub mod cert;
 pub mod check;
 pub mod demo;
+pub mod kept;
 pub mod promote;
 pub mod reload;
 pub mod run;

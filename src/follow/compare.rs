@@ -13,7 +13,7 @@ use crate::catalog::{Batch, Change, Debt, Head, Touch, decode_change};
 use crate::id::{Gen, Name, ObjectId, Position, RelPath, Version};
 use crate::link::share::SnapEntry;
 use crate::object::{Kind, Object};
-use crate::tree::{Place, Spot, Tree};
+use crate::tree::{Aside, Place, Spot, Tree};
 
 /// Names of one directory read from the catalog at once.
 const NAMES: usize = 1000;
@@ -403,7 +403,9 @@ fn keep_foreign<T: Tree>(applier: &mut Applier<T>) -> Result<()> {
                 }
                 None => {
                     let reason = "it was here before the first comparison, and not at the primary";
-                    let to = follow.tree.keep(Spot::Entry(&dir, &name), &name.to_string(), reason)?;
+                    let path = shelf.path_of(id)?.map(|path| path.join(name.clone()));
+                    let aside = Aside { name: &name, path: path.as_ref(), reason };
+                    let to = follow.tree.keep(Spot::Entry(&dir, &name), &aside)?;
                     tracing::warn!(share = %follow.config.share, %name, kept = %to.display(), reason, "moved aside");
                     kept += 1;
                     moved = true;

@@ -5,6 +5,7 @@
 //! Objects that are between two names, or have none (R16), wait in `.nearshare/park`.
 
 mod attrs;
+mod content;
 mod park;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use crate::id::{Hash, Name, ObjectId, RelPath, Version};
 use crate::object::{Found, Kind, Local, LocalHandle, Object, Stamp, Xattrs};
 use crate::tree::content::hash_sparse;
 use crate::tree::{Alive, Place, Resolved, Spot, Tree};
+use park::Near;
 
 pub(super) type Entry = (ObjectId, Name);
 type Result<T> = std::result::Result<T, FollowError>;
@@ -50,6 +52,8 @@ pub(super) struct Stock {
     parked: BTreeSet<ObjectId>,
     /// and parked ones that the catalog has no more.
     discard: BTreeSet<ObjectId>,
+    /// Where those were in the share.
+    was: HashMap<ObjectId, RelPath>,
 }
 
 impl Stock {
@@ -319,131 +323,13 @@ impl<'a, T: Tree> Settler<'a, T> {
             return Ok(());
         }
         if self.is_foreign(object.id, found)? {
-            self.keep(Spot::Entry(dir, name), parent, name, CHANGED)?;
+            self.keep(Spot::Entry(dir, name), Near::In(parent), name, CHANGED)?;
             self.stock.stirred.insert(parent);
             return self.lose(object);
         }
         let (found, whole) = self.carry(Spot::Entry(dir, name), object, found.clone())?;
         self.agree(object, &found);
         if whole { self.pay_if_owed(object) } else { Ok(()) }
-    }
-
-    /// New content of an object that is in place, under every name it has (R30).
-    fn replace_content(
-        &mut self,
-        dir: &T::Dir,
-        parent: ObjectId,
-        name: &Name,
-        object: &Object,
-    ) -> Result<()> {
-        let Some(new) = self.dress(object)? else { return Ok(()) };
-        let kept = self.guard(Spot::Entry(dir, name), parent, name, object.id)?;
-        self.bring_content(dir, parent, name, object, new, kept)
-    }
-
-    /// Renames dressed content in, under this name last: until then the old content is known as ours
-    /// wherever it still is. `kept`: that was changed behind our back, and is kept already.
-    fn bring_content(
-        &mut self,
-        dir: &T::Dir,
-        parent: ObjectId,
-        name: &Name,
-        object: &Object,
-        new: Found,
-        kept: bool,
-    ) -> Result<()> {
-        let later = match self.local(object.id)? {
-            Some(old) => self.spread(parent, name, object, &new, &old, kept)?,
-            None => Vec::new(),
-        };
-        self.tree.rename(Spot::Tmp(object.id), Spot::Entry(dir, name), true)?;
-        self.stock.stirred.insert(parent);
-        self.stock.ready.remove(&object.id);
-        self.pay(object);
-        // The rename itself is a change of the inode.
-        let stamp = match self.tree.look(Spot::Entry(dir, name))? {
-            Some(found) if found.handle == new.handle && !changed_between(&new.stamp, &found.stamp) => {
-                found.stamp
-            }
-            _ => new.stamp,
-        };
-        let local = Local { handle: new.handle, stamp, version: object.version, settled: true };
-        self.set_local(object.id, Some(local))?;
-        for (other, own) in later {
-            self.place(other, &own)?;
-        }
-        Ok(())
-    }
-
-    /// Gives content that is still at its `Spot::Tmp` every other name that the old content has. Says
-    /// which names of the object have neither.
-    fn spread(
-        &mut self,
-        parent: ObjectId,
-        name: &Name,
-        object: &Object,
-        new: &Found,
-        old: &Local,
-        mut kept: bool,
-    ) -> Result<Vec<Entry>> {
-        if self.stock.park.contains(&object.id) {
-            kept |= self.guard(Spot::Park(object.id), parent, name, object.id)?;
-            self.tree.remove(Spot::Park(object.id))?;
-            self.stock.park.remove(&object.id);
-        }
-        let mut later = Vec::new();
-        let mut places = self.shelf.links(object.id)?;
-        places.extend(self.stock.seen_at.remove(&object.id));
-        for (other, own) in places {
-            if (other, &own) == (parent, name) {
-                continue;
-            }
-            let Some(there) = self.dir(other)? else { continue };
-            let spot = Spot::Entry(&*there, &own);
-            let Some(found) = self.tree.look(spot)? else { continue };
-            let stays = self.shelf.child(other, &own)? == Some(object.id);
-            if found.handle != old.handle {
-                if stays && found.handle != new.handle {
-                    later.push((other, own));
-                }
-                continue;
-            }
-            if !kept && is_changed(old, &found) {
-                self.keep(spot, other, &own, CHANGED)?;
-                kept = true;
-            }
-            if stays {
-                self.put_link(Spot::Tmp(object.id), spot)?;
-            } else {
-                self.tree.remove(spot)?;
-            }
-            self.stock.stirred.insert(other);
-        }
-        Ok(later)
-    }
-
-    /// Puts one more name to an inode, over whatever is there, in one step for readers.
-    fn relink(
-        &mut self,
-        from: Spot<'_, T::Dir>,
-        dir: &T::Dir,
-        parent: ObjectId,
-        name: &Name,
-        object: &Object,
-    ) -> Result<()> {
-        self.put_link(from, Spot::Entry(dir, name))?;
-        self.arrived(dir, parent, name, object)
-    }
-
-    fn put_link(&self, from: Spot<'_, T::Dir>, to: Spot<'_, T::Dir>) -> Result<()> {
-        let scratch = Spot::Tmp(ObjectId::from_bytes(SCRATCH));
-        self.tree.remove(scratch)?;
-        self.tree.link(from, scratch)?;
-        self.tree.rename(scratch, to, true).inspect_err(|_| {
-            // It is one name more; where that fails too, the next one removes it.
-            let _ = self.tree.remove(scratch);
-        })?;
-        Ok(())
     }
 
     /// Another object, or none, is there: brings the right one in.

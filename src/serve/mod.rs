@@ -151,6 +151,7 @@ pub struct Site {
     this: OnceLock<Weak<Self>>,
 }
 
+const A_MINUTE: Duration = Duration::from_secs(60);
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long requests may run on after a stop.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -216,6 +217,7 @@ impl Site {
         site.dispatch.open(leader);
         site.tasks.spawn(Leading(site.clone()).tell_others());
         site.tasks.spawn(tell_of_age(site.clone()));
+        site.tasks.spawn(count_kept(site.clone()));
         let socket = control_socket(&row.cluster.state);
         let steer: Arc<dyn admin::Steer> = site.clone();
         let control = admin::bind(&socket)?;
@@ -631,6 +633,22 @@ async fn tell_of_age(site: Arc<Site>) {
         own::tell(&site.options.site, site.validity, site.clock.wall());
         tokio::select! {
             () = tokio::time::sleep(A_DAY) => {}
+            () = site.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Counts what the shares have kept aside, at the start and now and then: an operator may move it away.
+async fn count_kept(site: Arc<Site>) {
+    loop {
+        let disks: Vec<_> = site.shares().values().map(|here| here.disk.clone()).collect();
+        for disk in disks {
+            if let Err(error) = blocking(move || Ok(disk.count_kept()?)).await {
+                tracing::debug!(%error, "counting what is kept aside");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(A_MINUTE) => {}
             () = site.stop.cancelled() => return,
         }
     }

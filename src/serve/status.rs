@@ -12,11 +12,12 @@ use crate::admin::{
 };
 use crate::catalog::{CatalogError, Change, Shelf};
 use crate::follow::Progress;
-use crate::id::{Epoch, ObjectId, Seq, ShareId, SiteId};
+use crate::id::{Epoch, Name, ObjectId, Seq, ShareId, SiteId};
 use crate::map::{self, HttpServer};
 use crate::notice;
 use crate::object::Kind;
-use crate::tree::Tree;
+use crate::tree::kept::{KeptPage, Unkept};
+use crate::tree::{Disk, Tree, TreeError};
 
 /// Longest map file, as for `check`.
 const MAP_MAX: u64 = map::TEXT_MAX as u64;
@@ -91,6 +92,7 @@ fn remote(share: &map::Share, at: &map::AtSite) -> ShareStatus {
         home: None,
         copy: None,
         copies: Vec::new(),
+        kept: 0,
         limits: Vec::new(),
     }
 }
@@ -110,6 +112,7 @@ fn held(
         objects: totals.objects,
         bytes: totals.bytes,
         locks: here.keeper.as_ref().filter(|_| map.keeps_locks(share)).map(|keeper| keeper.count()),
+        kept: here.disk.kept_known(),
         limits: here.disk.left_out(),
         ..remote(share, at)
     };
@@ -244,6 +247,22 @@ fn bytes_behind(shelf: &Shelf, acked: Seq) -> Result<u64, CatalogError> {
     Ok(sizes.into_values().sum())
 }
 
+impl Site {
+    /// Asks a share's directory here, where that may wait for the disk.
+    fn of_disk<'a, V: Send + 'static>(
+        &'a self,
+        share: &'a ShareId,
+        ask: impl FnOnce(&Disk) -> Result<V, TreeError> + Send + 'static,
+    ) -> BoxFuture<'a, Result<V, String>> {
+        let disk = self.shares().get(share).map(|here| here.disk.clone());
+        async move {
+            let disk = disk.ok_or_else(|| format!("there is no copy of {share} at this site"))?;
+            super::blocking(move || Ok(ask(&disk)?)).await.map_err(said)
+        }
+        .boxed()
+    }
+}
+
 impl Steer for Site {
     fn status(&self) -> Status {
         status(self)
@@ -263,6 +282,22 @@ impl Steer for Site {
             done.await.map_err(said)?
         }
         .boxed()
+    }
+
+    fn kept<'a>(
+        &'a self,
+        share: &'a ShareId,
+        after: Option<Name>,
+    ) -> BoxFuture<'a, Result<KeptPage, String>> {
+        self.of_disk(share, move |disk| disk.kept(after.as_ref()))
+    }
+
+    fn remove_kept<'a>(
+        &'a self,
+        share: &'a ShareId,
+        which: Unkept,
+    ) -> BoxFuture<'a, Result<u64, String>> {
+        self.of_disk(share, move |disk| disk.remove_kept(&which))
     }
 
     fn metrics(&self) -> String {

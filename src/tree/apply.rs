@@ -1,16 +1,15 @@
-//! Changing the disk: making, replacing, moving, keeping aside. Not here: deciding what to change
-//! (see `follow`).
+//! Changing the disk: making, replacing, moving. Not here: deciding what to change (see `follow`), and what is
+//! kept aside (see `kept`).
 //!
-//! Nothing here is durable by itself but `keep_aside`: the caller syncs, and forgets why it changed
+//! Nothing here is durable by itself: the caller syncs, and forgets why it changed
 //! something only after that. Each change is one system call on one entry where the kernel lets us,
 //! so that a crash leaves the old or the new state; what is made in several steps (`create`, stages)
 //! is looked at again by the caller, whose mark still stands.
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -20,11 +19,6 @@ use super::look::{self, STEP, absent, retry};
 use super::{Spot, marker, xattr};
 use crate::id::{Name, ObjectId};
 use crate::object::{Attrs, Extra, Found, Kind, Object, Xattrs};
-
-/// Tries for a free name in `kept`: so many things of one label in one second.
-const KEPT_MAX: u32 = 100_000;
-/// Longest part of a label in a kept directory's name, in bytes.
-const LABEL_MAX: usize = 100;
 
 impl Disk {
     /// Where a change of `spot` goes; nobody changes `.nearshare` through us.
@@ -172,71 +166,6 @@ impl Disk {
             other => Ok(other?),
         }
     }
-
-    /// `kept/<UTC time>-<label>-<n>/` with `note` and `data`; all of it on disk when this returns.
-    pub(super) fn keep_aside(
-        &self,
-        spot: Spot<'_, Dir>,
-        label: &str,
-        reason: &str,
-    ) -> io::Result<PathBuf> {
-        let at = self.target(spot)?;
-        look::stat(at.dir, at.leaf.as_c_str())?;
-        marker::room(self.ours.as_fd(), c"kept")?;
-        let kept = look::open(self.ours.as_fd(), c"kept", OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let (name, dir) = self.kept_dir(&kept, label)?;
-        let note = format!("{}\n{reason}\nwas {}\n", self.utc()?, self.name(spot));
-        if let Err(error) = fill(&at, &dir, &note) {
-            // The full disk needs the room; what stays of these two does no harm.
-            let _ = rustix::fs::unlinkat(&dir, c"note", AtFlags::empty());
-            let _ = rustix::fs::unlinkat(&kept, &name, AtFlags::REMOVEDIR);
-            return Err(error);
-        }
-        rustix::fs::fsync(&kept)?;
-        match spot {
-            Spot::Entry(from, _) | Spot::Itself(from) => sync_dir(from.0.as_fd(), c".")?,
-            Spot::Park(_) => sync_dir(self.ours.as_fd(), c"park")?,
-            Spot::Tmp(_) => sync_dir(self.ours.as_fd(), c"tmp")?,
-        }
-        Ok(self.spec.path.join(".nearshare/kept").join(name).join("data"))
-    }
-
-    /// A directory that nobody has used yet.
-    fn kept_dir(&self, kept: &OwnedFd, label: &str) -> io::Result<(String, OwnedFd)> {
-        let fit =
-            |byte: u8| if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) { byte } else { b'_' };
-        let label: String = label.bytes().take(LABEL_MAX).map(|byte| char::from(fit(byte))).collect();
-        let utc = self.utc()?;
-        for n in 1..=KEPT_MAX {
-            let name = format!("{utc}-{label}-{n}");
-            match rustix::fs::mkdirat(kept, &name, Mode::RWXU) {
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-                Ok(()) => {
-                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let dir = rustix::fs::openat(kept, &name, flags, Mode::empty())?;
-                    return Ok((name, dir));
-                }
-            }
-        }
-        Err(io::Error::from_raw_os_error(libc::EEXIST))
-    }
-
-    /// `20261121T074600Z`.
-    fn utc(&self) -> io::Result<String> {
-        let nanos = i128::from(self.clock.wall().0);
-        let now = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| invalid())?;
-        let (date, time) = (now.date(), now.time());
-        Ok(format!(
-            "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
-            date.year(),
-            u8::from(date.month()),
-            date.day(),
-            time.hour(),
-            time.minute(),
-            time.second()
-        ))
-    }
 }
 
 /// The same inode, readable.
@@ -245,17 +174,6 @@ fn reopen(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(proc_path(fd), flags, Mode::empty())?)
 }
 
-/// Writes the note, moves the data in, and syncs both.
-fn fill(at: &At<'_>, dir: &OwnedFd, note: &str) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, c"note", flags, Mode::RUSR | Mode::WUSR)?;
-    let mut file = File::from(fd);
-    file.write_all(note.as_bytes())?;
-    file.sync_all()?;
-    rustix::fs::renameat_with(at.dir, at.leaf.as_c_str(), dir, c"data", RenameFlags::NOREPLACE)?;
-    Ok(rustix::fs::fsync(dir)?)
-}
-
-fn sync_dir(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+pub(super) fn sync_dir(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     Ok(rustix::fs::fsync(look::open(dir, name, OFlags::RDONLY | OFlags::DIRECTORY)?)?)
 }

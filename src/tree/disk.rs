@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -26,7 +26,7 @@ use super::look::{self, Leaf, Seen, absent};
 use super::marker::{self, io_error, not};
 use super::names::ByNames;
 use super::{
-    Alive, Contains, Leftovers, Limits, Place, Resolved, Result, RootSpec, Spot, Tree, TreeError,
+    Alive, Aside, Contains, Leftovers, Limits, Place, Resolved, Result, RootSpec, Spot, Tree, TreeError,
     Unwatched, Used, Watcher, Whereabouts, mounts, xattr,
 };
 use crate::clock::Clock;
@@ -48,12 +48,14 @@ pub struct Disk {
     pub(super) root_identity: (u32, u32, u64),
     ours_identity: (u32, u32, u64),
     /// Where the kernel says the root is, to tell paths below it. A hint: the root may be moved.
-    root_path: Vec<u8>,
+    pub(super) root_path: Vec<u8>,
     by_names: Option<ByNames>,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Clock>,
     /// Whether the warning of a mount inside the share has been given.
     warned: AtomicBool,
+    /// What is kept aside, as far as it has been counted.
+    pub(super) kept_count: AtomicU64,
 }
 
 /// An open directory, good for looking and for naming entries. It stays the same directory when it
@@ -105,6 +107,7 @@ impl Disk {
             limits,
             clock,
             warned: AtomicBool::new(false),
+            kept_count: AtomicU64::new(0),
         })
     }
 
@@ -525,8 +528,8 @@ impl Tree for Disk {
         Ok(fd.map(Dir))
     }
 
-    fn keep(&self, spot: Spot<'_, Dir>, label: &str, reason: &str) -> Result<PathBuf> {
-        self.keep_aside(spot, label, reason).map_err(|e| self.fail("keep aside", spot, e))
+    fn keep(&self, spot: Spot<'_, Dir>, aside: &Aside<'_>) -> Result<PathBuf> {
+        self.keep_aside(spot, aside).map_err(|e| self.fail("keep aside", spot, e))
     }
 
     fn used(&self) -> Result<Used> {

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 pub use self::disk::{Dir, Disk};
+pub use self::kept::Aside;
 pub use self::watch::{Heard, Ringer, Unwatched, Watcher};
 
 mod apply;
@@ -17,6 +18,7 @@ pub mod content;
 mod disk;
 mod fanotify;
 mod handle;
+pub mod kept;
 mod look;
 mod marker;
 #[cfg(test)]
@@ -288,9 +290,9 @@ pub trait Tree: Send + Sync + 'static {
     fn remove(&self, at: Spot<'_, Self::Dir>) -> Result<()>;
     /// Opens the directory at `at` itself, for looking below a parked one.
     fn open_at(&self, at: Spot<'_, Self::Dir>) -> Result<Option<Self::Dir>>;
-    /// Moves what is at `at` to `.nearshare/kept/<time>-<name>` with a note of `reason` beside it,
+    /// Moves what is at `at` to `.nearshare/kept/<time>-<name>` with a note of why and from where beside it,
     /// durably; says where. A copy never destroys what it did not make.
-    fn keep(&self, at: Spot<'_, Self::Dir>, label: &str, reason: &str) -> Result<PathBuf>;
+    fn keep(&self, at: Spot<'_, Self::Dir>, aside: &Aside<'_>) -> Result<PathBuf>;
     /// How full the file system is.
     fn used(&self) -> Result<Used>;
     /// Ids of what is left at `Spot::Park` and `Spot::Tmp`, for tidying after a start.

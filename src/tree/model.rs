@@ -441,11 +441,11 @@ impl Tree for Model {
         let inode = state.get(at).filter(|inode| state.inodes[inode].kind == Kind::Directory);
         Ok(inode.map(ModelDir))
     }
-    fn keep(&self, at: Spot<'_, ModelDir>, label: &str, _reason: &str) -> Result<PathBuf> {
+    fn keep(&self, at: Spot<'_, ModelDir>, aside: &Aside<'_>) -> Result<PathBuf> {
         self.run("keep aside", "in the model", |state| {
             let from = state.target(at)?;
             state.kept += 1;
-            let name = format!("{}-{label}", state.kept);
+            let name = format!("{}-{}", state.kept, aside.name);
             state.rename(from, (KEPT, Name::new(name.as_bytes()).unwrap()), false)?;
             Ok(PathBuf::from("/model/.nearshare/kept").join(name))
         })

@@ -10,6 +10,7 @@ use crate::admin::{CopyStatus, HttpStatus, MapStatus, ShareState, ShareStatus};
 use crate::id::{Epoch, Seq};
 use crate::link::own::Validity;
 use crate::link::{Direction, PeerFault, PeerState};
+use crate::tree::kept::KeptPage;
 
 /// A site that says what it is told to say, and writes down what it is told to do.
 struct Fake {
@@ -38,6 +39,21 @@ impl Steer for Fake {
     }
     fn believe(&self, share: &ShareId) -> Result<usize, String> {
         if share.as_str() == "docs" { Ok(2) } else { Err("not here".to_owned()) }
+    }
+    fn kept<'a>(
+        &'a self,
+        share: &'a ShareId,
+        after: Option<Name>,
+    ) -> BoxFuture<'a, Result<KeptPage, String>> {
+        let more = after.map(|after| format!("{share} {after}"));
+        Box::pin(async move { Ok(KeptPage { kept: Vec::new(), more }) })
+    }
+    fn remove_kept<'a>(
+        &'a self,
+        share: &'a ShareId,
+        which: Unkept,
+    ) -> BoxFuture<'a, Result<u64, String>> {
+        Box::pin(async move { Err(format!("{share} {which:?}")) })
     }
     fn promote<'a>(
         &'a self,
@@ -113,6 +129,7 @@ fn status() -> Status {
                 debts: 1,
                 seen_unix_ms: Some(119_000),
             }],
+            kept: 0,
             limits: Vec::new(),
         }],
     }
@@ -188,6 +205,33 @@ async fn a_site_that_is_well_says_so_in_every_form() {
     let (_, metrics) = site.get("/metrics").await;
     assert!(metrics.contains("\nnearshare_requests_total 3\n"), "{metrics}");
     assert!(metrics.contains("\nnearshare_map_serial 3\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_is_kept_is_asked_for_and_removed_by_id_or_age() {
+    let mut kept = status();
+    kept.shares[0].kept = 3;
+    let site = Running::start(kept).await;
+    let (_, text) = site.get("/status.txt").await;
+    assert!(text.contains("    3 kept aside: `nearshare kept docs` lists them\n"), "{text}");
+    let (_, metrics) = site.get("/metrics").await;
+    assert!(metrics.contains("\nnearshare_share_kept{share=\"docs\"} 3\n"), "{metrics}");
+    let (head, page) = site.get("/shares/docs/kept").await;
+    assert_eq!((head.status(), page.as_str()), (StatusCode::OK, r#"{"kept":[],"more":null}"#));
+    let (_, page) = site.get("/shares/docs/kept?after=a%5Cx%66f%2Db").await;
+    assert_eq!(page, r#"{"kept":[],"more":"docs a\\xff-b"}"#);
+    let (head, said) = site.send("POST", "/shares/docs/kept/remove?id=a%20b", None).await;
+    assert_eq!((head.status(), said.as_str()), (StatusCode::CONFLICT, "docs One(a b)\n"));
+    let (_, said) = site.send("POST", "/shares/docs/kept/remove?older-than=60", None).await;
+    assert_eq!(said, "docs OlderThan(60)\n");
+    for bad in ["", "?id=", "?id=..", "?id=a%2Fb", "?id=%C3%A9", "?older-than=-1", "?what=1"] {
+        let (head, said) = site.send("POST", &format!("/shares/docs/kept/remove{bad}"), None).await;
+        assert_eq!(head.status(), StatusCode::BAD_REQUEST, "{bad}: {said}");
+    }
+    let (head, _) = site.get("/shares/docs/kept/remove?id=a").await;
+    assert_eq!(head.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let (head, _) = site.send("POST", "/shares/docs/kept/remove?id=a", Some("http://x")).await;
+    assert_eq!(head.status(), StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]

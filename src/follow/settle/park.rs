@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{CHANGED, Result, Settler, is_changed};
 use crate::catalog::Touch;
-use crate::id::{Name, ObjectId};
+use crate::id::{Name, ObjectId, RelPath};
 use crate::object::{Found, Kind};
-use crate::tree::{Spot, Tree};
+use crate::tree::{Alive, Aside, Spot, Tree};
 
 /// One directory being emptied.
 struct Level<D> {
@@ -15,6 +15,17 @@ struct Level<D> {
     names: Vec<Name>,
     /// What it is to the level above; `None` for the parked directory itself.
     own: Option<(Name, ObjectId)>,
+    /// Where it was in the share, as far as that is known.
+    was: Option<RelPath>,
+}
+
+/// Where something was that is kept aside.
+#[derive(Clone, Copy)]
+pub(super) enum Near<'a> {
+    /// In this directory.
+    In(ObjectId),
+    /// In one that is no more, which was here.
+    Was(Option<&'a RelPath>),
 }
 
 impl<T: Tree> Settler<'_, T> {
@@ -31,23 +42,28 @@ impl<T: Tree> Settler<'_, T> {
     ) -> Result<()> {
         self.stock.stirred.insert(parent);
         let spot = Spot::Entry(dir, name);
-        let Some(id) = id else { return self.keep(spot, parent, name, "it was not there before") };
+        let Some(id) = id else {
+            return self.keep(spot, Near::In(parent), name, "it was not there before");
+        };
         if self.shelf.object(id)?.is_some() {
             let elsewhere =
                 self.shelf.links(id)?.into_iter().any(|entry| entry != (parent, name.clone()));
             if found.nlink > 1 && elsewhere && found.kind != Kind::Directory {
                 return Ok(self.tree.remove(spot)?);
             }
-            self.park(spot, id, name, found)?;
+            self.park(spot, Near::In(parent), id, name, found)?;
             self.stock.parked.insert(id);
             return Ok(());
         }
         if found.kind == Kind::Directory {
-            self.park(spot, id, name, found)?;
+            self.park(spot, Near::In(parent), id, name, found)?;
+            if let Some(path) = self.path_near(parent)? {
+                self.stock.was.insert(id, path.join(name.clone()));
+            }
             self.stock.discard.insert(id);
             return Ok(());
         }
-        self.guard(spot, parent, name, id)?;
+        self.guard(spot, Near::In(parent), name, id)?;
         if over {
             return Ok(());
         }
@@ -60,12 +76,19 @@ impl<T: Tree> Settler<'_, T> {
         if found.nlink > 1 { Ok(()) } else { self.set_local(id, None) }
     }
 
-    fn park(&mut self, spot: Spot<'_, T::Dir>, id: ObjectId, name: &Name, found: &Found) -> Result<()> {
+    fn park(
+        &mut self,
+        spot: Spot<'_, T::Dir>,
+        near: Near<'_>,
+        id: ObjectId,
+        name: &Name,
+        found: &Found,
+    ) -> Result<()> {
         if self.stock.park.contains(&id)
             && let Some(there) = self.tree.look(Spot::Park(id))?
             && there.handle != found.handle
         {
-            self.keep(Spot::Park(id), id, name, "another inode of this object was found")?;
+            self.keep(Spot::Park(id), near, name, "another inode of this object was found")?;
         }
         self.tree.rename(spot, Spot::Park(id), true)?;
         self.stock.park.insert(id);
@@ -78,7 +101,7 @@ impl<T: Tree> Settler<'_, T> {
     pub(super) fn guard(
         &mut self,
         spot: Spot<'_, T::Dir>,
-        near: ObjectId,
+        near: Near<'_>,
         name: &Name,
         id: ObjectId,
     ) -> Result<bool> {
@@ -97,15 +120,35 @@ impl<T: Tree> Settler<'_, T> {
     pub(super) fn keep(
         &mut self,
         spot: Spot<'_, T::Dir>,
-        near: ObjectId,
+        near: Near<'_>,
         name: &Name,
         reason: &str,
     ) -> Result<()> {
-        let kept = self.tree.keep(spot, &name.to_string(), reason)?;
+        let near = match near {
+            Near::In(dir) => self.path_near(dir)?,
+            Near::Was(path) => path.cloned(),
+        };
+        let path = near.map(|near| near.join(name.clone()));
+        let kept = self.tree.keep(spot, &Aside { name, path: path.as_ref(), reason })?;
         self.out.kept += 1;
-        let path = self.shelf.path_of(near)?.map(|path| path.to_string()).unwrap_or_default();
-        tracing::warn!(near = %path, %name, kept = %kept.display(), reason, "moved aside, nothing is destroyed");
+        let path = path.map(|path| path.to_string()).unwrap_or_default();
+        tracing::warn!(path, %name, kept = %kept.display(), reason, "moved aside, nothing is destroyed");
         Ok(())
+    }
+
+    /// Where a directory is, or was before it was deleted, as far as anybody knows.
+    fn path_near(&self, dir: ObjectId) -> Result<Option<RelPath>> {
+        if let Some(path) = self.shelf.path_of(dir)? {
+            return Ok(Some(path));
+        }
+        if let Some(path) = self.stock.was.get(&dir) {
+            return Ok(Some(path.clone()));
+        }
+        let Some(local) = self.local(dir)? else { return Ok(None) };
+        match self.tree.alive(&local.handle)? {
+            Alive::Yes(_, path) => Ok(path),
+            Alive::Gone | Alive::Unknown => Ok(None),
+        }
     }
 
     /// Objects that were parked on the way find their names; deleted ones go, with what is below them.
@@ -147,7 +190,12 @@ impl<T: Tree> Settler<'_, T> {
             // Another link of an inode that has its name again.
             self.tree.remove(Spot::Park(id))?;
         } else {
-            self.keep(Spot::Park(id), parent, &name, "another inode of this object is in its place")?;
+            self.keep(
+                Spot::Park(id),
+                Near::In(parent),
+                &name,
+                "another inode of this object is in its place",
+            )?;
         }
         self.stock.park.remove(&id);
         Ok(())
@@ -157,26 +205,28 @@ impl<T: Tree> Settler<'_, T> {
     /// what is foreign is kept.
     fn discard_parked(&mut self, top: ObjectId) -> Result<()> {
         let spot = Spot::Park(top);
+        let was = self.stock.was.get(&top).cloned();
         if let Some(found) = self.tree.look(spot)? {
             if found.kind == Kind::Directory {
-                self.empty(top)?;
+                self.empty(top, was)?;
             } else {
                 let name = Name::new(top.to_string().as_bytes());
                 // 32 hexadecimal digits are a name.
                 if let Ok(name) = name {
-                    self.guard(spot, top, &name, top)?;
+                    self.guard(spot, Near::Was(None), &name, top)?;
                 }
             }
             self.tree.remove(spot)?;
         }
         self.stock.park.remove(&top);
+        self.stock.was.remove(&top);
         self.set_local(top, None)
     }
 
-    fn empty(&mut self, top: ObjectId) -> Result<()> {
+    fn empty(&mut self, top: ObjectId, was: Option<RelPath>) -> Result<()> {
         let Some(dir) = self.tree.open_at(Spot::Park(top))? else { return Ok(()) };
         let names = self.tree.list(&dir)?;
-        let mut levels = vec![Level { dir: Arc::new(dir), names, own: None }];
+        let mut levels = vec![Level { dir: Arc::new(dir), names, own: None, was }];
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.names.pop() else {
                 let own = level.own.take();
@@ -187,10 +237,11 @@ impl<T: Tree> Settler<'_, T> {
                 }
                 continue;
             };
-            let dir = level.dir.clone();
-            if let Some((below, id)) = self.discard_one(&dir, &name, top)? {
+            let (dir, was) = (level.dir.clone(), level.was.clone());
+            if let Some((below, id)) = self.discard_one(&dir, &name, was.as_ref())? {
                 let names = self.tree.list(&below)?;
-                levels.push(Level { dir: Arc::new(below), names, own: Some((name, id)) });
+                let was = was.map(|was| was.join(name.clone()));
+                levels.push(Level { dir: Arc::new(below), names, own: Some((name, id)), was });
             }
         }
         Ok(())
@@ -201,12 +252,12 @@ impl<T: Tree> Settler<'_, T> {
         &mut self,
         dir: &T::Dir,
         name: &Name,
-        top: ObjectId,
+        was: Option<&RelPath>,
     ) -> Result<Option<(T::Dir, ObjectId)>> {
-        let spot = Spot::Entry(dir, name);
+        let (spot, near) = (Spot::Entry(dir, name), Near::Was(was));
         let Some(found) = self.tree.look(spot)? else { return Ok(None) };
         let Some(id) = self.by_handle(&found.handle)? else {
-            self.keep(spot, top, name, "it was in a directory that is deleted")?;
+            self.keep(spot, near, name, "it was in a directory that is deleted")?;
             return Ok(None);
         };
         if self.shelf.object(id)?.is_some() {
@@ -214,14 +265,14 @@ impl<T: Tree> Settler<'_, T> {
                 self.tree.remove(spot)?;
                 return Ok(None);
             }
-            self.park(spot, id, name, &found)?;
+            self.park(spot, near, id, name, &found)?;
             self.stock.parked.insert(id);
             return Ok(None);
         }
         if found.kind == Kind::Directory {
             return Ok(self.tree.open_at(spot)?.map(|below| (below, id)));
         }
-        self.guard(spot, top, name, id)?;
+        self.guard(spot, near, name, id)?;
         self.tree.remove(spot)?;
         self.forget(id, &found)?;
         Ok(None)

@@ -9,7 +9,7 @@ use crate::follow::lock;
 use crate::id::{Name, ObjectId, RelPath};
 use crate::object::{Attrs, Found, LocalHandle, Object, Stamp, Xattrs};
 use crate::tree::{
-    Alive, Contains, Disk, Leftovers, Place, Resolved, Result, Spot, Tree, TreeError, Used,
+    Alive, Aside, Contains, Disk, Leftovers, Place, Resolved, Result, Spot, Tree, TreeError, Used,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -180,9 +180,9 @@ impl Tree for Faulty {
     fn open_at(&self, at: Spot<'_, Dir>) -> Result<Option<Dir>> {
         self.disk.open_at(at)
     }
-    fn keep(&self, at: Spot<'_, Dir>, label: &str, reason: &str) -> Result<PathBuf> {
+    fn keep(&self, at: Spot<'_, Dir>, aside: &Aside<'_>) -> Result<PathBuf> {
         self.tick("keep")?;
-        self.disk.keep(at, label, reason)
+        self.disk.keep(at, aside)
     }
     fn used(&self) -> Result<Used> {
         self.disk.used()

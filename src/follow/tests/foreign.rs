@@ -102,6 +102,38 @@ fn a_file_in_a_directory_that_is_deleted() {
     ends(share, rig, &["foreign"]);
 }
 
+/// What the notes say of where it was.
+#[test]
+fn what_is_kept_tells_where_it_was() {
+    let (mut share, mut rig) = pair();
+    share.dir("dir/sub");
+    share.dir("gone");
+    share.dir("gone/below");
+    share.file("gone/below/y", b"y");
+    rig.follow_all(&mut share);
+    rig.idle();
+    fs::write(rig.path("dir/x"), "mine").unwrap();
+    fs::write(rig.path("dir/sub/n"), "in the way").unwrap();
+    fs::write(rig.path("gone/below/foreign"), "foreign").unwrap();
+    share.write("dir/x", b"newer");
+    share.file("dir/sub/n", b"n");
+    for path in ["gone/below/y", "gone/below", "gone"] {
+        share.unlink(path);
+    }
+    rig.follow_all(&mut share);
+    rig.assert_settled(&share);
+    let mut told = Vec::new();
+    for dir in fs::read_dir(rig.path(".nearshare/kept")).unwrap() {
+        let dir = dir.unwrap().path();
+        let note = fs::read_to_string(dir.join("note")).unwrap();
+        let path = note.lines().find_map(|line| line.strip_prefix("path ")).map(str::to_owned);
+        told.push((path, fs::read_to_string(dir.join("data")).unwrap()));
+    }
+    told.sort();
+    let want = [("/dir/sub/n", "in the way"), ("/dir/x", "mine"), ("/gone/below/foreign", "foreign")];
+    assert_eq!(told, want.map(|(path, data)| (Some(path.to_owned()), data.to_owned())));
+}
+
 #[test]
 fn what_was_removed_here_comes_back_when_it_is_touched() {
     let (mut share, mut rig) = pair();

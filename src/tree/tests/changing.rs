@@ -260,30 +260,32 @@ fn a_parked_directory_is_looked_into() {
 fn kept_things_are_never_overwritten() {
     everywhere(|f| {
         let root = f.root_dir();
-        let label = "re: port/../\u{e9} \n";
+        let label = name("re: port..\u{e9} \n");
+        let was = rel("docs").join(label.clone());
         let mut places = Vec::new();
         for n in 0..3 {
             f.write("file", &format!("version {n}"));
             let spot = Spot::Entry(&root, &name("file"));
-            places.push(f.disk.keep(spot, label, "changed behind the proxy").unwrap());
+            places.push(f.disk.keep(spot, &aside(&label, Some(&was))).unwrap());
             assert_eq!(f.look("file"), None);
         }
         f.mkdir("tree/sub");
         f.disk.rename(Spot::Entry(&root, &name("tree")), Spot::Park(id(1)), false).unwrap();
-        let tree = f.disk.keep(Spot::Park(id(1)), &"x".repeat(400), "foreign").unwrap();
+        let tree = f.disk.keep(Spot::Park(id(1)), &aside(&name(&"x".repeat(255)), None)).unwrap();
         assert!(tree.join("sub").is_dir());
         for (n, place) in places.iter().enumerate() {
             assert_eq!(fs::read_to_string(place).unwrap(), format!("version {n}"));
             let dir = place.parent().unwrap();
             let dir_name = dir.file_name().unwrap().to_str().unwrap();
-            assert_eq!(dir_name, format!("20261121T120000Z-re__port_.._____-{}", n + 1));
+            assert_eq!(dir_name, format!("20261121T120000Z-re__port..____-{}", n + 1));
             let note = fs::read_to_string(dir.join("note")).unwrap();
-            assert!(note.starts_with("20261121T120000Z\nchanged behind the proxy\nwas /"), "{note}");
-            assert!(note.ends_with("/root/file\n"), "{note}");
+            let want = "nearshare kept 1\ntime 20261121T120000Z\nreason changed behind the proxy\n\
+                        name re: port..\\xc3\\xa9 \\n\npath /docs/re: port..\\xc3\\xa9 \\n\n";
+            assert_eq!(note, want);
         }
         let count = || fs::read_dir(f.path(".nearshare/kept")).unwrap().count();
         assert_eq!(count(), 4);
-        let missing = f.disk.keep(Spot::Entry(&root, &name("gone")), "gone", "x");
+        let missing = f.disk.keep(Spot::Entry(&root, &name("gone")), &aside(&name("gone"), None));
         assert_eq!(errno(missing), libc::ENOENT);
         assert_eq!(count(), 4);
     });

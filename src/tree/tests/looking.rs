@@ -122,7 +122,7 @@ fn ours_is_in_no_look_and_no_listing() {
         assert_eq!(errno(f.disk.remove(spot)), libc::EPERM);
         assert_eq!(errno(f.disk.set_attrs(spot, &attrs(0o777), &plain())), libc::EPERM);
         assert_eq!(errno(f.disk.rename(spot, Spot::Park(id(1)), true)), libc::EPERM);
-        assert_eq!(errno(f.disk.keep(spot, "x", "y")), libc::EPERM);
+        assert_eq!(errno(f.disk.keep(spot, &aside(&name("x"), None))), libc::EPERM);
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod changing;
 mod extra;
+mod kept;
 mod looking;
 mod mounts;
 mod paths;
@@ -219,6 +220,10 @@ fn id(n: u8) -> ObjectId {
 fn attrs(mode: u32) -> Attrs {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     Attrs { mode, uid, gid, mtime: Timespec { sec: 1_000_000_000, nsec: 123_456_789 } }
+}
+
+fn aside<'a>(name: &'a Name, path: Option<&'a RelPath>) -> Aside<'a> {
+    Aside { name, path, reason: "changed behind the proxy" }
 }
 
 /// No extended attributes.

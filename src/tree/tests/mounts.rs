@@ -100,7 +100,7 @@ fn mounts_inside_the_share_are_not_entered() {
             assert!(f.disk.set_attrs(spot, &attrs(0o777), &plain()).is_err(), "{n}");
             assert_eq!(errno(f.disk.remove(spot)), libc::EBUSY, "{n}");
             assert_eq!(errno(f.disk.rename(spot, Spot::Park(id(1)), true)), libc::EBUSY, "{n}");
-            assert_eq!(errno(f.disk.keep(spot, "x", "y")), libc::EBUSY, "{n}");
+            assert_eq!(errno(f.disk.keep(spot, &aside(&name("x"), None))), libc::EBUSY, "{n}");
             f.disk.sync_entry(&dir, &n).unwrap();
         }
         assert_eq!(fs::read_dir(f.path(".nearshare/kept")).unwrap().count(), 0);
@@ -251,13 +251,13 @@ fn a_full_disk_refuses_and_keeps_what_was_there() {
         };
         assert_eq!(refused, libc::ENOSPC);
         let old = name("old");
-        assert_eq!(errno(disk.keep(Spot::Entry(&root, &old), "old", "x")), libc::ENOSPC);
+        assert_eq!(errno(disk.keep(Spot::Entry(&root, &old), &aside(&old, None))), libc::ENOSPC);
         assert_eq!(fs::read_dir(small.join(".nearshare/kept")).unwrap().count(), 0);
         assert_eq!(fs::read_to_string(small.join("old")).unwrap(), "old");
         // Removing, looking and setting attributes still pass, and then there is room again.
         disk.set_attrs(Spot::Entry(&root, &old), &attrs(0o600), &plain()).unwrap();
         disk.remove(Spot::Tmp(id(1))).unwrap();
-        disk.keep(Spot::Entry(&root, &old), "old", "x").unwrap();
+        disk.keep(Spot::Entry(&root, &old), &aside(&old, None)).unwrap();
         disk.sync().unwrap();
         drop((root, disk));
         umount(&small);
@@ -301,7 +301,7 @@ fn a_process_without_rights_says_what_it_leaves_out() {
         fs::write(path.join("file"), "x").unwrap();
         let file = name("file");
         assert!(disk.open_file(Spot::Entry(&root, &file)).unwrap().is_some());
-        disk.keep(Spot::Entry(&root, &file), "file", "x").unwrap();
+        disk.keep(Spot::Entry(&root, &file), &aside(&file, None)).unwrap();
         disk.sync().unwrap();
         // Another user's file can be read, but its access time is theirs to keep.
         let file = look::file(base_fd.as_fd(), c"theirs").unwrap().unwrap();

@@ -222,9 +222,8 @@ fn run<T: Tree>(tree: &T, op: &Op, users: bool) -> Option<Said> {
                 .map(|r| done(r.map(|_| None)))
         }
         Op::Remove(at) => with_spot(tree, at, |spot| tree.remove(spot)).map(|r| done(r.map(|()| None))),
-        Op::Keep(at) => {
-            with_spot(tree, at, |spot| tree.keep(spot, "x", "y")).map(|r| done(r.map(|_| None)))
-        }
+        Op::Keep(at) => with_spot(tree, at, |spot| tree.keep(spot, &aside(&name("x"), None)))
+            .map(|r| done(r.map(|_| None))),
         Op::Resolve(path, follow) => {
             let path = RelPath::new(path.iter().map(|n| digit(*n)).collect()).unwrap();
             assert_eq!(
