@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-pub use linger::{Unasked, lend};
+pub use linger::{UNWANTED_MAX, Unasked, lend};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -20,12 +20,16 @@ use crate::work;
 /// Who sends for longer, or is silent for so long, is cut off (nginx' `lingering_time` and `lingering_timeout`).
 const LINGER: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(5);
+/// Of whom nothing is wanted at all no more than this is taken: what he may have sent before he heard so.
+pub const UNWANTED_MAX: u64 = 1 << 20;
 
 /// A body that is read on when whoever had it has enough.
 struct Lent {
     body: Option<Incoming>,
     /// It comes by itself, or was asked for.
     wanted: bool,
+    /// Bytes that are read on at most.
+    most: u64,
     /// Some of it is here.
     came: Arc<AtomicBool>,
 }
@@ -34,8 +38,8 @@ struct Lent {
 #[derive(Default)]
 pub struct Unasked(Option<Arc<AtomicBool>>);
 
-/// Lends what came with `head` over HTTP/1.
-pub fn lend(head: &HeaderMap, body: Incoming) -> (Body, Unasked) {
+/// Lends what came with `head` over HTTP/1, of which at most so many bytes are read on.
+pub fn lend(head: &HeaderMap, body: Incoming, most: u64) -> (Body, Unasked) {
     if body.is_end_stream() {
         return (Body::Empty, Unasked::default());
     }
@@ -43,7 +47,7 @@ pub fn lend(head: &HeaderMap, body: Incoming) -> (Body, Unasked) {
     let waits = head.contains_key(header::EXPECT);
     let came = Arc::new(AtomicBool::new(false));
     let unasked = Unasked(waits.then(|| came.clone()));
-    (Body::boxed(Lent { body: Some(body), wanted: !waits, came }), unasked)
+    (Body::boxed(Lent { body: Some(body), wanted: !waits, most, came }), unasked)
 }
 
 impl Unasked {
@@ -87,8 +91,13 @@ impl Drop for Lent {
         if !self.wanted || body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
+        let mut most = self.most;
         work::spawn(tokio::time::timeout(LINGER, async move {
-            while let Ok(Some(Ok(_))) = tokio::time::timeout(SILENCE, body.frame()).await {}
+            while let Ok(Some(Ok(frame))) = tokio::time::timeout(SILENCE, body.frame()).await {
+                let taken = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let Some(left) = most.checked_sub(taken) else { return };
+                most = left;
+            }
         }));
     }
 }

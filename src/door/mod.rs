@@ -512,7 +512,11 @@ impl Service<Request<Incoming>> for ForClient {
         let (body, unasked) = if two {
             (kept::from_client(&self.watched, body.into()), body::Unasked::default())
         } else {
-            body::lend(&head.headers, body)
+            body::lend(
+                &head.headers,
+                body,
+                if turned_away.is_some() { body::UNWANTED_MAX } else { u64::MAX },
+            )
         };
         if let Some(mut answer) = turned_away {
             unasked.say(answer.headers_mut());

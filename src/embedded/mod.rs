@@ -133,7 +133,7 @@ impl Embedded {
     {
         let service = service_fn(|request: Request<hyper::body::Incoming>| async {
             let (head, body) = request.into_parts();
-            let (body, unasked) = body::lend(&head.headers, body);
+            let (body, unasked) = body::lend(&head.headers, body, u64::MAX);
             let mut answer = self.handle(Request::from_parts(head, body)).await;
             unasked.say(answer.headers_mut());
             Ok::<_, Infallible>(answer)

@@ -246,9 +246,11 @@ impl Keeper {
             Ok(lock) => lock,
             Err(why) => return Ok(Err(why)),
         };
-        match self.write(&lock).await.1 {
-            Ok(()) => Ok(Ok(lock)),
-            Err(error) => Err(unsaved(&self.share, &error)),
+        match self.write(&lock).await {
+            (_, Err(error)) => Err(unsaved(&self.share, &error)),
+            // It has ended while it was written.
+            (false, Ok(())) => Ok(Err(NotYours::Missing)),
+            (true, Ok(())) => Ok(Ok(lock)),
         }
     }
 

@@ -197,6 +197,32 @@ async fn what_is_answered_early_is_read_on_to_its_end() {
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["403 ", "429 "]);
 }
 
+/// Who asks too often has to stop, and does not get rid of what he sends for half a minute.
+#[tokio::test]
+async fn of_what_is_asked_too_often_little_is_read_on() {
+    let door = door(Limits { client_rate: Some(1), ..Limits::default() }).await;
+    for _ in 0..1000 {
+        let stream = TcpStream::connect(door.address).await.unwrap();
+        let (mut from, mut to) = stream.into_split();
+        to.write_all(b"PUT /refuses HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+            .await
+            .unwrap();
+        let mut line = [0; 12];
+        from.read_exact(&mut line).await.unwrap();
+        if &line != b"HTTP/1.1 429" {
+            continue;
+        }
+        let mut sent = 0;
+        while to.write_all(&[7; 65536]).await.is_ok() {
+            sent += 65536;
+        }
+        // What the kernel holds for both sides comes on top of it.
+        assert!(sent < 32 << 20, "{sent} bytes were taken");
+        return;
+    }
+    panic!("never too often");
+}
+
 /// Who waits to be asked for its body and is not is told that the connection ends: else nobody knows
 /// whether what comes next is that body or a request.
 #[tokio::test]

@@ -239,9 +239,13 @@ async fn begin(
     })
 }
 
-/// After a wait: what was there or not may have been made, or removed.
+/// After a wait: what was there or not may have been made, or removed, and who might change it may do so no more.
 async fn is_still(asked: &Asked, missing: bool) -> Result<(), Early> {
-    if is_unmapped(asked).await? == missing { Ok(()) } else { Err(changed(asked.share())) }
+    if is_unmapped(asked).await? != missing {
+        return Err(changed(asked.share()));
+    }
+    // The server says it of a file that is to be made when it makes it.
+    if missing { Ok(()) } else { known(asked).await }
 }
 
 fn changed(share: &ShareId) -> Early {

@@ -23,6 +23,8 @@ struct Rows {
     keeps: AtomicBool,
     /// No lock is written before `may_write`.
     waits: AtomicBool,
+    /// One is to be written.
+    waiting: AtomicBool,
     may_write: tokio::sync::Notify,
     rows: Mutex<BTreeMap<String, Lock>>,
 }
@@ -39,6 +41,7 @@ impl LockRows for Rows {
                 return Err("no room".into());
             }
             if put.is_some() && self.waits.load(Ordering::SeqCst) {
+                self.waiting.store(true, Ordering::SeqCst);
                 self.may_write.notified().await;
             }
             let mut rows = self.rows.lock().unwrap();

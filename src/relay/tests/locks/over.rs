@@ -108,6 +108,30 @@ async fn a_lock_that_ends_before_it_is_written_down_is_not_given() {
     assert_eq!((keeper.count(), rows.left().len()), (0, 0));
 }
 
+/// Nobody is told that he has a lock for longer that he has no more.
+#[tokio::test]
+async fn a_lock_that_ends_while_it_is_refreshed_is_not_said_to_last() {
+    let log = Log::default();
+    let (relay, keeper, rows) = keeping(&log, vec![], server).await;
+    let relay = Arc::new(relay);
+    let ann = ("authorization", ANN);
+    let token = locked(&relay, "/eng/f", &[ann]).await;
+    rows.waits.store(true, Ordering::SeqCst);
+    let (asks, held) = (relay.clone(), format!("(<{token}>)"));
+    let late =
+        tokio::spawn(async move { said(&asks, "LOCK", "/eng/f", &[ann, ("if", &held)], "").await });
+    while !rows.waiting.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    let ended = format!("<{token}>");
+    let unlocked = said(&relay, "UNLOCK", "/eng/f", &[ann, ("lock-token", &ended)], "").await;
+    assert_eq!((unlocked.0, keeper.count()), (204, 0));
+    rows.may_write.notify_one();
+    let (status, words) = late.await.unwrap();
+    assert!(status == 412 && words.contains("no lock here"), "{status} {words}");
+    assert_eq!(rows.left().len(), 0);
+}
+
 #[tokio::test]
 async fn a_lock_that_cannot_be_ended_stays_written_down() {
     let log = Log::default();

@@ -13,15 +13,22 @@ struct Held {
     relay: Arc<HttpRelay>,
     keeper: Arc<Keeper>,
     may_end: Arc<Semaphore>,
+    /// The server lets nobody change anything any more.
+    refuses: Arc<AtomicBool>,
 }
 
 async fn held() -> Held {
     let log = Log::default();
     let may_end = Arc::new(Semaphore::new(0));
     let ends = may_end.clone();
+    let refuses = Arc::new(AtomicBool::new(false));
+    let refused = refuses.clone();
     let answer = move |line: String| {
-        let ends = ends.clone();
+        let (ends, refused) = (ends.clone(), refused.clone());
         async move {
+            if line.starts_with("UNLOCK") && refused.load(Ordering::SeqCst) {
+                return status(403);
+            }
             // A file that a LOCK makes is held by its name: the request says nothing that the LOCK did.
             if line.contains("x-end") || line.starts_with("PUT /eng/d/fresh") {
                 ends.acquire().await.unwrap().forget();
@@ -33,7 +40,7 @@ async fn held() -> Held {
         }
     };
     let (relay, keeper, _) = keeping(&log, vec![], answer).await;
-    Held { log, relay: Arc::new(relay), keeper, may_end }
+    Held { log, relay: Arc::new(relay), keeper, may_end, refuses }
 }
 
 impl Held {
@@ -139,4 +146,19 @@ async fn a_lock_that_would_wait_for_long_is_not_given() {
     held.may_end.add_permits(1);
     assert_eq!(change.await.unwrap().0, 204);
     assert_eq!(held.lock("/eng/d", "infinity").await.unwrap().0, 200);
+}
+
+/// Who may change nothing when his turn comes gets no lock, whatever he might when he asked.
+#[tokio::test(start_paused = true)]
+async fn who_may_lock_is_asked_again_after_a_wait() {
+    for (refuses, want) in [(true, (403, 0)), (false, (200, 1))] {
+        let held = held().await;
+        let change = held.begin("PUT", "/eng/d/f").await;
+        let mut lock = held.lock("/eng/d", "infinity");
+        assert!(timeout(PATIENCE / 2, &mut lock).await.is_err());
+        held.refuses.store(refuses, Ordering::SeqCst);
+        held.may_end.add_permits(1);
+        assert_eq!((lock.await.unwrap().0, held.keeper.count()), want);
+        change.await.unwrap();
+    }
 }
