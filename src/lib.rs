@@ -30,5 +30,6 @@ pub mod server;
 mod sim;
 pub mod socket;
 pub mod tree;
+pub mod verify;
 pub mod wire;
 pub mod work;

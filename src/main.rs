@@ -17,6 +17,7 @@ use nearshare::cli::reload::{ReloadArgs, reload};
 use nearshare::cli::run::{RunArgs, run};
 use nearshare::cli::scan::{ScanArgs, scan};
 use nearshare::cli::status::{StatusArgs, status};
+use nearshare::cli::verify::{VerifyArgs, verify};
 use nearshare::serve::KernelClock;
 
 /// A transparent caching proxy for file servers: reads near, writes home, copies follow
@@ -38,6 +39,7 @@ enum Command {
     Promote(PromoteArgs),
     Believe(BelieveArgs),
     Kept(KeptArgs),
+    Verify(VerifyArgs),
     Demo(DemoArgs),
 }
 
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Promote(args) => promote(args),
         Command::Believe(args) => believe(args),
         Command::Kept(args) => kept(args),
+        Command::Verify(args) => verify(args),
         Command::Demo(args) => done(Demo::prepare().and_then(|demo| {
             log::to_file(&demo.log_file())?;
             demo.show(args)

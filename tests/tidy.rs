@@ -24,6 +24,7 @@ const RANKS: &[(&str, u32)] = &[
     ("link", 6),
     ("server", 6),
     ("embedded", 6),
+    ("verify", 6),
     ("catalog", 5),
     ("tree", 5),
     ("hold", 4),

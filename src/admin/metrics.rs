@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use super::status::{ShareStatus, Status};
 use crate::link::Direction;
+use crate::verify::Report;
 
 /// The whole answer; `counted` is in the same format.
 pub(super) fn exposition(status: &Status, counted: &str) -> String {
@@ -109,6 +110,11 @@ fn shares(status: &Status, page: &mut Page) {
         "nearshare_share_kept",
         "Things kept aside under .nearshare/kept/ here instead of destroyed, 100000 of more.",
         of(|row| (row.home.is_some() || row.copy.is_some()).then_some(row.kept)),
+    );
+    page.gauge(
+        "nearshare_share_verify_wrong",
+        "Files that the last `nearshare verify` found wrong on the disk here and that were not put right.",
+        of(|row| row.verify.as_ref().map(Report::all_wrong)),
     );
     page.gauge(
         "nearshare_share_unread",

@@ -21,6 +21,7 @@ use futures_util::future::BoxFuture;
 
 use crate::id::{Name, ShareId, SiteId};
 use crate::tree::kept::{KeptPage, Unkept};
+use crate::verify::{Order, Report};
 
 /// Why a map's file is not taken: one line or more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +44,13 @@ pub trait Steer: Send + Sync + 'static {
     fn rescan(&self, share: &ShareId) -> Result<(), String>;
     /// What the share's disk has is right, also where changes are in doubt (R18). `Ok`: how many were.
     fn believe(&self, share: &ShareId) -> Result<usize, String>;
+    /// Compares what is on a share's disk here with what was recorded, in the background. `Ok(false)`: that is
+    /// under way already.
+    fn verify(&self, share: &ShareId, order: Order) -> Result<bool, String>;
+    /// Ends that where it is.
+    fn end_verify(&self, share: &ShareId) -> Result<(), String>;
+    /// How far that is, and what it found.
+    fn verified(&self, share: &ShareId) -> Result<Report, String>;
     /// Some of what a share has kept aside here, from behind `after` on.
     fn kept<'a>(
         &'a self,

@@ -30,6 +30,7 @@ use super::{NotTaken, Status, Steer, VERDICT, VERDICT_OK, VERDICT_WRONG, Wrong};
 use crate::body::Body;
 use crate::id::{IdError, Name, ShareId, SiteId};
 use crate::tree::kept::{Unkept, name_of};
+use crate::verify::Order;
 
 /// The answer to a reload when the map's file cannot be read.
 pub const UNREAD: StatusCode = StatusCode::NOT_FOUND;
@@ -227,6 +228,9 @@ enum Ask {
     /// What is kept aside, from behind one on.
     Kept(ShareId, Option<Name>),
     RemoveKept(ShareId, Unkept),
+    Verify(ShareId, Order),
+    EndVerify(ShareId),
+    Verified(ShareId),
 }
 
 /// The request's meaning, or the answer that it has none.
@@ -242,9 +246,10 @@ fn ask(method: &Method, path: &str, query: &str, foreign: bool) -> Result<Ask, R
             Some(Ok(ask)) => ask,
             Some(Err(why)) => return refuse(StatusCode::BAD_REQUEST, &why),
             None => {
-                let there = "there are GET /, /status, /status.txt, /metrics and /shares/SHARE/kept, POST /reload, \
-                             /shares/SHARE/scan, /shares/SHARE/believe, /shares/SHARE/promote?to=SITE and \
-                             /shares/SHARE/kept/remove?id=ID";
+                let there = "there are GET /, /status, /status.txt, /metrics, /shares/SHARE/kept and /shares/SHARE/verified, POST /reload, \
+                             /shares/SHARE/scan, /shares/SHARE/believe, /shares/SHARE/promote?to=SITE, \
+                             /shares/SHARE/kept/remove?id=ID, /shares/SHARE/verify and \
+                             /shares/SHARE/verify/stop";
                 return refuse(StatusCode::NOT_FOUND, there);
             }
         },
@@ -271,11 +276,30 @@ fn of_share(path: &str, query: &str) -> Option<Result<(Method, Ask), String>> {
         "believe" => share().map(|share| (Method::POST, Ask::Believe(share))),
         "promote" => share().and_then(|share| promotion(share, query)).map(|ask| (Method::POST, ask)),
         "kept" => share().and_then(|share| kept_behind(share, query)).map(|ask| (Method::GET, ask)),
+        "verify" => share().and_then(|share| verification(share, query)).map(|ask| (Method::POST, ask)),
+        "verify/stop" => share().map(|share| (Method::POST, Ask::EndVerify(share))),
+        "verified" => share().map(|share| (Method::GET, Ask::Verified(share))),
         "kept/remove" => {
             share().and_then(|share| kept_no_more(share, query)).map(|ask| (Method::POST, ask))
         }
         _ => return None,
     })
+}
+
+/// `repair`, `anew` and `rate=BYTES` a second, each if it may be.
+fn verification(share: ShareId, query: &str) -> Result<Ask, String> {
+    let mut order = Order::default();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            None if part == "repair" => order.repair = true,
+            None if part == "anew" => order.anew = true,
+            Some(("rate", rate)) => {
+                order.rate = Some(rate.parse().map_err(|_| format!("`{rate}` is no number of bytes"))?);
+            }
+            _ => return Err(format!("`{part}` is not understood: write repair, anew and rate=BYTES")),
+        }
+    }
+    Ok(Ask::Verify(share, order))
 }
 
 /// Nothing, or `after=ID`.
@@ -354,25 +378,27 @@ async fn answer(steer: &dyn Steer, request: &Request<Incoming>) -> Response<Body
                 text(code, format!("{}{kept}\n", line(why.to_string())))
             }
         },
-        Ok(Ask::Promote(share, to, accept_loss)) => {
-            match steer.promote(&share, &to, accept_loss).await {
-                Ok(done) => text(StatusCode::OK, line(done)),
-                Err(why) => text(StatusCode::CONFLICT, line(why)),
-            }
-        }
-        Ok(Ask::Believe(share)) => match steer.believe(&share) {
-            Ok(1) => text(StatusCode::OK, format!("1 place of {share} is no longer in doubt\n")),
-            Ok(many) => {
-                text(StatusCode::OK, format!("{many} places of {share} are no longer in doubt\n"))
-            }
-            Err(why) => text(StatusCode::CONFLICT, line(why)),
-        },
+        Ok(Ask::Promote(share, to, accept_loss)) => told(steer.promote(&share, &to, accept_loss).await),
+        Ok(Ask::Believe(share)) => told(steer.believe(&share).map(|many| match many {
+            1 => format!("1 place of {share} is no longer in doubt"),
+            many => format!("{many} places of {share} are no longer in doubt"),
+        })),
         Ok(Ask::Kept(share, after)) => match steer.kept(&share, after).await {
             Ok(page) => serialized("what is kept", &page),
             Err(why) => text(StatusCode::CONFLICT, line(why)),
         },
-        Ok(Ask::RemoveKept(share, which)) => match steer.remove_kept(&share, which).await {
-            Ok(many) => text(StatusCode::OK, format!("{many} removed\n")),
+        Ok(Ask::RemoveKept(share, which)) => {
+            told(steer.remove_kept(&share, which).await.map(|many| format!("{many} removed")))
+        }
+        Ok(Ask::Verify(share, order)) => told(steer.verify(&share, order).map(|began| {
+            let how = if began { "begins" } else { "goes on" };
+            format!("the verification of {share} {how}; `nearshare status` says how far it is")
+        })),
+        Ok(Ask::EndVerify(share)) => told(
+            steer.end_verify(&share).map(|()| format!("the verification of {share} ends where it is")),
+        ),
+        Ok(Ask::Verified(share)) => match steer.verified(&share) {
+            Ok(report) => serialized("a verification", &report),
             Err(why) => text(StatusCode::CONFLICT, line(why)),
         },
         Ok(Ask::Scan(share)) => match steer.rescan(&share) {
@@ -411,6 +437,14 @@ fn judged(mut answer: Response<Body>, ok: bool) -> Response<Body> {
     let verdict = HeaderValue::from_static(if ok { VERDICT_OK } else { VERDICT_WRONG });
     answer.headers_mut().insert(VERDICT, verdict);
     answer
+}
+
+/// What a command did, or why not.
+fn told(done: Result<String, String>) -> Response<Body> {
+    match done {
+        Ok(done) => text(StatusCode::OK, line(done)),
+        Err(why) => text(StatusCode::CONFLICT, line(why)),
+    }
 }
 
 /// With an end of line, if there is none.

@@ -13,6 +13,7 @@ use crate::id::{Epoch, Seq, ShareId, SiteId};
 use crate::link::own::Validity;
 use crate::link::{Direction, PeerState, Refused};
 use crate::notice;
+use crate::verify;
 
 use super::words;
 
@@ -106,6 +107,8 @@ pub struct ShareStatus {
     pub copies: Vec<CopyStatus>,
     /// What is kept aside under `.nearshare/kept/`; 100,000 of more.
     pub kept: u64,
+    /// The last `nearshare verify`, with the first of what is wrong; `None` where there was none.
+    pub verify: Option<verify::Report>,
     /// What is not carried here: for lack of a privilege, because of the file system, or because another one
     /// is mounted there.
     pub limits: Vec<String>,

@@ -9,6 +9,7 @@ use crate::link::own::Age;
 use crate::link::{Direction, PeerState};
 use crate::notice::{By, Unread};
 use crate::tree::kept::COUNTED_MAX;
+use crate::verify;
 use crate::wire::http::lock::LOCKS_MAX;
 use crate::{follow, notice};
 
@@ -230,6 +231,7 @@ fn share(share: &ShareStatus, now: i64) -> Row {
     if share.kept > 0 {
         more.push(aside(share.kept, share.copy.as_ref().map_or(0, |copy| copy.kept), &share.share));
     }
+    more.extend(share.verify.as_ref().map(verified));
     more.extend(share.limits.iter().map(|limit| format!("left out: {limit}")));
     let wrong = share.wrong.is_some() || matches!(share.state, ShareState::Stopped | ShareState::CutOff);
     Row { name: share.share.to_string(), wrong, said, more }
@@ -245,6 +247,21 @@ fn aside(many: u64, new: u64, share: &ShareId) -> String {
     let most = if many < COUNTED_MAX { "" } else { " or more" };
     let new = if new > 0 { format!(" ({} since the start)", HumanCount(new)) } else { String::new() };
     format!("{}{most} kept aside{new}: `nearshare kept {share}` lists them", HumanCount(many))
+}
+
+fn verified(report: &verify::Report) -> String {
+    let wrong = match (report.all_wrong(), report.repaired) {
+        (wrong, 0) => format!("{} wrong", HumanCount(wrong)),
+        (wrong, right) => format!("{} wrong, {} put right", HumanCount(wrong), HumanCount(right)),
+    };
+    let (objects, bytes) = (HumanCount(report.objects), HumanBytes(report.bytes));
+    if report.running {
+        let (of, rate) = (HumanCount(report.expected), HumanBytes(report.bytes_per_second));
+        let left = left("about", report.seconds_left as f64);
+        return format!("verifying: {objects} of {of} objects, {bytes}, {rate}/s{left}; {wrong}");
+    }
+    let why = report.stopped.as_ref().map(|why| format!(" of {}; {why}", HumanCount(report.expected)));
+    format!("verified: {objects} objects, {bytes}; {wrong}{}", why.unwrap_or_default())
 }
 
 fn at_home(home: &notice::Standing, more: &mut Vec<String>) {

@@ -74,6 +74,13 @@ pub fn index(index: u32) -> Vec<u8> {
 pub fn object(rows: u32, id: ObjectId) -> Vec<u8> {
     key(rows, OBJECT, &[id.as_bytes()])
 }
+pub fn objects(rows: u32) -> Vec<u8> {
+    key(rows, OBJECT, &[])
+}
+/// The object in a key made by [`object`].
+pub fn object_of(key: &[u8]) -> Option<ObjectId> {
+    ObjectId::try_from(key.get(HEAD..)?).ok()
+}
 pub fn name(rows: u32, parent: ObjectId, name: &Name) -> Vec<u8> {
     key(rows, NAME, &[parent.as_bytes(), name.as_bytes()])
 }

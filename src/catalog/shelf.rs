@@ -78,6 +78,21 @@ impl Shelf {
         object(self.view(), self.rows(), id)
     }
 
+    /// Ids of objects in their order, from the one behind `after`.
+    pub fn objects(&self, after: Option<ObjectId>, limit: usize) -> Result<Vec<ObjectId>> {
+        let prefix = keys::objects(self.rows());
+        let from = match after {
+            Some(id) => behind(keys::object(self.rows(), id)),
+            None => prefix.clone(),
+        };
+        let rows = self.view().scan(Space::Rows, &prefix, &from).take(limit);
+        let decode = |row: Result<(Bytes, Bytes)>| {
+            let (key, _) = row?;
+            keys::object_of(&key).ok_or(DecodeError::Key).map_err(damaged(&key))
+        };
+        rows.map(decode).collect()
+    }
+
     pub fn child(&self, parent: ObjectId, name: &Name) -> Result<Option<ObjectId>> {
         self.id_at(&keys::name(self.rows(), parent, name))
     }
@@ -229,6 +244,11 @@ impl Shelf {
         self.notes(&keys::marks(self.core.index), |key, row| {
             Ok((keys::mark_of(key).ok_or(DecodeError::Key)?, MarkRow::decode(row)?.generation))
         })
+    }
+
+    /// Whether the touch is marked.
+    pub fn is_marked(&self, touch: &Touch) -> Result<bool> {
+        Ok(self.view().get(Space::Notes, &keys::mark(self.core.index, touch))?.is_some())
     }
 
     /// Marked touches of which nobody knows what became.

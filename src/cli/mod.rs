@@ -11,6 +11,7 @@ pub mod reload;
 pub mod run;
 pub mod scan;
 pub mod status;
+pub mod verify;
 
 mod control;
 mod http;

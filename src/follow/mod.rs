@@ -27,6 +27,7 @@ mod succeed;
 mod suspect;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod walk;
 
 use std::io::{self, Write};

@@ -54,6 +54,8 @@ pub(super) struct Stock {
     discard: BTreeSet<ObjectId>,
     /// Where those were in the share.
     was: HashMap<ObjectId, RelPath>,
+    /// Inodes whose content was found to be wrong: they make room for the right one.
+    pub rotten: HashSet<LocalHandle>,
 }
 
 impl Stock {

@@ -31,6 +31,7 @@ mod tests;
 mod ticket;
 mod turns;
 mod unread;
+mod verify;
 mod worker;
 
 pub use feed::{busy, records};

@@ -230,6 +230,8 @@ impl Site {
     }
 
     fn start_shares(&self, map: &Map) -> Result<(), ServeError> {
+        let state = map.sites.get(&self.options.site).map(|row| row.cluster.state.clone());
+        let state = state.unwrap_or_default();
         let around = Surroundings {
             me: &self.options.site,
             catalog: &self.catalog,
@@ -237,6 +239,7 @@ impl Site {
             secret: &self.secret,
             clock: &self.clock,
             boot_id: &self.boot_id,
+            state: &state,
         };
         let mut shares = self.shares();
         for share in map.shares.keys() {

@@ -1,5 +1,6 @@
 //! One share at this site: its directory, its shelf, and the room that keeps them in step.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::ServeError;
@@ -15,6 +16,7 @@ use crate::notice::{self, Notice};
 use crate::object::Local;
 use crate::relay::Keeper;
 use crate::tree::{Disk, RootSpec, Tree};
+use crate::verify::{Desk, Judge, Order, Subject};
 
 /// What a directory that was a share before has in it.
 const MARKER: &str = ".nearshare/marker";
@@ -26,6 +28,7 @@ pub struct Running {
     pub part: Part,
     /// At the primary: of the locks, where nearshare is to keep them.
     pub keeper: Option<Arc<Keeper>>,
+    pub desk: Arc<Desk>,
     clock: Arc<dyn Clock>,
 }
 
@@ -42,6 +45,8 @@ pub struct Surroundings<'a> {
     pub secret: &'a Secret,
     pub clock: &'a Arc<dyn Clock>,
     pub boot_id: &'a str,
+    /// The site's state directory.
+    pub state: &'a Path,
 }
 
 impl Running {
@@ -89,7 +94,8 @@ impl Running {
             Part::Copy(Follow::start(config, terms, shelf.clone(), disk.clone(), links, clock)?)
         };
         let keeper = if local { Some(Arc::new(keeper(share, &shelf, around.clock)?)) } else { None };
-        Ok(Some(Self { shelf, disk, part, keeper, clock: around.clock.clone() }))
+        let desk = Desk::open(around.state.join(format!("verify-{share}.json")));
+        Ok(Some(Self { shelf, disk, part, keeper, desk, clock: around.clock.clone() }))
     }
 
     /// After `stop`: waits for the share's thread and notes a clean stop, if it is one.
@@ -104,6 +110,7 @@ impl Running {
                 true
             }
         };
+        self.desk.join();
         self.disk.sync()?;
         let mut batch = self.shelf.batch();
         batch.set_meta(move |meta| meta.clean = clean);
@@ -120,6 +127,38 @@ impl Running {
         }
     }
 
+    /// Begins to compare what is on the disk with what was recorded, or goes on with that. `false`: that is
+    /// under way already.
+    pub fn verify(&self, order: Order) -> Result<bool, String> {
+        let under_way = self.desk.report();
+        if under_way.running && under_way.repair != order.repair {
+            let how = if under_way.repair { "with" } else { "without" };
+            return Err(format!(
+                "it is under way already, {how} --repair: wait for it, or end it with --stop"
+            ));
+        }
+        let share = self.shelf.share().clone();
+        let judge: Arc<dyn Judge> = match &self.part {
+            Part::Home(_) if order.repair => {
+                return Err(format!(
+                    "the primary copy of {share} is here, and all copies follow it: verify it without --repair. \
+                     If something is wrong, {}",
+                    mended_elsewhere(&share)
+                ));
+            }
+            Part::Home(notice) => notice.clone(),
+            Part::Copy(follow) => follow.clone(),
+        };
+        let subject = Subject {
+            share,
+            shelf: self.shelf.clone(),
+            tree: self.disk.clone(),
+            clock: self.clock.clone(),
+            judge,
+        };
+        self.desk.begin(subject, order).map_err(|error| format!("there is no thread for it: {error}"))
+    }
+
     /// The share's primary, if it is here.
     pub fn home(&self) -> Option<Arc<Notice<Disk>>> {
         match &self.part {
@@ -134,11 +173,20 @@ impl Running {
     }
 
     pub fn stop(&self) {
+        self.desk.stop();
         match &self.part {
             Part::Home(notice) => notice.stop(),
             Part::Copy(follow) => follow.stop(),
         }
     }
+}
+
+/// How what is wrong on the primary's disk is put right.
+pub fn mended_elsewhere(share: &ShareId) -> String {
+    format!(
+        "see to the disk, promote a site where `nearshare verify {share}` finds all right, and then give \
+         `nearshare verify {share} --repair` here"
+    )
 }
 
 /// With the locks that are left of an earlier run. Those of an earlier epoch ended when another site led.
@@ -185,7 +233,7 @@ fn copies(map: &Map, share: &ShareId) -> Vec<SiteId> {
 /// Opens the directory by its marker, which the first start makes and the catalog remembers (R28).
 fn open(
     share: &ShareId,
-    path: &std::path::Path,
+    path: &Path,
     shelf: &Arc<Shelf>,
     around: &Surroundings<'_>,
 ) -> Result<Arc<Disk>, ServeError> {

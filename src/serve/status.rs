@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::lead::Leading;
-use super::share::{Part, Running};
+use super::share::{Part, Running, mended_elsewhere};
 use super::{ServeError, Site};
 use crate::admin::{
     CopyStatus, HttpStatus, MapStatus, NotTaken, ShareState, ShareStatus, Status, Steer,
@@ -18,9 +18,12 @@ use crate::notice;
 use crate::object::Kind;
 use crate::tree::kept::{KeptPage, Unkept};
 use crate::tree::{Disk, Tree, TreeError};
+use crate::verify::{Order, Report};
 
 /// Longest map file, as for `check`.
 const MAP_MAX: u64 = map::TEXT_MAX as u64;
+/// Of what a verification found, so many are in a status.
+const WRONG_MAX: usize = 5;
 /// Records that a copy lacks whose contents are counted, and their bytes: a status takes milliseconds.
 const BEHIND_RECORDS: usize = 1024;
 const BEHIND_BYTES: usize = 1 << 20;
@@ -93,6 +96,7 @@ fn remote(share: &map::Share, at: &map::AtSite) -> ShareStatus {
         copy: None,
         copies: Vec::new(),
         kept: 0,
+        verify: None,
         limits: Vec::new(),
     }
 }
@@ -113,6 +117,8 @@ fn held(
         bytes: totals.bytes,
         locks: here.keeper.as_ref().filter(|_| map.keeps_locks(share)).map(|keeper| keeper.count()),
         kept: here.disk.kept_known(),
+        verify: Some(here.desk.report().in_short(WRONG_MAX))
+            .filter(|report| *report != Report::default()),
         limits: here.disk.left_out(),
         ..remote(share, at)
     };
@@ -150,6 +156,8 @@ fn held(
         status.fix = Some("see to the links and sites that are down; it goes on by itself".to_owned());
     } else if let Some((wrong, fix)) = status.home.as_ref().and_then(unreadable) {
         (status.wrong, status.fix) = (Some(wrong), Some(fix));
+    } else if let Some((wrong, fix)) = rotten(&status, here) {
+        (status.wrong, status.fix) = (Some(wrong), Some(fix));
     }
     status
 }
@@ -166,6 +174,26 @@ fn unreadable(home: &notice::Standing) -> Option<(String, String)> {
         ),
     };
     Some((format!("{what}: {}", first.why), first.fix.to_owned()))
+}
+
+/// What was found to be wrong on the disk, and is still.
+fn rotten(status: &ShareStatus, here: &Running) -> Option<(String, String)> {
+    let report = status.verify.as_ref()?;
+    let such = report.wrong.first().map(|wrong| format!("{}: {}", wrong.path, wrong.why));
+    let what = match (report.all_wrong(), such) {
+        (0, _) => return None,
+        (1, Some(it)) => format!("`nearshare verify` found one file wrong on this disk: {it}"),
+        (many, such) => {
+            let such = such.map(|such| format!(", such as {such}")).unwrap_or_default();
+            format!("`nearshare verify` found {many} files wrong on this disk{such}")
+        }
+    };
+    let share = &status.share;
+    let fix = match &here.part {
+        Part::Home(_) => mended_elsewhere(share),
+        Part::Copy(_) => format!("`nearshare verify {share} --repair` puts it right from the primary"),
+    };
+    Some((what, fix))
 }
 
 fn state_of(progress: &Progress, up: bool) -> ShareState {
@@ -248,15 +276,21 @@ fn bytes_behind(shelf: &Shelf, acked: Seq) -> Result<u64, CatalogError> {
 }
 
 impl Site {
+    fn of_share<V>(&self, share: &ShareId, ask: impl FnOnce(&Running) -> V) -> Result<V, String> {
+        let shares = self.shares();
+        let here = shares.get(share);
+        here.map(ask).ok_or_else(|| format!("there is no copy of {share} at this site"))
+    }
+
     /// Asks a share's directory here, where that may wait for the disk.
     fn of_disk<'a, V: Send + 'static>(
         &'a self,
         share: &'a ShareId,
         ask: impl FnOnce(&Disk) -> Result<V, TreeError> + Send + 'static,
     ) -> BoxFuture<'a, Result<V, String>> {
-        let disk = self.shares().get(share).map(|here| here.disk.clone());
+        let disk = self.of_share(share, |here| here.disk.clone());
         async move {
-            let disk = disk.ok_or_else(|| format!("there is no copy of {share} at this site"))?;
+            let disk = disk?;
             super::blocking(move || Ok(ask(&disk)?)).await.map_err(said)
         }
         .boxed()
@@ -298,6 +332,18 @@ impl Steer for Site {
         which: Unkept,
     ) -> BoxFuture<'a, Result<u64, String>> {
         self.of_disk(share, move |disk| disk.remove_kept(&which))
+    }
+
+    fn verify(&self, share: &ShareId, order: Order) -> Result<bool, String> {
+        self.of_share(share, |here| here.verify(order))?
+    }
+
+    fn end_verify(&self, share: &ShareId) -> Result<(), String> {
+        self.of_share(share, |here| here.desk.stop())
+    }
+
+    fn verified(&self, share: &ShareId) -> Result<Report, String> {
+        self.of_share(share, |here| here.desk.report())
     }
 
     fn metrics(&self) -> String {

@@ -216,6 +216,8 @@ pub trait Tree: Send + Sync + 'static {
     fn open_file(&self, at: Spot<'_, Self::Dir>) -> Result<Option<Self::File>>;
     /// Of an open file, by descriptor.
     fn file_found(&self, file: &Self::File) -> Result<Found>;
+    /// What is read of it next comes from the disk, as far as the kernel lets go of what it has in memory.
+    fn afresh(&self, _file: &Self::File) {}
     /// For the second of two looks around a read (R17).
     fn file_stamp(&self, file: &Self::File) -> Result<Stamp>;
     fn read_link(&self, at: Spot<'_, Self::Dir>) -> Result<Vec<u8>>;

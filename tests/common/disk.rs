@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 pub struct Disk {
     pub path: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Disk {
@@ -25,7 +25,20 @@ impl Disk {
         let arguments = [&["-q", "-F", "-m", "0"], options, &[image.to_str().unwrap()]].concat();
         super::run("mkfs.ext4", &arguments);
         super::run("mount", &["-o", "loop", image.to_str().unwrap(), path.to_str().unwrap()]);
-        Self { path, _dir: dir }
+        Self { path, dir }
+    }
+
+    /// The disk goes bad: where it has `from` it has `to` from now on, and no file's times say so. Says how often.
+    pub fn rot(&self, from: &[u8], to: &[u8]) -> usize {
+        use std::os::unix::fs::FileExt;
+        assert_eq!(from.len(), to.len());
+        super::run("sync", &["-f", self.path.to_str().unwrap()]);
+        let image = std::fs::File::options().read(true).write(true).open(self.dir.path().join("image"));
+        let image = image.unwrap();
+        let mut data = Vec::new();
+        std::io::Read::read_to_end(&mut &image, &mut data).unwrap();
+        let found = data.windows(from.len()).enumerate().filter(|(_, bytes)| *bytes == from);
+        found.map(|(at, _)| image.write_all_at(to, at as u64).unwrap()).count()
     }
 
     /// Fills the disk to the last block with a file at `path`.

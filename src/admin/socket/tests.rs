@@ -11,6 +11,7 @@ use crate::id::{Epoch, Seq};
 use crate::link::own::Validity;
 use crate::link::{Direction, PeerFault, PeerState};
 use crate::tree::kept::KeptPage;
+use crate::verify::Report;
 
 /// A site that says what it is told to say, and writes down what it is told to do.
 struct Fake {
@@ -54,6 +55,15 @@ impl Steer for Fake {
         which: Unkept,
     ) -> BoxFuture<'a, Result<u64, String>> {
         Box::pin(async move { Err(format!("{share} {which:?}")) })
+    }
+    fn verify(&self, share: &ShareId, order: Order) -> Result<bool, String> {
+        if order.repair { Err(format!("{share} {order:?}")) } else { Ok(order.anew) }
+    }
+    fn end_verify(&self, _: &ShareId) -> Result<(), String> {
+        Ok(())
+    }
+    fn verified(&self, _: &ShareId) -> Result<Report, String> {
+        Ok(Report::default())
     }
     fn promote<'a>(
         &'a self,
@@ -130,6 +140,7 @@ fn status() -> Status {
                 seen_unix_ms: Some(119_000),
             }],
             kept: 0,
+            verify: None,
             limits: Vec::new(),
         }],
     }
@@ -232,6 +243,48 @@ async fn what_is_kept_is_asked_for_and_removed_by_id_or_age() {
     assert_eq!(head.status(), StatusCode::METHOD_NOT_ALLOWED);
     let (head, _) = site.send("POST", "/shares/docs/kept/remove?id=a", Some("http://x")).await;
     assert_eq!(head.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_verification_is_ordered_and_told_of() {
+    let mut verified = status();
+    let wrong = ["/a", "/b"].map(|path| crate::verify::Wrong {
+        id: "0".repeat(32),
+        path: path.to_owned(),
+        why: "it is missing".to_owned(),
+    });
+    let done = Report {
+        complete: true,
+        objects: 1200,
+        bytes: 4096,
+        wrong: wrong.to_vec(),
+        ..Report::default()
+    };
+    verified.shares[0].verify = Some(done.clone().in_short(1));
+    let site = Running::start(verified).await;
+    let (_, text) = site.get("/status.txt").await;
+    assert!(text.contains("    verified: 1,200 objects, 4.00 KiB; 2 wrong\n"), "{text}");
+    let (_, metrics) = site.get("/metrics").await;
+    assert!(metrics.contains("\nnearshare_share_verify_wrong{share=\"docs\"} 2\n"), "{metrics}");
+    let post = async |query: &str| {
+        let (head, said) = site.send("POST", &format!("/shares/docs/verify{query}"), None).await;
+        (head.status().as_u16(), said)
+    };
+    assert_eq!(post("").await.0, 200);
+    assert!(post("?anew").await.1.starts_with("the verification of docs begins"));
+    let (code, said) = post("?rate=7&repair").await;
+    assert_eq!(
+        (code, said.as_str()),
+        (409, "docs Order { repair: true, rate: Some(7), anew: false }\n")
+    );
+    for bad in ["?rate=fast", "?rate", "?rapair", "?repair=yes"] {
+        assert_eq!(post(bad).await.0, 400, "{bad}");
+    }
+    assert_eq!(post("/stop").await.0, 200);
+    let (_, json) = site.get("/shares/docs/verified").await;
+    assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), Report::default());
+    let (head, _) = site.get("/shares/docs/verify").await;
+    assert_eq!(head.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]

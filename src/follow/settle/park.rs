@@ -9,6 +9,8 @@ use crate::id::{Name, ObjectId, RelPath};
 use crate::object::{Found, Kind};
 use crate::tree::{Alive, Aside, Spot, Tree};
 
+const ROTTEN: &str = "its content was not what had been recorded, as `nearshare verify` found";
+
 /// One directory being emptied.
 struct Level<D> {
     dir: Arc<D>,
@@ -43,7 +45,9 @@ impl<T: Tree> Settler<'_, T> {
         self.stock.stirred.insert(parent);
         let spot = Spot::Entry(dir, name);
         let Some(id) = id else {
-            return self.keep(spot, Near::In(parent), name, "it was not there before");
+            let rotten = self.stock.rotten.remove(&found.handle);
+            let reason = if rotten { ROTTEN } else { "it was not there before" };
+            return self.keep(spot, Near::In(parent), name, reason);
         };
         if self.shelf.object(id)?.is_some() {
             let elsewhere =

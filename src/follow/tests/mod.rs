@@ -12,3 +12,4 @@ mod speed;
 mod standing;
 mod storm;
 mod trouble;
+mod verify;

@@ -52,7 +52,7 @@ pub struct Live {
     pub follow: Arc<Follow<Faulty>>,
     pub applier: Applier<Faulty>,
     pub shelf: Arc<Shelf>,
-    _inbox: tokio::sync::mpsc::Receiver<Job>,
+    inbox: tokio::sync::mpsc::Receiver<Job>,
     _catalog: Arc<Catalog>,
 }
 
@@ -95,7 +95,7 @@ impl Rig {
         let tree = Arc::new(Faulty::new(disk));
         let (follow, inbox) = Follow::take_up(config, shelf.clone(), tree, self.clock.clone()).unwrap();
         let applier = Applier::new(follow.clone());
-        self.live = Some(Live { follow, applier, shelf, _inbox: inbox, _catalog: catalog });
+        self.live = Some(Live { follow, applier, shelf, inbox, _catalog: catalog });
     }
     /// The process dies without a word.
     pub fn crash(&mut self) {
@@ -134,6 +134,12 @@ impl Rig {
     }
     pub fn job(&mut self, job: Job) {
         self.try_job(job).unwrap();
+    }
+    /// What others than the test have asked of the applier.
+    pub fn pump(&mut self) {
+        while let Ok(job) = self.live().inbox.try_recv() {
+            self.job(job);
+        }
     }
     pub fn records(records: Vec<Record>, inline: Vec<Inline>) -> Job {
         let (done, _) = oneshot::channel();
