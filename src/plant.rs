@@ -66,6 +66,8 @@ pub enum Bug {
     ShowBeforeKept,
     /// And it is answered (R26).
     AnswerBeforeKept,
+    /// And a change that is refused because of it is so at once (R26).
+    ShowByRefusal,
     /// A site that has heard of a later primary follows an earlier one (R34).
     FollowOlder,
     /// A copy takes over without what the primary had to the last (R34).

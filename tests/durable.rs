@@ -63,6 +63,54 @@ fn a_change_is_answered_when_another_site_has_it_and_not_shown_before() {
     cluster.settle();
 }
 
+/// What a change is refused for is shown by that as well.
+#[test]
+fn a_change_is_refused_when_another_site_has_why() {
+    let cluster = pledged(Server::Nginx, "");
+    let mut client = cluster.site("hq").client();
+    for dir in ["/docs/e/", "/docs/e/s/", "/docs/other/"] {
+        client.send("MKCOL", dir, &[], b"").unwrap().expect(&[201]);
+    }
+    cluster.settle();
+    freeze(&cluster, true);
+    let (done, seen) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = cluster.site("hq").client();
+            let to = [("Destination", "http://files/docs/d/")];
+            client.send("MOVE", "/docs/e/", &to, b"").unwrap().expect(&[201, 204]);
+            done.fetch_add(1, Ordering::SeqCst);
+        });
+        let at_hq = cluster.site("hq").share().join("d/s");
+        wait_for("the server to have moved it", || at_hq.exists());
+        let (if_match, none_match) = (("If-Match", "\"x\""), ("If-None-Match", "*"));
+        for (method, path, field, status) in [
+            ("MKCOL", "/docs/d/s/", None, 405),
+            ("DELETE", "/docs/e/s/", None, 404),
+            ("PUT", "/docs/e/f", Some(none_match), 409),
+            ("PUT", "/docs/d/f", Some(if_match), 412),
+            ("GET", "/docs/d/f", Some(if_match), 412),
+        ] {
+            let (cluster, seen) = (&cluster, &seen);
+            scope.spawn(move || {
+                let mut client = cluster.site("hq").client();
+                let answer = client.send(method, path, field.as_slice(), b"").unwrap();
+                println!("{method} {path}: {}", answer.status);
+                answer.expect(&[status]);
+                seen.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        // What has nothing to do with it is refused at once.
+        client.send("MKCOL", "/docs/other/", &[], b"").unwrap().expect(&[405]);
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(done.load(Ordering::SeqCst), 0, "answered with one copy");
+        assert_eq!(seen.load(Ordering::SeqCst), 0, "shown with one copy");
+        freeze(&cluster, false);
+    });
+    assert_eq!((done.into_inner(), seen.into_inner()), (1, 5));
+    cluster.settle();
+}
+
 #[test]
 fn a_change_waits_while_too_few_sites_are_there() {
     let mut cluster = pledged(Server::Embedded, "");

@@ -427,12 +427,36 @@ impl<T: Tree> Notice<T> {
         if lock(&self.pledges.open).changes.is_empty() || plant::is(Bug::ShowBeforeKept) {
             return Ok(());
         }
-        let listing = read.depth != Depth::Object;
         let target = Target { path: read.path.clone(), reach: Reach::Entry };
         let held = self.touches_of(std::slice::from_ref(&target)).await?.0;
+        self.shown(&held, read.depth, None).await
+    }
+
+    /// After a change was refused, and before the client sees that: the same of all that the refusal may show.
+    /// `walked`: what its targets were when it began. Its own pledge, of the generation `own`, is none of that.
+    pub(super) async fn may_refuse(
+        self: &Arc<Self>,
+        own: Gen,
+        targets: &[Target],
+        walked: Vec<Held>,
+        depth: Depth,
+    ) -> Result<()> {
+        let alone = lock(&self.pledges.open).changes.keys().all(|generation| *generation == own);
+        if alone || plant::is(Bug::ShowByRefusal) {
+            return Ok(());
+        }
+        let mut held = self.touches_of(targets).await?.0;
+        held.extend(walked);
+        self.shown(&held, depth, Some(own)).await
+    }
+
+    /// Waits until what may be seen of `held` is durable at enough sites.
+    async fn shown(&self, held: &[Held], depth: Depth, but: Option<Gen>) -> Result<()> {
+        let listing = depth != Depth::Object;
         let shown: Vec<Gen> = {
             let open = lock(&self.pledges.open);
-            let shown = open.changes.iter().filter(|(_, waiting)| waiting.shows_in(&held, listing));
+            let others = open.changes.iter().filter(|(generation, _)| Some(**generation) != but);
+            let shown = others.filter(|(_, waiting)| waiting.shows_in(held, listing));
             shown.map(|(generation, _)| *generation).collect()
         };
         let gone = async {

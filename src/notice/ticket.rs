@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::table::Held;
 use super::{Notice, NoticeError, Origin, Result, blocking, lock, locks, pledge};
 use crate::catalog::Touch;
-use crate::effect::{Change, Target};
+use crate::effect::{Change, Depth, Target};
 use crate::hash::HashMap;
 use crate::id::{Gen, Name, ObjectId, SiteId};
 use crate::link::Session;
@@ -23,6 +24,8 @@ pub struct Ticket<T: Tree> {
     notice: Arc<Notice<T>>,
     targets: Vec<Target>,
     touches: Vec<Touch>,
+    /// Where they were when it began, for a refusal: nothing if it is in no pledge.
+    walked: Vec<Held>,
     pub(super) generation: Gen,
     deep: bool,
     flight: Option<Flight<T>>,
@@ -129,6 +132,7 @@ impl<T: Tree> Notice<T> {
             notice: self.clone(),
             targets: change.targets.clone(),
             touches,
+            walked: if pledged { held } else { Vec::new() },
             generation,
             deep,
             flight,
@@ -226,6 +230,17 @@ impl<T: Tree> Ticket<T> {
     /// The server refused: still looked at, as a refusal halfway through may have changed something.
     pub fn refused(mut self) -> Vec<(Touch, Gen)> {
         self.land()
+    }
+
+    /// The same, where the refusal tells of what is there: what others did to that is durable at enough sites
+    /// when this returns (R26).
+    pub async fn refused_openly(mut self, depth: Depth) -> Result<Vec<(Touch, Gen)>> {
+        let (notice, own) = (self.notice.clone(), self.generation);
+        let (targets, walked) = (std::mem::take(&mut self.targets), std::mem::take(&mut self.walked));
+        // First: others may wait for what it has locked and pledged, as it waits for theirs.
+        let awaits = self.refused();
+        notice.may_refuse(own, &targets, walked, depth).await?;
+        Ok(awaits)
     }
 
     /// The client broke off, and the connection to the server is closed: without all of the change it cannot

@@ -187,6 +187,18 @@ pub fn not_synced(share: &ShareId, error: &HomeError) -> Response<Body> {
     )
 }
 
+/// Why a change was refused must not be seen yet.
+pub fn not_told(share: &ShareId, error: &HomeError) -> Response<Body> {
+    tracing::warn!(%share, "after a refusal: {error}");
+    text(
+        StatusCode::GATEWAY_TIMEOUT,
+        format!(
+            "{share}: the change was refused because of what other copies have not confirmed: look before \
+             trying again"
+        ),
+    )
+}
+
 /// What the server says must not be seen yet.
 pub fn not_visible(share: &ShareId, error: &HomeError) -> Response<Body> {
     tracing::warn!(%share, "read: {error}");

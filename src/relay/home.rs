@@ -9,7 +9,8 @@ use super::answer::Early;
 use super::seam::{Awaits, Home, HomeTicket, Outcome};
 use super::{Caller, HttpSite, Keeper, Part, Taken, answer, locks, near, tags};
 use crate::body::Body;
-use crate::effect::Change;
+use crate::effect::{Change, Depth};
+use crate::id::ShareId;
 use crate::plant::{self, Bug};
 use crate::wire::http::condition::{drop_judged, is_judged};
 use crate::wire::http::{Classified, Touches};
@@ -148,9 +149,7 @@ impl Carry {
         // Until all that follows from the answer is done.
         let (request, _admitted) = match admitted {
             Ok(admitted) => admitted,
-            Err(early) => {
-                return Ended { response: *early, ahead: Ahead::Awaits(ticket.refused()) };
-            }
+            Err(early) => return refuse(ticket, share, *early, Depth::Object).await,
         };
         let writes_into = matches!(classified.row.touches, Touches::Copy | Touches::Below);
         let writes_into = writes_into && !plant::is(Bug::LetAnswersRun);
@@ -168,7 +167,7 @@ impl Carry {
             Err(error) => {
                 let response = answer::no_answer(&error, true);
                 if error.nothing_done() {
-                    return Ended { response, ahead: Ahead::Awaits(ticket.refused()) };
+                    return Ended { response, ahead: Ahead::Awaits(ticket.unsent()) };
                 }
                 if error.of_the_client() {
                     ticket.broke_off();
@@ -182,10 +181,12 @@ impl Carry {
         {
             keeper.gone(&site.slots[slot], classified.path()).await;
         }
-        match settle(ticket, response.status()).await {
-            Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
-            Err(error) => Ended { response: answer::not_synced(share, &error), ahead: Ahead::Unknown },
-        }
+        // What is in a directory may be why it cannot go.
+        let depth = match classified.row.name {
+            "DELETE" | "MOVE" | "COPY" => Depth::Tree,
+            _ => Depth::Object,
+        };
+        settle(ticket, share, response.status(), response, depth).await
     }
 }
 
@@ -224,14 +225,35 @@ fn vanishes(classified: &Classified, status: StatusCode) -> bool {
     whole && matches!(classified.row.name, "DELETE" | "MOVE")
 }
 
-/// Ends a change that the server has answered.
+/// Ends a change that the server has answered with `status`. `depth`: how far below its targets the reason of a
+/// refusal may be.
 pub async fn settle(
     ticket: Box<dyn HomeTicket>,
+    share: &ShareId,
     status: StatusCode,
-) -> Result<Awaits, super::seam::HomeError> {
-    match status.as_u16() {
-        300..=499 => Ok(ticket.refused()),
-        500.. => ticket.answered(Outcome::Perhaps).await,
-        _ => ticket.answered(Outcome::Done).await,
+    response: Response<Body>,
+    depth: Depth,
+) -> Ended {
+    let outcome = match status.as_u16() {
+        300..=499 => return refuse(ticket, share, response, depth).await,
+        500.. => Outcome::Perhaps,
+        _ => Outcome::Done,
+    };
+    match ticket.answered(outcome).await {
+        Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
+        Err(error) => Ended { response: answer::not_synced(share, &error), ahead: Ahead::Unknown },
+    }
+}
+
+/// Ends a change that was refused, with an answer that says what is there.
+pub async fn refuse(
+    ticket: Box<dyn HomeTicket>,
+    share: &ShareId,
+    response: Response<Body>,
+    depth: Depth,
+) -> Ended {
+    match ticket.refused(depth).await {
+        Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
+        Err(error) => Ended { response: answer::not_told(share, &error), ahead: Ahead::Unknown },
     }
 }

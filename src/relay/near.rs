@@ -12,7 +12,7 @@ use http::{
 
 use super::answer::{self, Early, Mend};
 use super::seam::{Fence, Fenced};
-use super::tags::{self, Unread};
+use super::tags::{self, Seen, Unread};
 use super::{HttpSite, KeptBy, Part, ShareHttp, Taken, locks};
 use crate::body::Body;
 use crate::effect::Effect;
@@ -40,7 +40,7 @@ pub async fn pass(site: &HttpSite, changes: bool, mut parts: Parts, body: Body) 
 }
 
 /// A read in a share, answered here. `plain`: its conditions are left out.
-pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
+pub async fn divert(taken: Taken, plain: bool) -> Response<Body> {
     let (site, slot) = (taken.site.clone(), taken.slot);
     let is_file = [Method::GET, Method::HEAD].contains(&taken.parts.method);
     let mut file = None;
@@ -55,20 +55,6 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
     if let Err(early) = fenced {
         return *early;
     }
-    if let Err(early) = tags::fit_if(&site.slots[slot], &mut taken.classified, None).await {
-        return *early;
-    }
-    if let Some(keeper) = site.slots[slot].locks.here()
-        && let Err(early) = {
-            let Taken { classified, parts, .. } = &mut taken;
-            locks::read(&site.slots[slot], keeper, classified, &mut parts.headers).await
-        }
-    {
-        return *early;
-    }
-    if plain {
-        drop_conditions(&mut taken.parts.headers);
-    }
     let share = &site.slots[slot].share;
     let watch = match site.slots[slot].role() {
         Role::Local if taken.parts.method == Method::GET => {
@@ -80,13 +66,10 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         (Part::Local { home }, Effect::Read(read)) if home.is_pledged() => Some((home, read.clone())),
         _ => None,
     };
-    let response = match is_file {
-        true => tags::read(taken, file).await,
-        false => ask_for(taken).await,
-    };
-    let response = match response {
+    let response = match answered(taken, file, plain).await {
         Ok(response) => response,
-        Err(Unread::Early(early)) => return *early,
+        // A condition that fails shows what is there as well.
+        Err(Unread::Early(early)) => *early,
         Err(Unread::Server(error)) => return answer::no_answer(&error, false),
     };
     // After the server: whatever it shows had begun by then.
@@ -99,6 +82,24 @@ pub async fn divert(mut taken: Taken, plain: bool) -> Response<Body> {
         Some(watch) if watch.is_cut() => answer::retry(format!("{share}: the file is being written")),
         Some(watch) => response.map(|body| watch.over(body)),
         None => response,
+    }
+}
+
+/// What is answered to a read that may be answered here.
+async fn answered(mut taken: Taken, file: Option<Seen>, plain: bool) -> Result<Response<Body>, Unread> {
+    let (site, slot) = (taken.site.clone(), taken.slot);
+    let is_file = [Method::GET, Method::HEAD].contains(&taken.parts.method);
+    tags::fit_if(&site.slots[slot], &mut taken.classified, None).await?;
+    if let Some(keeper) = site.slots[slot].locks.here() {
+        let Taken { classified, parts, .. } = &mut taken;
+        locks::read(&site.slots[slot], keeper, classified, &mut parts.headers).await?;
+    }
+    if plain {
+        drop_conditions(&mut taken.parts.headers);
+    }
+    match is_file {
+        true => tags::read(taken, file).await,
+        false => ask_for(taken).await,
     }
 }
 

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use super::Caller;
 use crate::body::Body;
 use crate::catalog::Touch;
-use crate::effect::{Change, Read};
+use crate::effect::{Change, Depth, Read};
 use crate::id::{Gen, RelPath};
 use crate::link::Session;
 use crate::object::Found;
@@ -44,9 +44,12 @@ pub trait HomeTicket: Send {
     /// The server has done it, or may have. With [`Outcome::Done`] what it touched is on the disk
     /// when this returns, unless `http_sync` is off. Reconcile is told.
     fn answered(self: Box<Self>, outcome: Outcome) -> BoxFuture<'static, Result<Awaits, HomeError>>;
-    /// The server refused it. Reconciled all the same, for a refused DELETE of a tree may have
-    /// removed half of it; released at once if nothing differs.
-    fn refused(self: Box<Self>) -> Awaits;
+    /// The server refused it, or what is there did. Reconciled all the same, for a refused DELETE of a tree may
+    /// have removed half of it; released at once if nothing differs. Why may show what others did, as far below
+    /// the targets as `depth` says: that is durable at enough sites when this returns (R26).
+    fn refused(self: Box<Self>, depth: Depth) -> BoxFuture<'static, Result<Awaits, HomeError>>;
+    /// The server has not heard of it, and who asked hears nothing of what is there.
+    fn unsent(self: Box<Self>) -> Awaits;
     /// The client broke off before the server had all of it: the server may have begun, but cannot carry
     /// it out any more.
     fn broke_off(self: Box<Self>);

@@ -24,6 +24,7 @@ use super::*;
 use crate::body::collect;
 use crate::catalog::Touch;
 use crate::clock::{BootTime, Clock, WallTime};
+use crate::effect::Depth;
 use crate::id::{Gen, Name, ObjectId, RelPath};
 use crate::link::Session;
 use crate::object::Found;
@@ -211,8 +212,12 @@ impl HomeTicket for FakeTicket {
             Ok(awaits())
         })
     }
-    fn refused(mut self: Box<Self>) -> Awaits {
+    fn refused(mut self: Box<Self>, _: Depth) -> BoxFuture<'static, Result<Awaits, HomeError>> {
         self.0.take().unwrap().add("refused");
+        Box::pin(async { Ok(awaits()) })
+    }
+    fn unsent(mut self: Box<Self>) -> Awaits {
+        self.0.take().unwrap().add("unsent");
         awaits()
     }
     fn broke_off(mut self: Box<Self>) {

@@ -9,7 +9,7 @@ use tokio::io::DuplexStream;
 
 use crate::body::Body;
 use crate::catalog::{CatalogError, Shelf};
-use crate::effect::{Change, Read};
+use crate::effect::{Change, Depth, Read};
 use crate::embedded::{Embedded, Tags};
 use crate::follow::{AheadTicket, Follow, FollowError};
 use crate::id::{ObjectId, RelPath, ShareId, SiteId, Version};
@@ -65,7 +65,10 @@ impl<T: Tree> HomeTicket for HomeChange<T> {
     fn answered(self: Box<Self>, outcome: Outcome) -> BoxFuture<'static, Result<Awaits, HomeError>> {
         async move { self.0.answered(outcome == Outcome::Done).await.map_err(home_error) }.boxed()
     }
-    fn refused(self: Box<Self>) -> Awaits {
+    fn refused(self: Box<Self>, depth: Depth) -> BoxFuture<'static, Result<Awaits, HomeError>> {
+        async move { self.0.refused_openly(depth).await.map_err(home_error) }.boxed()
+    }
+    fn unsent(self: Box<Self>) -> Awaits {
         self.0.refused()
     }
     fn broke_off(self: Box<Self>) {

@@ -203,6 +203,51 @@ fn what_is_ahead_is_answered_for_neither_after_a_restart_nor_when_cut_off() {
     }
 }
 
+/// R26: a change is refused for what another has done that is on one disk alone, and that disk is lost.
+#[test]
+fn why_a_change_is_refused_is_on_enough_disks() {
+    shows(Bug::ShowByRefusal, 3, |seed| {
+        play_by(
+            |rules| (rules.durable, rules.strict) = (2, false),
+            seed,
+            |scene| async move {
+                for dir in ["/eng/e", "/eng/e/s"] {
+                    assert_eq!(scene.ask(0, "MKCOL", dir, "").await.status, 201);
+                }
+                assert!(settled(&scene.sites, QUIET).await);
+                // They are linked, and hear nothing.
+                for copy in [1, 2] {
+                    let (hq, copy) = (scene.sites[0].id(), scene.sites[copy].id());
+                    scene.net.set_blocked(&hq, &copy, true);
+                }
+                let moved = async {
+                    let moved = scene.transfer(0, "MOVE", "/eng/e", "/eng/d");
+                    tokio::time::timeout(Duration::from_secs(2), moved).await.is_ok()
+                };
+                let made = async {
+                    sleep(Duration::from_millis(200)).await;
+                    let made = scene.ask(0, "MKCOL", "/eng/d/s", "");
+                    tokio::time::timeout(Duration::from_secs(1), made).await
+                };
+                let (moved, made) = tokio::join!(moved, made);
+                assert!(!moved, "it is on one disk");
+                let Ok(made) = made else {
+                    scene.net.heal();
+                    return scene.ask(0, "MKCOL", "/eng/d/s", "").await.status == 405;
+                };
+                assert_eq!(made.status, 405);
+                scene.sites[0].crash(true);
+                scene.net.heal();
+                // Until it knows that it has no line to hq.
+                sleep(LEASE * 2).await;
+                let promoted = scene.sites[1].promote(true).expect("a scene asks sites that run").await;
+                assert!(matches!(promoted, Ok(Ok(_))), "{promoted:?}");
+                scene.ask(1, "PROPFIND", "/eng/d/s/", "").await.status == 207
+            },
+        )
+    });
+}
+
 /// R13: the line is back for a moment while the copy waits before it asks for the journal again, and goes once more.
 #[test]
 fn a_line_that_was_back_for_a_moment_has_not_been_down_since_before_that() {

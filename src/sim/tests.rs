@@ -167,6 +167,7 @@ fn ground(bug: Bug) -> Plan {
         | Bug::IgnoreMaps
         | Bug::ForgetStrangers
         | Bug::ForgetAheadOverRestart
+        | Bug::ShowByRefusal
         | Bug::ServeWhatIsAhead
         | Bug::PromoteAlone
         | Bug::TakeEnded

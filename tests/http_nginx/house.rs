@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nearshare::clock::{BootTime, Clock, WallTime};
-use nearshare::effect::Change;
+use nearshare::effect::{Change, Depth};
 use nearshare::id::RelPath;
 use nearshare::object::Found;
 use nearshare::relay::seam::{Awaits, Fence, Fenced, Home, HomeError, HomeTicket, Outcome};
@@ -341,7 +341,11 @@ impl HomeTicket for Ticket {
         self.0 = None;
         Box::pin(async { Ok(Vec::new()) })
     }
-    fn refused(mut self: Box<Self>) -> Awaits {
+    fn refused(mut self: Box<Self>, _: Depth) -> BoxFuture<'static, Result<Awaits, HomeError>> {
+        self.0 = None;
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn unsent(mut self: Box<Self>) -> Awaits {
         self.0 = None;
         Vec::new()
     }

@@ -10,11 +10,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use super::places::{Places, is_missing, straight};
 use super::{Admitted, Keeper, knows, locked, not_yours, written, xml_answer};
 use crate::body::{Body, CollectError, collect};
-use crate::effect::Change;
+use crate::effect::{Change, Depth};
 use crate::id::{RelPath, ShareId};
 use crate::relay::answer::{self, Early};
 use crate::relay::fair::{Room, host};
-use crate::relay::home::{Ahead, Ended, settle};
+use crate::relay::home::{Ahead, Ended, refuse, settle};
 use crate::relay::seam::{Home, HomeTicket};
 use crate::relay::{Caller, HttpSite, ShareHttp, Taken, forward, near, tags};
 use crate::wire::http::condition::{drop_judged, is_judged};
@@ -111,7 +111,7 @@ pub async fn lock(
         Err(error) => return not_begun(answer::home_error(share, &error)),
     };
     if let Err(early) = judge(&mut asked, &mut ticket).await {
-        return Ended { response: *early, ahead: Ahead::Awaits(ticket.refused()) };
+        return refuse(ticket, share, *early, Depth::Object).await;
     }
     let made = begin(&asked, keeper, info, deep).await;
     let (put, response) = match made {
@@ -122,12 +122,9 @@ pub async fn lock(
         Err(Fell::Doubt(early)) => return Ended { response: *early, ahead: Ahead::Unknown },
     };
     let Some(status) = put else {
-        return Ended { response, ahead: Ahead::Awaits(ticket.refused()) };
+        return refuse(ticket, share, response, Depth::Object).await;
     };
-    match settle(ticket, status).await {
-        Ok(awaits) => Ended { response, ahead: Ahead::Awaits(awaits) },
-        Err(error) => Ended { response: answer::not_synced(share, &error), ahead: Ahead::Unknown },
-    }
+    settle(ticket, share, status, response, Depth::Object).await
 }
 
 /// What a LOCK's conditions say of tags, while nobody else can change what is there.

@@ -62,7 +62,7 @@ async fn a_server_that_was_never_reached_has_done_nothing() {
     let (status, said) = ask(&relay, "DELETE", "/eng/f").await;
     assert_eq!(status, 502);
     assert!(said.contains("nothing was changed"), "{said}");
-    assert_eq!(log.take(), ["begin /f:Entry", "refused"]);
+    assert_eq!(log.take(), ["begin /f:Entry", "unsent"]);
     assert_eq!(ask(&relay, "GET", "/eng/f").await.0, 502);
     assert_eq!(ask(&relay, "GET", "/elsewhere").await.0, 502);
 }
@@ -83,7 +83,7 @@ async fn a_server_that_never_answers_the_connect_has_done_nothing() {
     let (status, said) = ask("DELETE", "/eng/f").await;
     assert_eq!(status, 504);
     assert!(said.contains("silent for 200ms; nothing was changed"), "{said}");
-    assert_eq!(log.take(), ["begin /f:Entry", "refused"]);
+    assert_eq!(log.take(), ["begin /f:Entry", "unsent"]);
     assert_eq!(ask("GET", "/eng/f").await.0, 504);
     assert_eq!(ask("GET", "/elsewhere").await.0, 504);
     // For another site, too.
@@ -91,7 +91,7 @@ async fn a_server_that_never_answers_the_connect_has_done_nothing() {
     let put = relay.serve_peer(&from, &share, forwarded_put());
     let answer = tokio::time::timeout(within, put).await.expect("it is answered in time");
     assert_eq!(answer.status(), 504);
-    assert_eq!(log.take().last().unwrap(), "refused");
+    assert_eq!(log.take().last().unwrap(), "unsent");
 }
 
 #[tokio::test]
