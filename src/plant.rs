@@ -50,6 +50,8 @@ pub enum Bug {
     ForgetAhead,
     /// The same, after a restart of the site (R9).
     ForgetAheadOverRestart,
+    /// And after a power cut (R9).
+    NoteUnsynced,
     /// Of two holds of one touch the lower generation counts (R10).
     MergeLower,
     /// What is known to be ahead is answered for where nobody can be asked (R13).

@@ -584,7 +584,7 @@ impl<T: Tree> Follow<T> {
         let ticket = AheadTicket { follow: self.clone(), id, open: true };
         let mut batch = self.shelf.batch();
         batch.note_ahead(id, touches);
-        self.shelf.commit(batch, true).await?;
+        self.shelf.commit(batch, !plant::is(Bug::NoteUnsynced)).await?;
         Ok(ticket)
     }
 

@@ -203,6 +203,32 @@ fn what_is_ahead_is_answered_for_neither_after_a_restart_nor_when_cut_off() {
     }
 }
 
+/// R9: a site's own change is answered, its machine loses its power, and it starts cut off. What was on the disk of
+/// its server is there again.
+#[test]
+fn what_is_ahead_is_answered_for_not_after_a_power_cut_either() {
+    shows(Bug::NoteUnsynced, 20, |seed| {
+        play_by(
+            |rules| rules.serve = true,
+            seed,
+            |scene| async move {
+                assert!(settled(&scene.sites, QUIET).await);
+                assert_eq!(scene.put(1, "new").await, 204);
+                scene.cut_off(1);
+                scene.sites[1].crash(true);
+                scene.sites[1].start();
+                while scene.sites[1].process().is_none() {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                sleep(LEASE * 3).await;
+                let answer = scene.get(1).await;
+                assert!(answer.status == 503 || answer.near && answer.stale, "{answer:?}");
+                answer.status == 503
+            },
+        )
+    });
+}
+
 /// R26: a change is refused for what another has done that is on one disk alone, and that disk is lost.
 #[test]
 fn why_a_change_is_refused_is_on_enough_disks() {

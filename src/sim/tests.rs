@@ -167,6 +167,7 @@ fn ground(bug: Bug) -> Plan {
         | Bug::IgnoreMaps
         | Bug::ForgetStrangers
         | Bug::ForgetAheadOverRestart
+        | Bug::NoteUnsynced
         | Bug::ShowByRefusal
         | Bug::ServeWhatIsAhead
         | Bug::PromoteAlone
