@@ -326,7 +326,8 @@ impl<T: Tree> Ticket<T> {
             .collect();
         let deep = self.deep;
         blocking(move || {
-            if deep {
+            // The root is no entry.
+            if deep || entries.is_empty() {
                 return Ok(notice.tree.sync()?);
             }
             for (id, name) in &entries {

@@ -40,3 +40,23 @@ async fn a_mark_goes_only_once_the_file_system_has_been_synced() {
     let content = share.tree.tree().remove("/f").flatten();
     assert!(content.is_some_and(|content| content.starts_with(&data(1))), "it is lost");
 }
+
+/// Of a change of the root itself, such as of its properties, no entry is touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_root_is_on_the_disk_before_it_is_answered() {
+    let disk = Model::with_clock([7; 16], Arc::new(TestClock::default()));
+    let catalog = Catalog::in_memory(&Memory::default()).unwrap();
+    let share = Share::with(catalog, disk).await;
+    share.notice.reconfigure(Terms { strict: true, sync: true, ..Terms::default() });
+    share.until("all marks are gone", || share.shelf.marks().unwrap().is_empty()).await;
+    let synced = Arc::new(AtomicU64::new(0));
+    share.tree.on_sync({
+        let synced = synced.clone();
+        move || {
+            synced.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    });
+    share.begin("", Reach::Entry, None).await.answered(true).await.unwrap();
+    assert!(synced.load(Ordering::SeqCst) > 0);
+}
