@@ -24,6 +24,8 @@ pub mod object;
 pub mod plant;
 pub mod relay;
 pub mod route;
+#[cfg(test)]
+mod seeds;
 pub mod serve;
 pub mod server;
 #[cfg(test)]

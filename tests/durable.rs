@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::cluster::{Cluster, Plan, Server};
-use common::{Rng, seeds, wait_for};
+use common::seeds::seeds;
+use common::{Rng, wait_for};
 
 fn pledged(server: Server, more: &str) -> Cluster {
     let mut plan = Plan::three(server);

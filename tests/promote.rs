@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use common::cluster::{Cluster, Plan, Server, nearshare};
 use common::http::Client;
-use common::{PATIENCE, Rng, compare, seeds, wait_for, wait_until};
+use common::seeds::seeds;
+use common::{PATIENCE, Rng, compare, wait_for, wait_until};
 
 const SITES: [&str; 3] = ["hq", "osaka", "lyon"];
 

@@ -20,13 +20,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use blows::{Blow, Field};
+use common::Rng;
 use common::cable::Quality;
 use common::cluster::{Cluster, Plan, Server};
 use common::history::names::{Names, Op};
 use common::history::{Call, End, Fault, Model, check, own};
 use common::lab::inside;
 use common::mesh::Mesh;
-use common::{Rng, seeds};
+use common::seeds::seeds;
 use visitor::{FILES, Ground, Visitor};
 
 /// The last of them is curl.
@@ -106,7 +107,7 @@ fn a_share_without_copies() {
 }
 
 fn storms(mode: Mode) {
-    seeds(1).into_iter().for_each(|seed| storm(mode, seed));
+    seeds(1).for_each(|seed| storm(mode, seed));
 }
 
 /// How long a storm goes on: until both are over.

@@ -9,11 +9,12 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::Rng;
 use common::cable::Quality;
 use common::cluster::{Cluster, Plan, Server};
 use common::http::Client;
 use common::load::Actor;
-use common::{Rng, seeds};
+use common::seeds::seeds;
 
 /// Blows dealt in one run.
 const BLOWS: u64 = 6;

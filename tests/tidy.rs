@@ -36,6 +36,7 @@ const RANKS: &[(&str, u32)] = &[
     ("body", 1),
     ("clock", 0),
     ("plant", 0),
+    ("seeds", 0),
     ("work", 0),
     ("socket", 0),
     ("hash", 1),

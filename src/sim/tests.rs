@@ -4,27 +4,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::plant::{Bug, plant};
+use crate::seeds::{Again, picked, seeds};
 
 /// Seeds of a run that may meet anything: some three a second on two processors.
 const SEEDS: u64 = 1000;
 /// In which each planted bug must show; three times what the slowest takes.
 const PLANT_SEEDS: u64 = 100;
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
-
-/// The seeds to run: `NEARSHARE_SEED` alone, or `NEARSHARE_SEEDS` of them.
-fn seeds(default: u64) -> Vec<u64> {
-    match number("NEARSHARE_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("NEARSHARE_SEEDS").unwrap_or(default)).collect(),
-    }
-}
-
 /// With one seed, what the rooms log is shown as well (`RUST_LOG` as ever).
 fn log() {
-    if number("NEARSHARE_SEED").is_some() && std::env::var_os("RUST_LOG").is_some() {
+    if picked().is_some() && std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         // Another test may have set it.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
@@ -38,7 +27,7 @@ fn must_hold(seed: u64, plan: impl Fn() -> Plan) -> Ended {
         let again = run(seed, &plan, true);
         let lines = again.lines.join("\n");
         println!("{lines}");
-        panic!("seed {seed} (NEARSHARE_SEED={seed} runs it again): {why}");
+        panic!("seed {seed}: {why}");
     }
     ended
 }
@@ -62,7 +51,7 @@ fn a_seed_replays_exactly() {
 #[test]
 fn whatever_happens_everything_holds() {
     let begun = std::time::Instant::now();
-    let seeds = seeds(SEEDS);
+    let seeds: Vec<u64> = seeds(SEEDS).collect();
     let (next, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failed = std::sync::OnceLock::new();
     std::thread::scope(|scope| {
@@ -83,6 +72,7 @@ fn whatever_happens_everything_holds() {
     });
     println!("{} seeds, {calls:?} calls, {:?}", seeds.len(), begun.elapsed());
     if let Some(seed) = failed.get() {
+        let _again = Again(*seed);
         must_hold(*seed, || Plan::of(*seed));
     }
 }

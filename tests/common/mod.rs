@@ -20,6 +20,8 @@ pub mod load;
 pub mod mesh;
 pub mod nginx;
 pub mod propfind;
+#[path = "../../src/seeds.rs"]
+pub mod seeds;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -55,15 +57,6 @@ impl Rng {
     }
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below(to - from))
-    }
-}
-
-/// The seeds to run: `NEARSHARE_SEED` alone, or `NEARSHARE_SEEDS` of them (`default` when unset).
-pub fn seeds(default: u64) -> Vec<u64> {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect(name));
-    match number("NEARSHARE_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("NEARSHARE_SEEDS").unwrap_or(default)).collect(),
     }
 }
 

@@ -1,15 +1,16 @@
 //! Seeded storms: changes of all kinds through requests and behind nearshare's back, while scans and
-//! looks go on. Afterwards catalog, journal and disk must say the same. `SEEDS=n` runs more.
+//! looks go on. Afterwards catalog, journal and disk must say the same. `NEARSHARE_SEEDS=N` runs more.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::Mutex;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::seeds::{Again, seeds};
 
 const SEEDS: u64 = 24;
 const STEPS: usize = 60;
@@ -18,37 +19,21 @@ const AT_ONCE: usize = 8;
 
 #[test]
 fn catalog_and_journal_follow_any_storm() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(SEEDS);
-    let first: u64 = std::env::var("SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     let base = TempDir::with_prefix("storm-").unwrap();
     let catalog = Catalog::open(&base.path().join("state"), &Options::default()).unwrap();
-    let next = AtomicU64::new(first);
+    let seeds = Mutex::new(seeds(SEEDS).collect::<Vec<u64>>().into_iter());
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + seeds {
-                        return;
-                    }
-                    let told = Told(seed);
+                    let Some(seed) = lock(&seeds).next() else { return };
+                    let _again = Again(seed);
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                     runtime.unwrap().block_on(storm(seed, base.path(), catalog.clone()));
-                    drop(told);
                 }
             });
         }
     });
-}
-
-/// Names the seed when its storm fails.
-struct Told(u64);
-impl Drop for Told {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("failed: SEED={} SEEDS=1", self.0);
-        }
-    }
 }
 
 async fn storm(seed: u64, base: &Path, catalog: Arc<Catalog>) {

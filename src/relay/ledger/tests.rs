@@ -8,6 +8,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::seeds::{picked, seeds};
 
 fn at(seconds: u64) -> BootTime {
     BootTime(Duration::from_secs(seconds))
@@ -247,20 +248,19 @@ impl Storm {
 
 #[test]
 fn storms() {
-    let mut told: BTreeMap<&str, u32> = BTreeMap::new();
-    for seed in 0..300 {
+    let (mut told, mut many) = (BTreeMap::<&str, u32>::new(), 0);
+    for seed in seeds(300) {
         let mut storm = Storm::new(seed);
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..1000 {
-                storm.step();
-            }
-        }));
-        assert!(ended.is_ok(), "seed {seed}; see above");
+        for _ in 0..1000 {
+            storm.step();
+        }
+        many += 1;
         for (what, times) in storm.told {
             *told.entry(what).or_default() += times;
         }
     }
     for what in ["late", "under way", "answered", "not begun", "unknown"] {
-        assert!(told.get(what).is_some_and(|times| *times > 300), "{told:?}");
+        let times = told.get(what).copied().unwrap_or(0);
+        assert!(times > many || picked().is_some(), "{told:?}");
     }
 }
