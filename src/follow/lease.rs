@@ -193,6 +193,7 @@ impl<T: Tree> Follow<T> {
         drop(work::blocking(move || follow.place_notes()));
     }
 
+    /// `false`: what was granted is of no use.
     pub(super) fn granted(&self, grant: &Grant) -> Result<bool, PullError> {
         let head = match &grant.fresh {
             None => None,
@@ -205,6 +206,7 @@ impl<T: Tree> Follow<T> {
                 let right = self.with_ahead(|ahead| ahead.hold_anew(in_force, Gen(fresh.generation)));
                 let epoch = self.shelf.head().at.epoch;
                 if !right || epoch.0 != fresh.epoch {
+                    tracing::trace!(share = %self.config.share, ours = epoch.0, fresh.epoch, "no lease");
                     return Ok(false);
                 }
                 Some(Seq(fresh.seq))
@@ -215,7 +217,11 @@ impl<T: Tree> Follow<T> {
             lock(&self.ahead).granted();
         }
         let now = Moment::now(&*self.clock);
-        Ok(lock(&self.lease.taker).granted(grant.number, len, head, now))
+        let granted = lock(&self.lease.taker).granted(grant.number, len, head, now);
+        if let Err(why) = granted {
+            tracing::trace!(share = %self.config.share, number = grant.number, ?why, "no lease");
+        }
+        Ok(granted.is_ok())
     }
 }
 

@@ -1,23 +1,14 @@
-//! The primary's side: who may answer for itself, and who has yet to answer a question.
-//!
-//! ```text
-//!                 renew: everything in force            ask
-//!   no lease ------------------------------> leased -----------> asked: no renewal (R6)
-//!      ^  ^                                   |  ^                  |   |
-//!      |  |    join, or the time is over      |  |    answered      |   |
-//!      |  +-----------------------------------+  +------------------+   |
-//!      +-- the time is over: the next lease comes later, and only ------+
-//!          to who has caught up (R6); or join: it has dropped its lease
-//! ```
+//! The primary's side: who may answer for itself, and who has yet to answer a question. What a peer is to
+//! it, and becomes, is drawn at [`Peer::turn`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::counted;
+use super::peer::{Event, Peer, Refused};
 use crate::clock::BootTime;
 use crate::hash::HashMap;
 use crate::id::SiteId;
-use crate::plant::{self, Bug};
 
 /// One thing that was asked of every peer that had a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,38 +21,17 @@ pub struct Stream(u64);
 /// What a peer gets that asks for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// Not now.
-    No,
     /// It had one all the time: nothing happened that it was not asked about.
     Again,
     /// It had none: it must be told the head and everything in force (R10).
     Fresh,
 }
 
-#[derive(Debug, Default)]
-struct Peer {
-    stream: u64,
-    /// Until when it may answer for itself, as this side counts.
-    until: Option<BootTime>,
-    unanswered: BTreeSet<Question>,
-    /// After a lease ran out against a writer (R6).
-    penalty: Option<Penalty>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Penalty {
-    not_before: BootTime,
-    wait: Duration,
-}
-
-/// The first wait after a lease ran out against a writer; doubled each time.
-const PENALTY: Duration = Duration::from_secs(1);
-const PENALTY_MAX: Duration = Duration::from_secs(64);
-
 #[derive(Debug)]
 pub struct Giver {
     lease: Duration,
-    peers: BTreeMap<SiteId, Peer>,
+    /// Who has joined, and its newest connection.
+    peers: BTreeMap<SiteId, (Stream, Peer)>,
     /// Who has yet to answer.
     open: HashMap<Question, BTreeSet<SiteId>>,
     next: u64,
@@ -106,51 +76,41 @@ impl Giver {
     /// The peer has dropped the lease it had, and asks on a new connection from now on.
     pub fn join(&mut self, site: &SiteId) -> Stream {
         self.unheard.remove(site);
-        let number = self.next_number();
-        let peer = self.peers.entry(site.clone()).or_default();
-        peer.stream = number;
-        peer.until = None;
-        let unanswered = std::mem::take(&mut peer.unanswered);
-        for question in unanswered {
+        let stream = Stream(self.next_number());
+        let (newest, peer) = self.peers.entry(site.clone()).or_insert((stream, Peer::Free));
+        *newest = stream;
+        for question in peer.meet(Event::Join).unwrap_or_default() {
             self.settle(question, site);
         }
-        Stream(number)
+        stream
     }
 
     /// `caught_up`: it has applied all that was journalled.
-    pub fn renew(&mut self, site: &SiteId, stream: Stream, caught_up: bool, now: BootTime) -> Renewal {
+    pub fn renew(
+        &mut self,
+        site: &SiteId,
+        stream: Stream,
+        caught_up: bool,
+        now: BootTime,
+    ) -> Result<Renewal, Refused> {
         let until = BootTime(now.0 + counted(self.lease));
-        let Some(peer) = self.peers.get_mut(site).filter(|peer| peer.stream == stream.0) else {
-            return Renewal::No;
-        };
-        if !peer.unanswered.is_empty() && !plant::is(Bug::RenewWhileAsked) {
-            return Renewal::No;
-        }
-        if let Some(penalty) = peer.penalty
-            && peer.until.is_none()
-            && (now < penalty.not_before || !caught_up)
-        {
-            return Renewal::No;
-        }
-        let live = peer.until.is_some_and(|until| now < until);
-        peer.until = Some(until);
-        if live { Renewal::Again } else { Renewal::Fresh }
+        let peer = self.peer(site, stream)?;
+        let live = peer.is_leased(now);
+        peer.meet(Event::Renew { until, caught_up, now })?;
+        Ok(if live { Renewal::Again } else { Renewal::Fresh })
     }
 
     /// What [`Self::renew`] said was not sent.
-    pub fn revoke(&mut self, site: &SiteId, stream: Stream) {
-        if let Some(peer) = self.peers.get_mut(site).filter(|peer| peer.stream == stream.0) {
-            peer.until = None;
-        }
+    pub fn revoke(&mut self, site: &SiteId, stream: Stream) -> Result<(), Refused> {
+        self.peer(site, stream)?.meet(Event::Revoke).map(drop)
     }
 
     /// Asks every peer that has a lease; none if nobody has.
     pub fn ask(&mut self, now: BootTime) -> Option<(Question, Vec<SiteId>)> {
         let question = Question(self.next_number());
         let mut asked = Vec::new();
-        for (site, peer) in &mut self.peers {
-            if peer.until.is_some_and(|until| now < until) {
-                peer.unanswered.insert(question);
+        for (site, (_, peer)) in &mut self.peers {
+            if peer.meet(Event::Ask { question, now }).is_ok() {
                 asked.push(site.clone());
             }
         }
@@ -162,27 +122,21 @@ impl Giver {
     }
 
     /// The peer holds what it was asked to hold. `true`: so do all others.
-    pub fn answered(&mut self, site: &SiteId, stream: Stream, question: Question) -> bool {
-        let Some(peer) = self.peers.get_mut(site).filter(|peer| peer.stream == stream.0) else {
-            return false;
-        };
-        if peer.unanswered.remove(&question) && peer.unanswered.is_empty() {
-            peer.penalty = None;
-        }
-        self.settle(question, site)
+    pub fn answered(
+        &mut self,
+        site: &SiteId,
+        stream: Stream,
+        question: Question,
+    ) -> Result<bool, Refused> {
+        self.peer(site, stream)?.meet(Event::Answer(question))?;
+        Ok(self.settle(question, site))
     }
 
     /// Takes away the leases whose time is over. `true`: some question needs no answer any more.
     pub fn expire(&mut self, now: BootTime) -> bool {
         let mut freed = Vec::new();
-        for (site, peer) in &mut self.peers {
-            if peer.unanswered.is_empty() || peer.until.is_some_and(|until| now < until) {
-                continue;
-            }
-            peer.until = None;
-            let wait = peer.penalty.map_or(PENALTY, |penalty| (penalty.wait * 2).min(PENALTY_MAX));
-            peer.penalty = Some(Penalty { not_before: BootTime(now.0 + wait), wait });
-            let unanswered = std::mem::take(&mut peer.unanswered);
+        for (site, (_, peer)) in &mut self.peers {
+            let unanswered = peer.meet(Event::Pass { now }).unwrap_or_default();
             freed.extend(unanswered.into_iter().map(|question| (question, site.clone())));
         }
         freed.into_iter().fold(false, |any, (question, site)| self.settle(question, &site) || any)
@@ -196,7 +150,7 @@ impl Giver {
     /// When the last lease of those that have not answered is over.
     pub fn due(&self, question: Question) -> Option<BootTime> {
         let sites = self.open.get(&question)?;
-        sites.iter().filter_map(|site| self.peers.get(site)?.until).max()
+        sites.iter().filter_map(|site| self.peers.get(site)?.1.until()).max()
     }
 
     /// As [`Self::leased`], and those that may have one from before.
@@ -207,8 +161,12 @@ impl Giver {
 
     /// The peers that may answer for themselves.
     pub fn leased(&self, now: BootTime) -> impl Iterator<Item = &SiteId> {
-        let live = move |peer: &Peer| peer.until.is_some_and(|until| now < until);
-        self.peers.iter().filter(move |(_, peer)| live(peer)).map(|(site, _)| site)
+        self.peers.iter().filter(move |(_, (_, peer))| peer.is_leased(now)).map(|(site, _)| site)
+    }
+
+    fn peer(&mut self, site: &SiteId, stream: Stream) -> Result<&mut Peer, Refused> {
+        let found = self.peers.get_mut(site).filter(|(newest, _)| *newest == stream);
+        found.map(|(_, peer)| peer).ok_or(Refused::OldStream)
     }
 
     fn settle(&mut self, question: Question, site: &SiteId) -> bool {
@@ -250,9 +208,9 @@ mod tests {
     fn a_first_lease_is_fresh_and_is_renewed_while_it_lasts() {
         let mut giver = giver();
         let stream = giver.join(&osaka());
-        assert_eq!(giver.renew(&osaka(), stream, false, at(0)), Renewal::Fresh);
-        assert_eq!(giver.renew(&osaka(), stream, false, at(5059)), Renewal::Again);
-        assert_eq!(giver.renew(&osaka(), stream, false, at(5059 + 5060)), Renewal::Fresh);
+        assert_eq!(giver.renew(&osaka(), stream, false, at(0)), Ok(Renewal::Fresh));
+        assert_eq!(giver.renew(&osaka(), stream, false, at(5059)), Ok(Renewal::Again));
+        assert_eq!(giver.renew(&osaka(), stream, false, at(5059 + 5060)), Ok(Renewal::Fresh));
     }
 
     #[test]
@@ -261,7 +219,7 @@ mod tests {
         assert_eq!(giver.ask(at(0)), None);
         let stream = giver.join(&osaka());
         assert_eq!(giver.ask(at(0)), None);
-        giver.renew(&osaka(), stream, false, at(0));
+        giver.renew(&osaka(), stream, false, at(0)).unwrap();
         assert_eq!(giver.ask(at(5000)).unwrap().1, vec![osaka()]);
         assert_eq!(giver.ask(at(5060)), None, "its time is over");
     }
@@ -271,10 +229,10 @@ mod tests {
     fn no_renewal_while_a_question_is_open() {
         let mut giver = giver();
         let stream = giver.join(&osaka());
-        giver.renew(&osaka(), stream, false, at(0));
+        giver.renew(&osaka(), stream, false, at(0)).unwrap();
         let (question, _) = giver.ask(at(1000)).unwrap();
         for ms in [1100, 2000, 4000] {
-            assert_eq!(giver.renew(&osaka(), stream, true, at(ms)), Renewal::No);
+            assert_eq!(giver.renew(&osaka(), stream, true, at(ms)), Err(Refused::Asked));
         }
         assert_eq!(giver.due(question), Some(at(5060)));
         assert!(!giver.expire(at(5059)) && giver.is_open(question));
@@ -287,32 +245,32 @@ mod tests {
         let stream = giver.join(&osaka());
         let mut now = 0;
         for wait in [1000, 2000, 4000] {
-            assert_eq!(giver.renew(&osaka(), stream, true, at(now)), Renewal::Fresh);
+            assert_eq!(giver.renew(&osaka(), stream, true, at(now)), Ok(Renewal::Fresh));
             giver.ask(at(now)).unwrap();
             now += 5060;
             assert!(giver.expire(at(now)));
-            assert_eq!(giver.renew(&osaka(), stream, true, at(now + wait - 1)), Renewal::No);
+            assert_eq!(giver.renew(&osaka(), stream, true, at(now + wait - 1)), Err(Refused::TooSoon));
             now += wait;
-            assert_eq!(giver.renew(&osaka(), stream, false, at(now)), Renewal::No, "behind");
+            assert_eq!(giver.renew(&osaka(), stream, false, at(now)), Err(Refused::Behind));
         }
-        giver.renew(&osaka(), stream, true, at(now));
+        giver.renew(&osaka(), stream, true, at(now)).unwrap();
         let (question, _) = giver.ask(at(now)).unwrap();
-        assert!(giver.answered(&osaka(), stream, question));
+        assert_eq!(giver.answered(&osaka(), stream, question), Ok(true));
         let stream = giver.join(&osaka());
-        assert_eq!(giver.renew(&osaka(), stream, false, at(now)), Renewal::Fresh, "forgiven");
+        assert_eq!(giver.renew(&osaka(), stream, false, at(now)), Ok(Renewal::Fresh), "forgiven");
     }
 
     #[test]
     fn a_question_waits_for_all_it_was_asked_of() {
         let mut giver = giver();
         let (one, two) = (giver.join(&osaka()), giver.join(&lyon()));
-        giver.renew(&osaka(), one, false, at(0));
-        giver.renew(&lyon(), two, false, at(10));
+        giver.renew(&osaka(), one, false, at(0)).unwrap();
+        giver.renew(&lyon(), two, false, at(10)).unwrap();
         let (question, _) = giver.ask(at(20)).unwrap();
-        assert!(!giver.answered(&osaka(), one, question));
+        assert_eq!(giver.answered(&osaka(), one, question), Ok(false));
         assert_eq!(giver.due(question), Some(at(5070)));
-        assert!(!giver.answered(&osaka(), one, question), "twice is once");
-        assert!(giver.answered(&lyon(), two, question));
+        assert_eq!(giver.answered(&osaka(), one, question), Err(Refused::Unasked), "twice is once");
+        assert_eq!(giver.answered(&lyon(), two, question), Ok(true));
         assert!(!giver.is_open(question));
     }
 
@@ -320,29 +278,31 @@ mod tests {
     fn joining_again_answers_everything_and_an_old_connection_counts_for_nothing() {
         let mut giver = giver();
         let old = giver.join(&osaka());
-        giver.renew(&osaka(), old, false, at(0));
+        giver.renew(&osaka(), old, false, at(0)).unwrap();
         let (question, _) = giver.ask(at(0)).unwrap();
         let new = giver.join(&osaka());
         assert!(!giver.is_open(question));
-        assert_eq!(giver.renew(&osaka(), old, true, at(1)), Renewal::No);
-        assert_eq!(giver.renew(&osaka(), new, false, at(1)), Renewal::Fresh);
+        assert_eq!(giver.renew(&osaka(), old, true, at(1)), Err(Refused::OldStream));
+        assert_eq!(giver.renew(&osaka(), new, false, at(1)), Ok(Renewal::Fresh));
         let (question, _) = giver.ask(at(2)).unwrap();
-        assert!(!giver.answered(&osaka(), old, question) && giver.is_open(question));
+        assert_eq!(giver.answered(&osaka(), old, question), Err(Refused::OldStream));
+        assert!(giver.is_open(question));
     }
 
     #[test]
     fn an_answer_to_what_was_asked_before_a_new_beginning_is_none() {
         let mut giver = giver();
         let old = giver.join(&osaka());
-        giver.renew(&osaka(), old, false, at(0));
+        giver.renew(&osaka(), old, false, at(0)).unwrap();
         let (before, _) = giver.ask(at(0)).unwrap();
         giver.begin_anew(&[osaka(), lyon()], at(0));
         assert!(!giver.is_open(before) && giver.quiet_until(at(1)).is_some());
         let new = giver.join(&osaka());
-        giver.renew(&osaka(), new, false, at(1));
+        giver.renew(&osaka(), new, false, at(1)).unwrap();
         let (after, _) = giver.ask(at(1)).unwrap();
         assert!(before != after && old != new);
-        assert!(!giver.answered(&osaka(), new, before) && !giver.answered(&osaka(), old, after));
+        assert_eq!(giver.answered(&osaka(), new, before), Err(Refused::Unasked));
+        assert_eq!(giver.answered(&osaka(), old, after), Err(Refused::OldStream));
         assert!(giver.is_open(after));
     }
 
@@ -352,7 +312,7 @@ mod tests {
         let mut giver = giver();
         for site in [osaka(), lyon()] {
             let stream = giver.join(&site);
-            giver.renew(&site, stream, false, at(0));
+            giver.renew(&site, stream, false, at(0)).unwrap();
         }
         giver.begin_anew(&[osaka()], at(1000));
         giver.join(&osaka());

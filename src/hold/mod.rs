@@ -3,6 +3,7 @@
 //! `notice` and `follow` know, and how the two sides talk.
 
 mod give;
+mod peer;
 #[cfg(test)]
 mod storm;
 mod take;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use crate::plant::{self, Bug};
 
 pub use self::give::{Giver, Question, Renewal, Stream};
-pub use self::take::{Moment, Taker};
+pub use self::peer::Refused;
+pub use self::take::{Moment, NotGranted, Taker};
 
 /// How long a copy may answer for itself after it asked for its lease.
 pub const LEASE: Duration = Duration::from_secs(5);

@@ -1,14 +1,4 @@
-//! A copy's side: whether it may answer for itself just now.
-//!
-//! ```text
-//!            ask, granted: fresh                 applied up to its head
-//!   no lease --------------------> leased, behind ---------------------> leased, answers for itself
-//!      ^                                 |                                  |    |     ^
-//!      |                                 |                                  |    +-----+ ask, granted: again,
-//!      |                                 |                                  |      and counts from that ask
-//!      +---------------------------------+----------------------------------+
-//!         dropped; or its time is over, or a clock jumped (R12): nothing that is granted again wakes it
-//! ```
+//! A copy's side: whether it may answer for itself just now, as drawn at [`Taker::granted`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,7 +19,7 @@ impl Moment {
         Self { boot: clock.boot(), wall: clock.wall() }
     }
     /// How far the wall clock is ahead of the other, in nanoseconds.
-    fn offset(self) -> i64 {
+    pub fn offset(self) -> i64 {
         let boot = i64::try_from(self.boot.0.as_nanos()).unwrap_or(i64::MAX);
         self.wall.0.saturating_sub(boot)
     }
@@ -40,6 +30,19 @@ impl Moment {
 const JUMP: u64 = 100_000_000;
 /// Requests for a lease whose answers are under way.
 const ASKED_MAX: usize = 16;
+
+/// Why what was granted is of no use: a fresh lease is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotGranted {
+    /// No request of that number is under way: it was answered, dropped, or overtaken by a later one.
+    Unasked,
+    /// A renewal, and there is no lease here.
+    NoLease,
+    /// A renewal of one that is over here, or that a clock jumped in.
+    Over,
+    /// It was so long under way that it is over, or a clock jumped meanwhile.
+    Late,
+}
 
 #[derive(Debug, Default)]
 pub struct Taker {
@@ -68,25 +71,45 @@ impl Taker {
         self.next
     }
 
-    /// The answer to one of [`Self::ask`]. `head`: of a fresh lease. A renewal of one that is over here
-    /// is none: the primary counted on, and asked about every change, but what came between is not known
-    /// to have been heard. `false`: it is of no use, and a fresh one is needed.
-    pub fn granted(&mut self, number: u64, len: Duration, head: Option<Seq>, now: Moment) -> bool {
+    /// The answer to one of [`Self::ask`]. `head`: of a fresh lease.
+    /// ```text
+    ///            granted: fresh                 applied up to its head
+    ///   no lease --------------> leased, behind ---------------------> leased, answers for itself
+    ///    ^    ^                        |                                  |   |     ^
+    ///    |    |                        |                                  |   +-----+ granted: again,
+    ///    |    |  dropped               |                                  |     and counts from that ask
+    ///    |    +------------------------+----------------------------------+
+    ///    |                             |  its time is over, or a clock    |
+    ///    |  dropped                    v  jumped (R12)                    |
+    ///    +--------------------------- over <------------------------------+
+    ///
+    ///              fresh                        again              not asked for
+    ///   no lease   leased, or over: !Late       !NoLease           !Unasked
+    ///   leased     leased, or over: !Late       leased, or !Late   !Unasked
+    ///   over       leased, or over: !Late       !Over              !Unasked
+    /// ```
+    /// A fresh one begins anew, whatever was there. A renewal of one that is over here is none: the primary
+    /// counted on, and asked about every change, but what came between is not known to have been heard.
+    pub fn granted(
+        &mut self,
+        number: u64,
+        len: Duration,
+        head: Option<Seq>,
+        now: Moment,
+    ) -> Result<(), NotGranted> {
         while self.asked.front().is_some_and(|(asked, _)| *asked < number) {
             self.asked.pop_front();
         }
-        let Some((asked, moment)) = self.asked.pop_front() else { return false };
-        if asked != number {
-            self.asked.push_front((asked, moment));
-            return false;
-        }
-        let head = match (head, self.lease.filter(|_| self.covers(now))) {
-            (Some(head), _) => head,
-            (None, Some(lease)) => lease.head,
-            (None, None) => return false,
+        let next = self.asked.pop_front_if(|(asked, _)| *asked == number);
+        let Some((_, asked)) = next else { return Err(NotGranted::Unasked) };
+        let head = match (self.lease, head) {
+            (_, Some(head)) => head,
+            (Some(lease), None) if self.covers(now) => lease.head,
+            (Some(_), None) => return Err(NotGranted::Over),
+            (None, None) => return Err(NotGranted::NoLease),
         };
-        self.lease = Some(Lease { asked: moment, len, head });
-        self.covers(now)
+        self.lease = Some(Lease { asked, len, head });
+        if self.covers(now) { Ok(()) } else { Err(NotGranted::Late) }
     }
 
     /// Whatever was granted or is under way counts no more.
@@ -135,7 +158,7 @@ mod tests {
     fn leased() -> Taker {
         let mut taker = Taker::default();
         let number = taker.ask(at(1000));
-        assert!(taker.granted(number, LEN, Some(Seq(7)), at(1080)));
+        taker.granted(number, LEN, Some(Seq(7)), at(1080)).unwrap();
         taker
     }
 
@@ -152,7 +175,7 @@ mod tests {
         let mut taker = Taker::default();
         let number = taker.ask(at(1000));
         assert!(!taker.is_leased(at(1000)));
-        taker.granted(number, LEN, Some(Seq(7)), at(1080));
+        taker.granted(number, LEN, Some(Seq(7)), at(1080)).unwrap();
         assert!(!taker.may_answer(Seq(6), at(2000)) && taker.is_leased(at(2000)));
         assert!(!taker.may_answer(Seq(7), skewed(2000, 500)) && taker.is_leased(skewed(2000, 500)));
         assert!(!taker.is_leased(at(6000)));
@@ -162,7 +185,7 @@ mod tests {
     fn an_answer_that_comes_too_late_grants_nothing() {
         let mut taker = Taker::default();
         let number = taker.ask(at(0));
-        assert!(!taker.granted(number, LEN, Some(Seq(0)), at(5000)));
+        assert_eq!(taker.granted(number, LEN, Some(Seq(0)), at(5000)), Err(NotGranted::Late));
         assert!(!taker.may_answer(Seq(9), at(5000)));
     }
 
@@ -170,10 +193,11 @@ mod tests {
     fn a_renewal_keeps_the_head_and_does_not_wake_the_dead() {
         let mut taker = leased();
         let number = taker.ask(at(4000));
-        assert!(taker.granted(number, LEN, None, at(4100)));
+        taker.granted(number, LEN, None, at(4100)).unwrap();
         assert!(taker.may_answer(Seq(7), at(8999)) && !taker.may_answer(Seq(6), at(4200)));
         let number = taker.ask(at(8900));
-        assert!(!taker.granted(number, LEN, None, at(9050)), "over before it was renewed");
+        let renewed = taker.granted(number, LEN, None, at(9050));
+        assert_eq!(renewed, Err(NotGranted::Over), "before it was renewed");
         assert!(!taker.may_answer(Seq(7), at(9060)));
     }
 
@@ -202,7 +226,7 @@ mod tests {
         let mut taker = leased();
         let number = taker.ask(at(2000));
         taker.drop_lease();
-        assert!(!taker.granted(number, LEN, Some(Seq(7)), at(2010)));
+        assert_eq!(taker.granted(number, LEN, Some(Seq(7)), at(2010)), Err(NotGranted::Unasked));
         assert!(!taker.may_answer(Seq(7), at(2010)));
     }
 
@@ -210,9 +234,66 @@ mod tests {
     fn answers_may_be_skipped_but_not_repeated() {
         let mut taker = Taker::default();
         let (one, two) = (taker.ask(at(0)), taker.ask(at(100)));
-        assert!(taker.granted(two, LEN, Some(Seq(0)), at(200)));
-        assert!(!taker.granted(one, LEN, Some(Seq(0)), at(200)));
-        assert!(!taker.granted(two, LEN, Some(Seq(0)), at(200)));
+        taker.granted(two, LEN, Some(Seq(0)), at(200)).unwrap();
+        for number in [one, two] {
+            let granted = taker.granted(number, LEN, Some(Seq(0)), at(200));
+            assert_eq!(granted, Err(NotGranted::Unasked));
+        }
         assert!(taker.may_answer(Seq(0), at(5099)) && !taker.may_answer(Seq(0), at(5100)));
+    }
+
+    /// Whether each request for a lease is granted, by the kind of lease that is here and of what comes.
+    #[test]
+    fn whatever_becomes_of_what_is_granted_is_drawn() {
+        use NotGranted::{Late, NoLease, Over, Unasked};
+        #[derive(Debug, Clone, Copy)]
+        enum Way {
+            InTime,
+            TooLate,
+            Jumped,
+            NeverAsked,
+            Dropped,
+        }
+        let ways = [Way::InTime, Way::TooLate, Way::Jumped, Way::NeverAsked, Way::Dropped];
+        // Of a fresh one and of a renewal, in the order of the ways.
+        let fresh = [Ok(()), Err(Late), Err(Late), Err(Unasked), Err(Unasked)];
+        for (here, again) in [
+            (None, [NoLease, NoLease, NoLease, Unasked, Unasked].map(Err)),
+            (Some(at(5000)), [Ok(()), Err(Late), Err(Late), Err(Unasked), Err(Unasked)]),
+            (Some(skewed(5000, 200)), [Over, Over, Over, Unasked, Unasked].map(Err)),
+            (Some(at(3000)), [Over, Over, Over, Unasked, Unasked].map(Err)),
+        ] {
+            for (way, fresh, again) in (0..ways.len()).map(|way| (ways[way], fresh[way], again[way])) {
+                for (head, expected) in [(Some(Seq(7)), fresh), (None, again)] {
+                    let lease = here.map(|asked| Lease { asked, len: LEN, head: Seq(6) });
+                    let mut taker = Taker { lease, ..Taker::default() };
+                    let number = match way {
+                        Way::InTime => taker.ask(at(8900)),
+                        Way::TooLate => taker.ask(at(4000)),
+                        Way::Jumped => taker.ask(skewed(8900, 200)),
+                        Way::NeverAsked => taker.ask(at(8900)) + 1,
+                        Way::Dropped => {
+                            let number = taker.ask(at(8900));
+                            taker.drop_lease();
+                            number
+                        }
+                    };
+                    let case = format!("{here:?}, {way:?}, {head:?}");
+                    let before = taker.lease.filter(|_| taker.covers(at(9000)));
+                    assert_eq!(taker.granted(number, LEN, head, at(9000)), expected, "{case}");
+                    // What is refused extends nothing.
+                    let head = head.or(before.map(|lease| lease.head));
+                    let counts = match expected {
+                        Ok(()) => head,
+                        Err(Unasked) => before.map(|lease| lease.head),
+                        Err(_) => None,
+                    };
+                    for applied in [5, 6, 7].map(Seq) {
+                        let answers = counts.is_some_and(|head| applied >= head);
+                        assert_eq!(taker.may_answer(applied, at(9000)), answers, "{case}, {applied:?}");
+                    }
+                }
+            }
+        }
     }
 }

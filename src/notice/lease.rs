@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::catalog;
 use crate::clock::{BootTime, Clock};
 use crate::hash::HashMap;
-use crate::hold::{Giver, LEASE, Question, Renewal, Stream};
+use crate::hold::{Giver, LEASE, Question, Refused, Renewal, Stream};
 use crate::id::SiteId;
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{
@@ -247,7 +247,10 @@ impl<T: Tree> Notice<T> {
             match ask.kind {
                 Some(lease_ask::Kind::Renew(renew)) => self.renew(&site, stream, renew),
                 Some(lease_ask::Kind::Held(question)) => {
-                    lock(&self.leases.giver).answered(&site, stream, Question(question));
+                    let question = Question(question);
+                    if let Err(why) = lock(&self.leases.giver).answered(&site, stream, question) {
+                        tracing::trace!(share = %self.config.share, %site, ?question, ?why, "no answer");
+                    }
                     self.leases.stirred.notify_waiters();
                 }
                 // A newer copy may say more.
@@ -276,13 +279,16 @@ impl<T: Tree> Notice<T> {
             return;
         }
         let head = self.durable().at;
+        let refused = |why: Refused| {
+            tracing::trace!(share = %self.config.share, %site, number = renew.number, ?why, "no lease");
+        };
         let fresh = match giver.renew(site, stream, renew.applied >= head.seq.0, now) {
-            Renewal::No => return,
-            Renewal::Again => None,
-            Renewal::Fresh => {
+            Err(why) => return refused(why),
+            Ok(Renewal::Again) => None,
+            Ok(Renewal::Fresh) => {
                 let Some(mut in_force) = table.to_hold(IN_FORCE_MAX) else {
-                    giver.revoke(site, stream);
-                    return;
+                    tracing::trace!(share = %self.config.share, %site, "too much is in force for a lease");
+                    return giver.revoke(site, stream).unwrap_or_else(refused);
                 };
                 if plant::is(Bug::GrantWithoutHolds) {
                     in_force.clear();

@@ -393,7 +393,7 @@ mod tests {
         let osaka: SiteId = "osaka".parse().unwrap();
         let mut giver = Giver::new(LEASE, false, Default::default(), at(0));
         let stream = giver.join(&osaka);
-        giver.renew(&osaka, stream, true, at(0));
+        giver.renew(&osaka, stream, true, at(0)).unwrap();
         (giver, osaka, stream)
     }
     fn begin(
@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(ask.touches, vec![(held.touch.clone(), Gen(1))]);
         let (waits, none) = table.hold(std::slice::from_ref(&held), &mut giver, at(1));
         assert_eq!((waits, none), (vec![ask.question], None), "the second waits for the same answer");
-        giver.answered(&osaka, stream, ask.question);
+        giver.answered(&osaka, stream, ask.question).unwrap();
         land(&mut table, &held, 2);
         for n in 2..50 {
             assert_eq!(begin(&mut table, &mut giver, &held, n, n * 50), None);
@@ -604,9 +604,9 @@ mod tests {
                 let above =
                     vec![Above { dir: dir(n), entry: Some(entry(200, &format!("d{n}"))) }, top.clone()];
                 let held = Held { touch: entry(n, &format!("f{file}")), above, object: None };
-                giver.renew(&osaka, stream, true, at(ms));
+                giver.renew(&osaka, stream, true, at(ms)).unwrap();
                 if let Some(ask) = begin(&mut table, &mut giver, &held, ms, ms) {
-                    giver.answered(&osaka, stream, ask.question);
+                    giver.answered(&osaka, stream, ask.question).unwrap();
                     asked += 1;
                     ms += 80;
                 }
@@ -640,9 +640,9 @@ mod tests {
         }
         let (mut asked, mut ms) = (Vec::new(), 0);
         for held in &made {
-            giver.renew(&osaka, stream, true, at(ms));
+            giver.renew(&osaka, stream, true, at(ms)).unwrap();
             if let Some(ask) = begin(&mut table, &mut giver, held, ms, ms) {
-                giver.answered(&osaka, stream, ask.question);
+                giver.answered(&osaka, stream, ask.question).unwrap();
                 asked.extend(ask.touches.into_iter().map(|(touch, _)| touch));
                 ms += 80;
             }
@@ -693,14 +693,14 @@ mod tests {
                 let held = below(d + 1, &format!("f{name}"));
                 match step {
                     0..3 => {
-                        giver.renew(&osaka, stream, true, at(now));
+                        giver.renew(&osaka, stream, true, at(now)).unwrap();
                         generation += 1;
                         if let Some(ask) = begin(&mut table, &mut giver, &held, generation, now) {
                             for (touch, through) in ask.touches {
                                 let known = peer.entry(touch).or_default();
                                 *known = (*known).max(through);
                             }
-                            giver.answered(&osaka, stream, ask.question);
+                            giver.answered(&osaka, stream, ask.question).unwrap();
                         }
                         prop_assert!(is_held(&peer, &held));
                         last.insert(held.touch.clone(), Gen(generation));

@@ -321,7 +321,7 @@ async fn what_has_another_name_is_held_by_itself() {
         // One copy has a lease.
         let mut giver = crate::hold::Giver::new(crate::hold::LEASE, false, Default::default(), now);
         let stream = giver.join(&lyon);
-        giver.renew(&lyon, stream, true, now);
+        giver.renew(&lyon, stream, true, now).unwrap();
         let mut table = super::super::table::Table::default();
         table.begin(&touches, Gen(1), deep);
         let (_, ask) = table.hold(&held, &mut giver, now);
