@@ -102,7 +102,24 @@ pub enum Why {
     Unsure,
 }
 
-/// Decides.
+/// Decides, by the first row that fits. `!` refuses.
+/// ```text
+///   effect   role       certainty              standing      with the link   without it
+///   Outside                                                  Pass            Pass
+///   Read     Local                                           Divert          Divert
+///   Change   Local                                           Home            Home
+///   Change                                                   Forward         !ChangeAway
+///   Read     Remote                                          Forward         !ReadAway
+///   Read     Broadcast  Unsure, CutOffRefuse                 Forward         !Unsure
+///                       CutOffServe            Current       Forward         Divert [1]
+///                       Relaxed, Sure          Current       Divert [2]      Divert [1]
+///                       Sure                   Behind        Forward         !Unsure
+///                       Relaxed, CutOffServe   Behind        Forward         Divert [1]
+///                                              Ahead         Forward         !Ahead
+///                                              Unconfirmed   Forward         !Unconfirmed
+///                                              Barrier       Forward         !Barrier
+/// ```
+/// `home_only`: [1] is DivertPlain if a full answer will do, and else !ReadAway; [2] is Forward.
 pub fn route<P>(effect: &Effect<P>, facts: &Facts) -> Route {
     let forward_or = |route| if facts.link_up { Route::Forward } else { route };
     match (effect, facts.role) {
