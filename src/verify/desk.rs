@@ -262,7 +262,13 @@ impl<T: Tree> Run<'_, T> {
             self.shelf.path_of(id)?.map_or_else(|| format!("object {id}"), |path| path.to_string());
         let version = self.shelf.object(id)?.map(|object| object.version);
         let mended = match version {
-            Some(version) if self.repair => self.looker.judge.mend(id, version)?,
+            Some(version) if self.repair => {
+                if !self.looker.judge.mend(id, version)? {
+                    // Something has begun with it since the look.
+                    return self.note(id, Seen::Busy);
+                }
+                true
+            }
             _ => false,
         };
         let share = self.share;

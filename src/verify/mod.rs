@@ -49,7 +49,7 @@ pub trait Judge: Send + Sync + 'static {
     /// Whether something that is not where the catalog has it is wrong, and not just news.
     fn is_copy(&self) -> bool;
     /// Begins to put right an object of which this version was wrong, durably: it is busy until that is done.
-    /// `false`: it is another by now, or nothing can be done here.
+    /// `false`: something has begun with it meanwhile, and it is to be looked at again.
     fn mend(&self, id: ObjectId, version: Version) -> Result<bool>;
     fn is_stopped(&self) -> bool;
 }
