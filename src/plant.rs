@@ -18,6 +18,8 @@ pub enum Bug {
     SkipHold,
     /// What a change turns out to have touched is not held before it is answered (R2).
     KeepFirstWalk,
+    /// Nor what was on its way meanwhile (R2).
+    ForgetShifts,
     /// Where a change is to be made is looked up in the catalog (R2).
     ResolveInCatalog,
     /// A release counts whatever generation it is of (R4).

@@ -22,6 +22,7 @@ mod pass;
 mod pledge;
 mod resign;
 mod scan;
+mod shifts;
 mod still;
 mod supply;
 mod table;
@@ -48,6 +49,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use minter::Minter;
+use shifts::Way;
 use table::{Above, Held, Table};
 use tail::Tail;
 use ticket::Flying;
@@ -214,6 +216,7 @@ pub struct Notice<T: Tree> {
     clock: Arc<dyn Clock>,
     minter: Minter,
     locks: Arc<locks::EntryLocks>,
+    shifts: shifts::Shifts,
     table: Mutex<Table>,
     wake: Bell,
     tail: Tail,
@@ -239,6 +242,15 @@ pub struct Notice<T: Tree> {
     stop: AtomicBool,
     worker: Mutex<Option<Thread>>,
     watch: Mutex<Option<outside::Watch>>,
+}
+
+/// What a change touches, on the disk.
+#[derive(Default)]
+struct Walked {
+    held: Vec<Held>,
+    /// Also everything below.
+    deep: bool,
+    ways: Vec<Way>,
 }
 
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
@@ -270,6 +282,7 @@ impl<T: Tree> Notice<T> {
             clock,
             minter,
             locks: Arc::default(),
+            shifts: shifts::Shifts::default(),
             table: Mutex::default(),
             wake: Bell::default(),
             tail: Tail::new(head.at.seq),
@@ -457,30 +470,52 @@ impl<T: Tree> Notice<T> {
     }
 
     async fn touches_of(self: &Arc<Self>, targets: &[Target]) -> Result<(Vec<Held>, bool)> {
+        let Walked { held, deep, .. } = self.walk(targets, false).await?;
+        Ok((held, deep))
+    }
+
+    /// `ways`: also how the targets are reached.
+    async fn walk(self: &Arc<Self>, targets: &[Target], ways: bool) -> Result<Walked> {
         let notice = self.clone();
         let targets = targets.to_vec();
         blocking(move || {
             // A server goes by paths: what it would write now, or has written, must be this share (R28).
             notice.tree.check()?;
-            let mut held: Vec<Held> = Vec::new();
-            let mut deep = false;
+            let mut walked = Walked::default();
             for target in &targets {
-                deep |= notice.touch(target, &mut held)?;
+                let (deep, leads) = notice.touch(target, &mut walked.held)?;
+                walked.deep |= deep;
+                if ways {
+                    walked.ways.extend(notice.way_to(&target.path, leads)?);
+                }
             }
-            held.dedup_by(|one, other| one.touch == other.touch);
-            Ok((held, deep))
+            walked.held.dedup_by(|one, other| one.touch == other.touch);
+            Ok(walked)
         })
         .await
     }
 
-    /// What one target is on the disk now (R2). `true`: everything below it may change too.
-    fn touch(&self, target: &Target, held: &mut Vec<Held>) -> Result<bool> {
+    /// How a place is reached. None for the root, which stays where it is.
+    fn way_to(&self, path: &RelPath, leads: bool) -> Result<Option<Way>> {
+        let Some((above, name)) = path.split_last() else { return Ok(None) };
+        if above == RelPath::ROOT {
+            return Ok(Some(Way { path: Some(path.clone()), over_links: false, leads }));
+        }
+        let straight = self.tree.straight(&above, false)?;
+        let over_links = straight.as_ref().is_some_and(|straight| *straight != above);
+        let path = straight.map(|straight| straight.join(name.clone()));
+        Ok(Some(Way { path, over_links, leads }))
+    }
+
+    /// What one target is on the disk now (R2). Says whether everything below it may change too, and whether it
+    /// is something that ways lead over.
+    fn touch(&self, target: &Target, held: &mut Vec<Held>) -> Result<(bool, bool)> {
         let path = &target.path;
         let below = target.reach == Reach::Below;
         let (dir, name, found, deep) = match self.tree.resolve(path, false)? {
             Resolved::Root(_) => {
                 held.push(Held::alone(Touch::Object(ObjectId::ROOT)));
-                return Ok(below);
+                return Ok((below, false));
             }
             Resolved::Entry { dir, name, found } => (dir, name, found, below),
             // A server that makes missing parents makes them below here.
@@ -499,12 +534,11 @@ impl<T: Tree> Notice<T> {
         let entry = Touch::Entry(parent, name);
         let Some(found) = found else {
             held.push(Held { touch: entry, above, object: None });
-            return Ok(deep);
+            return Ok((deep, false));
         };
         let known = self.shelf.by_handle(&found.handle)?;
         let directory = found.kind == Kind::Directory;
-        let mint = || self.minter.mint(self.shelf.meta().epoch, &found.handle);
-        let object = directory.then(|| known.unwrap_or_else(mint));
+        let mut object = directory.then(|| self.known_or_new(known, &found));
         if let Some(id) = known {
             let above = match directory {
                 true => above.clone(),
@@ -519,21 +553,30 @@ impl<T: Tree> Notice<T> {
             held.push(Held { touch: Touch::Object(id), above, object: None });
         }
         if found.kind == Kind::Symlink {
-            self.touch_target(path, held)?;
+            object = self.touch_target(path, held)?;
         }
         held.push(Held { touch: entry, above, object });
-        Ok(deep)
+        Ok((deep, directory || found.kind == Kind::Symlink))
+    }
+
+    fn known_or_new(&self, known: Option<ObjectId>, found: &Found) -> ObjectId {
+        known.unwrap_or_else(|| self.minter.mint(self.shelf.meta().epoch, &found.handle))
     }
 
     /// Some servers write through a symbolic link at the end of the path, some replace it: what it
-    /// leads to is touched as well.
-    fn touch_target(&self, path: &RelPath, held: &mut Vec<Held>) -> Result<()> {
-        let Resolved::Entry { dir, name, found } = self.tree.resolve(path, true)? else { return Ok(()) };
+    /// leads to is touched as well. Says which directory that is.
+    fn touch_target(&self, path: &RelPath, held: &mut Vec<Held>) -> Result<Option<ObjectId>> {
+        let Resolved::Entry { dir, name, found } = self.tree.resolve(path, true)? else {
+            return Ok(None);
+        };
+        let mut directory = None;
         if let Some(found) = found {
-            held.extend(self.shelf.by_handle(&found.handle)?.map(Touch::Object).map(Held::alone));
+            let known = self.shelf.by_handle(&found.handle)?;
+            held.extend(known.map(Touch::Object).map(Held::alone));
+            directory = (found.kind == Kind::Directory).then(|| self.known_or_new(known, &found));
         }
         held.push(Held::alone(Touch::Entry(self.dir_id(&dir, path)?, name)));
-        Ok(())
+        Ok(directory)
     }
 
     /// The directories from `parent` up to the root, for what is at `path` in it. None if that cannot

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::shifts::Met;
 use super::table::Held;
-use super::{Notice, NoticeError, Origin, Result, blocking, lock, locks, pledge};
+use super::{Notice, NoticeError, Origin, Result, Walked, blocking, lock, locks, pledge};
 use crate::catalog::Touch;
 use crate::effect::{Change, Depth, Target};
 use crate::hash::HashMap;
@@ -32,6 +33,7 @@ pub struct Ticket<T: Tree> {
     /// It is open in the pledges.
     pledged: bool,
     stage: Stage,
+    footing: Footing<T>,
     _guard: locks::EntryGuard,
     _open: tokio::sync::OwnedRwLockReadGuard<()>,
 }
@@ -98,6 +100,31 @@ impl<T: Tree> Drop for Flight<T> {
     }
 }
 
+/// What is moved on the way of a change, from before it is looked for on the disk.
+struct Footing<T: Tree> {
+    notice: Arc<Notice<T>>,
+    number: u64,
+}
+
+impl<T: Tree> Footing<T> {
+    /// The directories where the server may have been at it, beside where it was and is: with all below them,
+    /// for it may have been on the way at any depth.
+    fn met(&self) -> Vec<Held> {
+        let dirs = match self.notice.shifts.met(self.number) {
+            _ if plant::is(Bug::ForgetShifts) || plant::is(Bug::KeepFirstWalk) => Vec::new(),
+            Met::These(dirs) => dirs,
+            Met::TooMany => vec![ObjectId::ROOT],
+        };
+        dirs.into_iter().map(|id| Held::alone(Touch::Object(id))).collect()
+    }
+}
+
+impl<T: Tree> Drop for Footing<T> {
+    fn drop(&mut self) {
+        self.notice.shifts.leave(self.number);
+    }
+}
+
 impl<T: Tree> Notice<T> {
     /// Before the server hears of a change: what it touches is found on the disk, changes of the same
     /// entries are waited for, and the marks are made durable.
@@ -109,7 +136,9 @@ impl<T: Tree> Notice<T> {
         }
         self.enough_sites().await?;
         self.old_leases().await;
-        let (held, deep) = self.touches_of(&change.targets).await?;
+        let footing = Footing { number: self.shifts.enter(), notice: self.clone() };
+        let Walked { held, deep, ways } = self.walk(&change.targets, true).await?;
+        self.shifts.place(footing.number, ways, &held);
         let touches: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
         let entries: Vec<Touch> =
             touches.iter().filter(|touch| matches!(touch, Touch::Entry(..))).cloned().collect();
@@ -138,6 +167,7 @@ impl<T: Tree> Notice<T> {
             flight,
             pledged,
             stage: Stage::Unsent,
+            footing,
             _guard: guard,
             _open: open,
         };
@@ -176,8 +206,14 @@ impl<T: Tree> Ticket<T> {
             return Err(NoticeError::Overtaken);
         }
         // The walk may have led elsewhere meanwhile (R2): what it leads to now is marked as well.
-        let (mut held, deep) = self.notice.touches_of(&self.targets).await?;
-        held.retain(|held| !self.touches.contains(&held.touch) && !plant::is(Bug::KeepFirstWalk));
+        let (mut held, mut deep) = self.notice.touches_of(&self.targets).await?;
+        self.notice.shifts.moved(self.footing.number, &held);
+        held.retain(|_| !plant::is(Bug::KeepFirstWalk));
+        let met = self.footing.met();
+        self.deep |= !met.is_empty();
+        deep |= !met.is_empty();
+        held.extend(met);
+        held.retain(|held| !self.touches.contains(&held.touch));
         if !held.is_empty() {
             let more: Vec<Touch> = held.iter().map(|held| held.touch.clone()).collect();
             let questions = {
@@ -229,6 +265,7 @@ impl<T: Tree> Ticket<T> {
 
     /// The server refused: still looked at, as a refusal halfway through may have changed something.
     pub fn refused(mut self) -> Vec<(Touch, Gen)> {
+        self.notice.shifts.kept(self.footing.number);
         self.land()
     }
 
@@ -347,7 +384,11 @@ impl<T: Tree> Ticket<T> {
 impl<T: Tree> Drop for Ticket<T> {
     fn drop(&mut self) {
         match self.stage {
-            Stage::Unsent | Stage::Known => drop(self.land()),
+            Stage::Unsent => {
+                self.notice.shifts.kept(self.footing.number);
+                drop(self.land());
+            }
+            Stage::Known => drop(self.land()),
             Stage::Sent if plant::is(Bug::ForgetDoubt) => drop(self.land()),
             Stage::Sent => {
                 self.let_keep();

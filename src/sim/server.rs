@@ -33,6 +33,8 @@ pub struct Server {
     sloppy: AtomicBool,
     /// What it does next at this path it does so much later.
     slow: Mutex<Option<(String, Duration)>>,
+    /// And this it answers so much later than it does it.
+    silent: Mutex<Option<(String, Duration)>>,
 }
 
 /// How long after it was asked a sloppy server still does something.
@@ -42,12 +44,16 @@ impl Server {
     pub fn new(site: &'static str, disk: Model) -> Arc<Self> {
         let target = Target::Tcp { host: "server".into(), port: 80 };
         let (down, sloppy) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (starts, slow) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { site, disk, target, down, starts, sloppy, slow })
+        let (starts, slow, silent) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        Arc::new(Self { site, disk, target, down, starts, sloppy, slow, silent })
     }
     /// It takes so long before it does what it is asked next at `path`.
     pub fn set_slow(&self, path: &str, time: Duration) {
         *self.slow.lock().expect("nobody panics with it") = Some((path.to_owned(), time));
+    }
+    /// It takes so long until it answers after it has done what it is asked next at `path`.
+    pub fn set_silent(&self, path: &str, time: Duration) {
+        *self.silent.lock().expect("nobody panics with it") = Some((path.to_owned(), time));
     }
     pub fn set_sloppy(&self, sloppy: bool) {
         self.sloppy.store(sloppy, Ordering::SeqCst);
@@ -70,10 +76,11 @@ impl Server {
         }
         let start = self.starts.load(Ordering::SeqCst);
         sleep(millis(0, 8)).await;
-        let slow = {
-            let mut slow = self.slow.lock().expect("nobody panics with it");
-            slow.take_if(|(path, _)| *path == asked.path)
+        let next = |what: &Mutex<Option<(String, Duration)>>| {
+            let mut next = what.lock().expect("nobody panics with it");
+            next.take_if(|(path, _)| *path == asked.path)
         };
+        let (slow, quiet) = (next(&self.slow), next(&self.silent));
         if let Some((_, time)) = slow {
             sleep(time).await;
         }
@@ -95,6 +102,9 @@ impl Server {
             return Err(silent());
         }
         let Some(response) = work.await.ok().flatten() else { return Err(silent()) };
+        if let Some((_, time)) = quiet {
+            sleep(time).await;
+        }
         sleep(millis(0, 5)).await;
         if self.starts.load(Ordering::SeqCst) != start {
             return Err(silent());

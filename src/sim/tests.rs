@@ -152,6 +152,7 @@ fn ground(bug: Bug) -> Plan {
         Bug::WaitForQuiet
         | Bug::AskUnread
         | Bug::KeepFirstWalk
+        | Bug::ForgetShifts
         | Bug::ResolveInCatalog
         | Bug::HoldBehindDisk
         | Bug::IgnoreMaps

@@ -31,7 +31,7 @@ pub(in crate::notice) struct Held {
     /// The directories above it, nearest first: a hold on one of them is a hold on all below it. Empty
     /// if the object may be reached on other ways as well.
     pub above: Vec<Above>,
-    /// What is at the entry that is touched.
+    /// The directory at the entry that is touched, or that a symbolic link there leads to.
     pub object: Option<ObjectId>,
 }
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::link::frames::{FrameReader, sender};
 use crate::link::share::{Feed, Follow, MESSAGE_MAX, feed};
 use crate::object::Kind;
+use crate::plant::{Bug, plant};
 
 fn puts(rows: &[Row]) -> Vec<(ObjectId, u64)> {
     let put = |row: &Row| match row {
@@ -53,6 +54,41 @@ async fn what_the_answer_shows_instead_is_marked_too() {
     assert!(site.marked(&site.entry("two", "f")).is_some());
     site.flush().await;
     assert!(site.has("two/f", "x"));
+}
+
+/// R2: the server writes where the way led for a while, and all is back when it answers.
+#[tokio::test]
+async fn where_the_way_led_meanwhile_is_marked_too() {
+    for (links, bug) in [(false, None), (true, None), (false, Some(Bug::ForgetShifts))] {
+        let site = Site::with(|root| {
+            for (dir, way) in [("one", "way"), ("two", "other")] {
+                fs::create_dir(root.join(dir)).unwrap();
+                fs::write(root.join(dir).join("f"), "old").unwrap();
+                match links {
+                    true => std::os::unix::fs::symlink(dir, root.join(way)).unwrap(),
+                    false => fs::rename(root.join(dir), root.join(way)).unwrap(),
+                }
+            }
+        })
+        .await;
+        let moves = async |from: &str, to: &str| {
+            let rename = |site: &Site| fs::rename(site.at(from), site.at(to)).unwrap();
+            site.relay(&[from, to], rename).await;
+            site.flush().await;
+        };
+        let put = site.begin(&["way/f"]).await;
+        moves("way", "x").await;
+        moves("other", "way").await;
+        site.write("way/f", "new");
+        moves("way", "other").await;
+        moves("x", "way").await;
+        plant(bug);
+        put.answered(true).await.unwrap();
+        plant(None);
+        site.flush().await;
+        let written = if links { "two/f" } else { "other/f" };
+        assert_eq!(site.has(written, "new"), bug.is_none(), "{links} {bug:?}");
+    }
 }
 
 /// R2: names are resolved on the disk. The catalog still has the directory where it was before.

@@ -26,6 +26,45 @@ fn what_an_answer_shows_is_held_before_it_is_given() {
     });
 }
 
+/// R2: the server takes its time, and writes where the path led neither when it was asked nor when it has answered.
+#[test]
+fn where_a_path_led_meanwhile_is_held_before_it_is_answered() {
+    shows(Bug::ForgetShifts, 5, |seed| {
+        play(seed, |scene| async move {
+            for dir in ["/eng/d", "/eng/e"] {
+                assert_eq!(scene.ask(0, "MKCOL", dir, "").await.status, 201);
+            }
+            for file in ["/eng/d/f", "/eng/e/f"] {
+                assert_eq!(scene.ask(0, "PUT", file, "before").await.status, 201);
+            }
+            assert!(settled(&scene.sites, QUIET).await);
+            let server = &scene.sites[0].server;
+            server.set_slow("d/f", Duration::from_secs(1));
+            server.set_silent("d/f", Duration::from_secs(9));
+            let swaps = async {
+                sleep(Duration::from_millis(300)).await;
+                assert_eq!(scene.transfer(0, "MOVE", "/eng/d", "/eng/x").await, 201);
+                assert_eq!(scene.transfer(0, "MOVE", "/eng/e", "/eng/d").await, 201);
+                sleep(Duration::from_secs(1)).await;
+                assert_eq!(scene.transfer(0, "MOVE", "/eng/d", "/eng/e").await, 201);
+                assert_eq!(scene.transfer(0, "MOVE", "/eng/x", "/eng/d").await, 201);
+                // The copy answers for it, until it is asked to hold it.
+                sleep(Duration::from_secs(3)).await;
+                for _ in 0..40 {
+                    scene.ask(1, "GET", "/eng/e/f", "").await;
+                    sleep(Duration::from_millis(50)).await;
+                }
+                scene.ask(1, "GET", "/eng/e/f", "").await.near
+            };
+            let (put, near) = tokio::join!(scene.ask(0, "PUT", "/eng/d/f", "new"), swaps);
+            assert!(near && put.status == 204, "{put:?}");
+            let moved = scene.ask(1, "GET", "/eng/e/f", "").await.body;
+            let stayed = scene.ask(1, "GET", "/eng/d/f", "").await.body;
+            moved == "new" && stayed == "before" && settled(&scene.sites, QUIET).await
+        })
+    });
+}
+
 /// R2: the primary's disk takes its time, and the catalog does not know yet where the path leads.
 #[test]
 fn where_a_change_is_made_is_looked_up_on_the_disk() {
