@@ -192,7 +192,7 @@ impl Storm {
             before: BTreeSet::new(),
             first: 0,
             met: BTreeSet::new(),
-            fickle: seed % 4 == 0,
+            fickle: seed.is_multiple_of(4),
         }
     }
 
