@@ -37,6 +37,8 @@ pub struct Giver {
     next: u64,
     /// A process before this one may have given leases that are good until then (R11)...
     old: Option<BootTime>,
+    /// Or this one has.
+    anew: bool,
     /// ...to these.
     unheard: BTreeSet<SiteId>,
 }
@@ -51,6 +53,7 @@ impl Giver {
             next: 1,
             old: given.then(|| BootTime(now.0 + counted(lease))),
             unheard: sites,
+            anew: false,
         }
     }
 
@@ -59,13 +62,16 @@ impl Giver {
     pub fn begin_anew(&mut self, copies: &[SiteId], now: BootTime) {
         let sites = copies.iter().chain(self.perhaps_leased(now));
         let (next, sites) = (self.next, sites.cloned().collect());
-        *self = Self { next, ..Self::new(self.lease, true, sites, now) };
+        *self = Self { next, anew: true, ..Self::new(self.lease, true, sites, now) };
     }
 
-    /// No lease that is not known here was given, or made longer, since then.
+    /// Whoever led before has given no lease, or a longer one, since then. Those of this process that are waited out
+    /// as well are none of his.
     pub fn none_given_since(&mut self, since: BootTime) {
-        let until = BootTime(since.0 + counted(self.lease));
-        self.old = self.old.map(|old| old.min(until));
+        if !self.anew {
+            let until = BootTime(since.0 + counted(self.lease));
+            self.old = self.old.map(|old| old.min(until));
+        }
     }
 
     /// Until when nothing may be changed, because leases may be out that nobody here knows of (R11).

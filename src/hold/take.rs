@@ -60,6 +60,19 @@ struct Lease {
     head: Seq,
 }
 
+impl Lease {
+    /// How much further the wall clock has run than the boot clock since then, in nanoseconds.
+    fn apart(&self, now: Moment) -> i64 {
+        if plant::is(Bug::IgnoreJump) { 0 } else { now.offset().saturating_sub(self.asked.offset()) }
+    }
+
+    /// By the clock that ran further: the machine may have stood still for less than a jump.
+    fn passed(&self, now: Moment) -> Duration {
+        let unseen = Duration::from_nanos(self.apart(now).max(0).unsigned_abs());
+        now.boot.since(self.asked.boot).saturating_add(unseen)
+    }
+}
+
 impl Taker {
     /// A lease is asked for at `now`: it counts from here (R12).
     pub fn ask(&mut self, now: Moment) -> u64 {
@@ -124,20 +137,18 @@ impl Taker {
     }
 
     /// Whether a lease is here that counts now or may count later: without one, what is in force comes
-    /// with the next.
-    pub fn is_leased(&self, now: Moment) -> bool {
-        self.lease.is_some_and(|lease| now.boot.since(lease.asked.boot) < lease.len)
+    /// with the next. One that is over by either clock is dropped, so that it never counts again.
+    pub fn is_leased(&mut self, now: Moment) -> bool {
+        if self.lease.is_some_and(|lease| lease.passed(now) >= lease.len) {
+            self.drop_lease();
+        }
+        self.lease.is_some()
     }
 
     fn covers(&self, now: Moment) -> bool {
         self.lease.is_some_and(|lease| {
-            let apart = now.offset().saturating_sub(lease.asked.offset());
-            let apart = if plant::is(Bug::IgnoreJump) { 0 } else { apart };
-            // The clock that ran further counts: the machine may have stood still for less than a jump.
-            let unseen = Duration::from_nanos(apart.max(0).unsigned_abs());
-            let passed = now.boot.since(lease.asked.boot).saturating_add(unseen);
-            let live = passed < lease.len || plant::is(Bug::ServeOnExpiredLease);
-            now.boot >= lease.asked.boot && live && apart.unsigned_abs() < JUMP
+            let live = lease.passed(now) < lease.len || plant::is(Bug::ServeOnExpiredLease);
+            now.boot >= lease.asked.boot && live && lease.apart(now).unsigned_abs() < JUMP
         })
     }
 }
@@ -178,6 +189,10 @@ mod tests {
         taker.granted(number, LEN, Some(Seq(7)), at(1080)).unwrap();
         assert!(!taker.may_answer(Seq(6), at(2000)) && taker.is_leased(at(2000)));
         assert!(!taker.may_answer(Seq(7), skewed(2000, 500)) && taker.is_leased(skewed(2000, 500)));
+        // The machine stood still for as long as the lease, and its clock was set right.
+        let mut woken = leased();
+        assert!(woken.is_leased(skewed(1500, 4000)) && !woken.is_leased(skewed(1500, 4500)));
+        assert!(!woken.may_answer(Seq(7), at(1500)), "it is over for good");
         assert!(!taker.is_leased(at(6000)));
     }
 

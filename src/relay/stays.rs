@@ -24,8 +24,8 @@ pub struct Stays {
 
 #[derive(Default)]
 struct Given {
-    /// By whom, and in which order.
-    by: HashMap<Key, (SiteId, u64)>,
+    /// By whom, and in which order. By nobody: the servers of several sites have, so that it is of no one's.
+    by: HashMap<Key, (Option<SiteId>, u64)>,
     order: VecDeque<Key>,
     last: u64,
 }
@@ -70,12 +70,12 @@ impl Stays {
         let Parts { headers, extensions, .. } = parts;
         let bond = extensions.get::<Arc<Bond>>().cloned();
         if let Some(bond) = &bond {
-            let by = self.given().by.get(&of_bond(bond)).map(|(site, _)| site.clone());
+            let by = self.given().by.get(&of_bond(bond)).and_then(|(site, _)| site.clone());
             return Said { by, nonce: false, bond: Some(bond.clone()) };
         }
         let nonce = headers.contains_key(header::AUTHORIZATION).then(|| auth::nonce_said(headers));
         if let Some(nonce) = nonce.flatten() {
-            let by = self.given().by.get(&key("nonce", &nonce)).map(|(site, _)| site.clone());
+            let by = self.given().by.get(&key("nonce", &nonce)).and_then(|(site, _)| site.clone());
             return Said { by, nonce: true, bond: None };
         }
         if !self.any_cookie.load(Ordering::Relaxed) || !headers.contains_key(header::COOKIE) {
@@ -83,8 +83,8 @@ impl Stays {
         }
         let keys: Vec<Key> = auth::cookies_said(headers).map(|pair| key("cookie", pair)).collect();
         let given = self.given();
-        let known = keys.iter().filter_map(|key| given.by.get(key));
-        let by = known.max_by_key(|(_, number)| *number).map(|(site, _)| site.clone());
+        let known = keys.iter().filter_map(|key| given.by.get(key)).filter(|(site, _)| site.is_some());
+        let by = known.max_by_key(|(_, number)| *number).and_then(|(site, _)| site.clone());
         Said { by, nonce: false, bond: None }
     }
 
@@ -107,6 +107,7 @@ impl Stays {
         }
         if let Some(bond) = said.bond.as_ref().filter(|_| challenged && auth::proves_connection(headers))
         {
+            self.given().forget(&of_bond(bond));
             keys.push(of_bond(bond));
         }
         if !keys.is_empty() {
@@ -120,12 +121,21 @@ impl Stays {
 }
 
 impl Given {
+    /// Who gives it next is the only one.
+    fn forget(&mut self, key: &Key) {
+        self.by.remove(key);
+    }
+
     fn note(&mut self, by: &SiteId, keys: Vec<Key>) {
         for key in keys {
             self.last += 1;
-            if self.by.insert(key, (by.clone(), self.last)).is_some() {
+            if let Some((site, number)) = self.by.get_mut(&key) {
+                *number = self.last;
+                // What another has given as well tells of none.
+                *site = site.take().filter(|known| known == by);
                 continue;
             }
+            self.by.insert(key, (Some(by.clone()), self.last));
             self.order.push_back(key);
             if self.order.len() > MOST
                 && let Some(oldest) = self.order.pop_front()
@@ -162,6 +172,19 @@ mod tests {
         stays.answered(said, &site(by), &mut response);
         let challenge = response.headers().get("www-authenticate");
         challenge.map(|it| it.to_str().unwrap().to_owned()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_several_servers_give_is_no_session() {
+        let stays = Stays::default();
+        let none = Said::default();
+        answers(&stays, &none, "lyon", 200, &[("set-cookie", "SID=a")]);
+        answers(&stays, &none, "lyon", 200, &[("set-cookie", "lang=en; Path=/")]);
+        answers(&stays, &none, "hq", 200, &[("set-cookie", "lang=en")]);
+        answers(&stays, &none, "hq", 200, &[("set-cookie", "lang=en")]);
+        let said = stays.said(&asks(&[("cookie", "SID=a; lang=en")]));
+        assert!(said.is_known_at(&site("lyon")) && !said.is_known_at(&site("hq")));
+        assert!(stays.said(&asks(&[("cookie", "lang=en")])).by.is_none());
     }
 
     #[test]

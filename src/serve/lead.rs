@@ -59,7 +59,7 @@ const TELL: Duration = Duration::from_millis(250);
 const ANSWER: Duration = Duration::from_secs(30);
 /// Longest message between sites here, and longest answer: a page of locks.
 const MESSAGE_MAX: usize = 4096;
-const ANSWER_MAX: usize = 128 << 10;
+const ANSWER_MAX: usize = 2 << 20;
 
 /// What other copies promise when they are asked holds for longer than this by their clocks.
 const PROMISED: Duration = Duration::from_secs(FENCE.as_secs() * 2 / 3);

@@ -303,18 +303,22 @@ impl Disk {
     fn remove_older(&self, seconds: u64) -> Result<u64> {
         let now = self.clock.wall().0.div_euclid(1_000_000_000);
         let since = now.saturating_sub(i64::try_from(seconds).unwrap_or(i64::MAX));
-        let (mut after, mut removed) = (None, 0);
+        let (mut after, mut removed, mut failed) = (None, 0, None);
         loop {
             let names = self.kept_names(after.as_ref());
             let names = names.map_err(|error| self.fail_root("list what is kept in", error))?;
             for name in &names {
                 if time_of(name).and_then(|time| time.unix()).is_some_and(|time| time <= since) {
-                    removed += u64::from(self.remove_one(name)?);
+                    match self.remove_one(name) {
+                        Ok(gone) => removed += u64::from(gone),
+                        // The others can go all the same.
+                        Err(error) => _ = failed.get_or_insert(error),
+                    }
                 }
             }
             match names.last().filter(|_| names.len() == PAGE) {
                 Some(last) => after = Some(last.clone()),
-                None => return Ok(removed),
+                None => return failed.map_or(Ok(removed), Err),
             }
         }
     }

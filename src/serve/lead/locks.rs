@@ -9,8 +9,8 @@ use super::*;
 use crate::catalog;
 use crate::wire::http::lock::{LOCKS_MAX, Lock};
 
-/// Bytes of one answer: longer by one lock at most.
-const PAGE: usize = 64 << 10;
+/// Bytes of one answer: longer by one lock at most. All that a share may have come in a few, for changes wait meanwhile.
+const PAGE: usize = 1 << 20;
 
 impl<H: Host> Leading<H> {
     /// Some of them, in the order of their tokens.
