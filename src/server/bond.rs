@@ -1,7 +1,7 @@
 //! A connection to the server that one client's connection has for itself: NTLM and Negotiate prove who
 //! speaks on a connection, and whatever comes on it next is taken for his (RFC 4559 section 6).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{Conn, Upstream};
@@ -17,22 +17,47 @@ pub struct Bond {
 struct Kept {
     of: Weak<Upstream>,
     conn: Conn,
-    _counted: Counted,
+    place: Place,
 }
 
-/// One of the connections that are kept for single clients.
-struct Counted(Arc<AtomicUsize>);
+/// The connections of one server that are kept for single clients, the longest kept first.
+#[derive(Default)]
+pub(super) struct Bound(Mutex<Places>);
 
-impl Counted {
-    fn new(all: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let counted = Self(all.clone());
-        (all.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
+#[derive(Default)]
+struct Places {
+    last: u64,
+    taken: BTreeMap<u64, Weak<Bond>>,
+}
+
+struct Place {
+    of: Arc<Bound>,
+    number: u64,
+}
+
+impl Bound {
+    /// A place for one more. With more than `most` the longest kept has none any more.
+    fn take(self: &Arc<Self>, bond: &Arc<Bond>, most: usize) -> (Place, Option<(u64, Arc<Bond>)>) {
+        let mut places = self.places();
+        places.last += 1;
+        let number = places.last;
+        places.taken.insert(number, Arc::downgrade(bond));
+        let longest = if places.taken.len() > most { places.taken.pop_first() } else { None };
+        let longest = longest.and_then(|(number, bond)| Some((number, bond.upgrade()?)));
+        (Place { of: self.clone(), number }, longest)
+    }
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.places().taken.len()
+    }
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.of.places().taken.remove(&self.number);
     }
 }
 
@@ -61,11 +86,21 @@ impl Bond {
         std::ptr::eq(kept.of.as_ptr(), Arc::as_ptr(of)).then_some(kept.conn)
     }
 
-    pub(super) fn put(&self, of: &Arc<Upstream>, conn: Conn) {
-        let Some(counted) = Counted::new(&of.bound, of.limits.idle) else { return };
+    pub(super) fn put(self: &Arc<Self>, of: &Arc<Upstream>, conn: Conn) {
+        // Of several that ran at once the one stays on which somebody speaks for himself.
+        let is_better = |kept: &Kept| kept.conn.proves && !conn.proves && !kept.conn.sender.is_closed();
+        if self.kept().as_ref().is_some_and(is_better) {
+            return;
+        }
         conn.watched.idle();
-        // Another one that was kept meanwhile ends.
-        *self.kept() = Some(Kept { of: Arc::downgrade(of), conn, _counted: counted });
+        let (place, longest) = of.bound.take(self, of.limits.idle);
+        let before = self.kept().replace(Kept { of: Arc::downgrade(of), conn, place });
+        drop(before);
+        if let Some((number, bond)) = longest {
+            // It may have been in use, and be kept anew.
+            let over = bond.kept().take_if(|kept| kept.place.number == number);
+            drop(over);
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Kept>> {

@@ -129,7 +129,7 @@ pub struct Upstream {
     limits: Limits,
     in_use: AtomicUsize,
     /// Connections that are kept for single clients.
-    bound: Arc<AtomicUsize>,
+    bound: Arc<bond::Bound>,
     pool: Pool,
     watch: Watch,
     health: Health,
@@ -139,6 +139,8 @@ pub struct Upstream {
 struct Conn {
     sender: SendRequest<Body>,
     watched: Arc<Watched>,
+    /// Somebody has proven who he is on it, or has begun to.
+    proves: bool,
 }
 
 /// One of [`Limits::connections`].
@@ -223,6 +225,7 @@ impl Upstream {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ServerError> {
         let empty = request.body().is_end_stream();
+        let proves = in_use.bond.is_some() && auth::is_of_connection(request.headers());
         let mut seat = None;
         if !empty {
             frame(&mut request);
@@ -230,6 +233,7 @@ impl Upstream {
             (request, seat) = (seated, Some(on));
         }
         if let Some(mut conn) = self.kept(in_use.bond.as_deref()).await {
+            conn.proves |= proves;
             let spare = (empty && !row(request.method()).touches.changes()).then(|| copy(&request));
             match self.exchange(&mut conn, request, seat.as_ref()).await {
                 Ok(answer) => return Ok(Answer::lease(answer, conn, in_use)),
@@ -239,6 +243,7 @@ impl Upstream {
             }
         }
         let mut conn = self.connect().await?;
+        conn.proves = proves;
         match self.exchange(&mut conn, request, seat.as_ref()).await {
             Ok(answer) => Ok(Answer::lease(answer, conn, in_use)),
             Err(Failed { error, .. }) => Err(error),
@@ -313,7 +318,7 @@ impl Upstream {
         });
         let watched = self.watch.add(task.abort_handle());
         self.watch.start(self);
-        Ok(Conn { sender, watched })
+        Ok(Conn { sender, watched, proves: false })
     }
 }
 

@@ -524,7 +524,7 @@ async fn what_is_proven_on_a_connection_is_for_one_client() {
     );
     drop(ann);
     assert_eq!((anybody().await, by(Some(&Bond::new()), None).await), ("0".into(), "5".into()));
-    assert_eq!(server.bound.load(Ordering::Relaxed), 1, "bob's");
+    assert_eq!(server.bound.len(), 1, "bob's");
     // Of another server's, or of an older map's, nothing is left.
     let other = upstream(port, Limits::default());
     let mut request = get();
@@ -549,6 +549,40 @@ async fn so_many_clients_have_a_connection_for_themselves() {
         request.extensions_mut().insert(bond.clone());
         text(server.send(request).await.unwrap()).await;
     }
-    assert_eq!(bonds.iter().map(|bond| bond.is_kept()).collect::<Vec<_>>(), [true, true, false, false]);
-    assert_eq!(server.bound.load(Ordering::Relaxed), 2);
+    assert_eq!(bonds.iter().map(|bond| bond.is_kept()).collect::<Vec<_>>(), [false, false, true, true]);
+    assert_eq!(server.bound.len(), 2);
+}
+
+/// Over HTTP/2 a client's requests run at once: what comes beside a proof does not take its place.
+#[tokio::test]
+async fn a_connection_with_a_proof_stays_the_one_that_is_kept() {
+    let port = origin(|number, mut stream| async move {
+        while let Some(asked) = head(&mut stream).await {
+            if asked.contains("slow") {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let server = upstream(port, Limits { idle: 16, ..Limits::default() });
+    let bond = Bond::new();
+    let by = async |fields: &[(&'static str, &str)]| {
+        let mut request = get();
+        for (name, value) in fields {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        request.extensions_mut().insert(bond.clone());
+        text(server.send(request).await.unwrap()).await
+    };
+    let beside = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        by(&[("x", "slow")]).await
+    };
+    // The other is on its way when the proof's connection is kept, and ends after it.
+    let (proof, other) = tokio::join!(by(&[("authorization", "NTLM x"), ("x", "slow")]), beside);
+    assert_ne!(proof, other);
+    assert_eq!(by(&[]).await, proof);
+    assert_eq!(server.bound.len(), 1);
 }

@@ -175,6 +175,8 @@ struct Run<'a, T: Tree> {
 
 impl<T: Tree> Run<'_, T> {
     fn all(&mut self) -> Result<()> {
+        // From here on a kill is told as one, and not as the end of the run before.
+        self.save()?;
         let (mut after, listed) = {
             let report = self.desk.lock();
             (report.after.as_ref().and_then(|id| id_of(id)), report.wrong.clone())
