@@ -43,6 +43,10 @@ enum Command {
     Demo(DemoArgs),
 }
 
+/// glibc's spends a good twentieth of what a small answer costs on buffers that come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log::on_panic();

@@ -239,6 +239,7 @@ impl Shared {
         }
         self.or_break(self.store.apply(writes))?;
         *core.state() = state;
+        core.committed();
         engine.sweeps.extend(sweeps.into_iter().map(|(space, index)| Sweep::new(space, index)));
         if !engine.unsynced.iter().any(|other| Arc::ptr_eq(other, core)) {
             engine.unsynced.push(core.clone());

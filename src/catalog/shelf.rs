@@ -1,5 +1,6 @@
 //! One share's part of the catalog: what there is to read, and where to commit.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -38,6 +39,7 @@ pub struct Core {
     /// The head as far as it is synced.
     pub durable: watch::Sender<Head>,
     gens: Mutex<Gens>,
+    commits: AtomicU64,
 }
 
 struct Gens {
@@ -56,7 +58,12 @@ impl Core {
             state: Mutex::new(state),
             // What was handed out of the last block is not known: it is left behind.
             gens: Mutex::new(Gens { last: reserved, reserved }),
+            commits: AtomicU64::new(0),
         }
+    }
+    /// What readers see has changed.
+    pub fn committed(&self) {
+        self.commits.fetch_add(1, Ordering::SeqCst);
     }
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,6 +77,12 @@ impl Shelf {
 
     pub fn share(&self) -> &ShareId {
         &self.core.share
+    }
+
+    /// Another number whenever what can be read here has changed since: what was read under one, and is
+    /// remembered, is as good as new under the same (R21).
+    pub fn commits(&self) -> u64 {
+        self.core.commits.load(Ordering::SeqCst)
     }
 
     // ---- objects and names

@@ -47,7 +47,7 @@ pub const RETRY: HeaderName = HeaderName::from_static("nearshare-retry");
 pub const BULK: HeaderValue = HeaderValue::from_static("bulk");
 
 /// `sent`: if it is a change.
-pub async fn forward(taken: Taken, sent: Sent) -> Response<Body> {
+pub async fn forward(taken: Box<Taken>, sent: Sent) -> Response<Body> {
     let site = taken.site.clone();
     let share = &site.slots[taken.slot];
     let (near, away) = match &share.part {
@@ -78,9 +78,9 @@ pub async fn forward(taken: Taken, sent: Sent) -> Response<Body> {
     }
 }
 
-async fn read(taken: Taken, away: &Away) -> Response<Body> {
+async fn read(taken: Box<Taken>, away: &Away) -> Response<Body> {
     let mut class = class(&taken);
-    let Taken { site, slot, body, .. } = &taken;
+    let Taken { site, slot, body, .. } = &*taken;
     let (site, slot, dav) = (site.clone(), *slot, is_dav(&taken));
     let share = &site.slots[slot].share;
     let small = body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_BODY);
@@ -128,7 +128,7 @@ fn wants_bulk(response: &Response<Body>) -> bool {
 
 /// A change: what it will make ahead of the copy here is noted first (R9).
 async fn changed(
-    taken: Taken,
+    taken: Box<Taken>,
     near: Option<Arc<dyn Near>>,
     change: Change,
     as_sent: Sent,
@@ -216,8 +216,8 @@ fn small_range(headers: &HeaderMap) -> bool {
 }
 
 /// The request as it goes over the link.
-fn outward(taken: Taken) -> Result<(Parts, Body), Early> {
-    let Taken { site, slot, client, classified, mut parts, body, .. } = taken;
+fn outward(taken: Box<Taken>) -> Result<(Parts, Body), Early> {
+    let Taken { site, slot, client, classified, mut parts, body, .. } = *taken;
     let headers = &mut parts.headers;
     if strip_hop_by_hop(headers) {
         headers.insert(header::TE, TRAILERS);

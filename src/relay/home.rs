@@ -33,7 +33,7 @@ pub enum Ahead {
 }
 
 /// A client's.
-pub async fn client(taken: Taken) -> Response<Body> {
+pub async fn client(taken: Box<Taken>) -> Response<Body> {
     change(taken, async |ended: Ended| ended.response).await.unwrap_or_else(in_doubt)
 }
 
@@ -48,7 +48,7 @@ pub struct Broken;
 
 /// Anyone's. It is seen through even if who asked goes away, and so is what is done `then`.
 pub async fn change<F>(
-    taken: Taken,
+    taken: Box<Taken>,
     then: impl FnOnce(Ended) -> F + Send + 'static,
 ) -> Result<Response<Body>, Broken>
 where
@@ -67,7 +67,7 @@ where
     })
 }
 
-async fn begin(taken: Taken) -> Ended {
+async fn begin(taken: Box<Taken>) -> Ended {
     let not_begun = |response| Ended { response, ahead: Ahead::NotBegun };
     if let Err(early) = near::fence(&taken.site, taken.slot, taken.client, &taken.classified).await {
         return not_begun(*early);
@@ -125,7 +125,7 @@ struct Carry {
 
 impl Carry {
     fn new(
-        taken: Taken,
+        taken: Box<Taken>,
         keeper: Option<Arc<Keeper>>,
         home: Arc<dyn Home>,
         change: Change,

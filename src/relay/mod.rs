@@ -322,7 +322,7 @@ impl HttpRelay {
             _ => &site.site,
         };
         let site = site.clone();
-        let taken = Taken { site, slot, client, classified, parts, body, from: None, room };
+        let taken = Box::new(Taken { site, slot, client, classified, parts, body, from: None, room });
         // In boxes of their own: what the longest way takes is not allocated for a request that goes another, and
         // leaves no hole of that size beside what its connection keeps.
         let mut response = match route {

@@ -40,7 +40,7 @@ pub async fn pass(site: &HttpSite, changes: bool, mut parts: Parts, body: Body) 
 }
 
 /// A read in a share, answered here. `plain`: its conditions are left out.
-pub async fn divert(taken: Taken, plain: bool) -> Response<Body> {
+pub async fn divert(taken: Box<Taken>, plain: bool) -> Response<Body> {
     let (site, slot) = (taken.site.clone(), taken.slot);
     let is_file = [Method::GET, Method::HEAD].contains(&taken.parts.method);
     let mut file = None;
@@ -86,12 +86,16 @@ pub async fn divert(taken: Taken, plain: bool) -> Response<Body> {
 }
 
 /// What is answered to a read that may be answered here.
-async fn answered(mut taken: Taken, file: Option<Seen>, plain: bool) -> Result<Response<Body>, Unread> {
+async fn answered(
+    mut taken: Box<Taken>,
+    file: Option<Seen>,
+    plain: bool,
+) -> Result<Response<Body>, Unread> {
     let (site, slot) = (taken.site.clone(), taken.slot);
     let is_file = [Method::GET, Method::HEAD].contains(&taken.parts.method);
     tags::fit_if(&site.slots[slot], &mut taken.classified, None).await?;
     if let Some(keeper) = site.slots[slot].locks.here() {
-        let Taken { classified, parts, .. } = &mut taken;
+        let Taken { classified, parts, .. } = &mut *taken;
         locks::read(&site.slots[slot], keeper, classified, &mut parts.headers).await?;
     }
     if plain {
@@ -103,7 +107,7 @@ async fn answered(mut taken: Taken, file: Option<Seen>, plain: bool) -> Result<R
     }
 }
 
-async fn ask_for(taken: Taken) -> Result<Response<Body>, Unread> {
+async fn ask_for(taken: Box<Taken>) -> Result<Response<Body>, Unread> {
     let (site, slot) = (taken.site.clone(), taken.slot);
     let drop_etags = site.slots[slot].role() != Role::Local;
     Ok(ask(&site, slot, drop_etags, to_server(taken)?).await?)
@@ -156,8 +160,8 @@ pub fn mend(
 }
 
 /// The request as the server gets it: its paths made from what we understood, never what came in.
-pub fn to_server(taken: Taken) -> Result<Request<Body>, Early> {
-    let Taken { site, slot, classified, mut parts, body, .. } = taken;
+pub fn to_server(taken: Box<Taken>) -> Result<Request<Body>, Early> {
+    let Taken { site, slot, classified, mut parts, body, .. } = *taken;
     let url = site.shares.url(slot);
     to_http_1(&site, &mut parts);
     let Some(place) = &classified.place else {

@@ -100,7 +100,8 @@ impl HttpRelay {
                     path = %classified.path(), "forwarded request"
                 );
                 let site = site.clone();
-                let taken = Taken { site, slot, client, classified, parts, body, from: None, room };
+                let taken =
+                    Box::new(Taken { site, slot, client, classified, parts, body, from: None, room });
                 let response = match changes {
                     true => changed(taken, caller, &self.replay, id).await,
                     false => read(taken, caller.class).await,
@@ -205,13 +206,13 @@ fn arrived(
     Ok((client, classified, parts))
 }
 
-async fn read(taken: Taken, class: Class) -> Response<Body> {
+async fn read(taken: Box<Taken>, class: Class) -> Response<Body> {
     let response = near::divert(taken, false).await;
     if class == Class::Control { small(response).await } else { response }
 }
 
 async fn changed(
-    mut taken: Taken,
+    mut taken: Box<Taken>,
     caller: &Caller,
     replay: &Arc<Replay>,
     id: Option<ChangeId>,

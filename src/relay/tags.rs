@@ -89,7 +89,7 @@ fn version(share: &ShareHttp, file: &Found) -> Option<Tag> {
 }
 
 /// A GET or HEAD, asked of this site's server. `file`: what its path led to.
-pub async fn read(taken: Taken, mut file: Option<Seen>) -> Result<Response<Body>, Unread> {
+pub async fn read(taken: Box<Taken>, mut file: Option<Seen>) -> Result<Response<Body>, Unread> {
     let (site, slot, path) = (taken.site.clone(), taken.slot, taken.classified.path().clone());
     let share = &site.slots[slot];
     let (mut parts, body) = near::to_server(taken)?.into_parts();

@@ -2,16 +2,22 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use http::{Request, Response};
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use tokio::io::DuplexStream;
 
 use crate::body::Body;
 use crate::catalog::{CatalogError, Shelf};
+use crate::clock::{BootTime, Clock};
 use crate::effect::{Change, Depth, Read};
 use crate::embedded::{Embedded, Tags};
 use crate::follow::{AheadTicket, Follow, FollowError};
+use crate::hash;
 use crate::id::{ObjectId, RelPath, ShareId, SiteId, Version};
 use crate::link::{self, Net, SendError};
 use crate::map;
@@ -214,11 +220,48 @@ impl Wire for ToSite {
 
 /// A share's directory, for what clients may reach.
 pub struct Fenceline<T: Tree> {
-    pub tree: Arc<T>,
-    pub shelf: Arc<Shelf>,
+    tree: Arc<T>,
+    shelf: Arc<Shelf>,
+    clock: Arc<dyn Clock>,
+    lately: Cache<RelPath, Arc<Proof>, UnitWeighter, hash::State>,
 }
 
+/// A file, and which version it was proven to be when the catalog had seen so many commits (R21).
+struct Proof {
+    found: Found,
+    tag: Tag,
+    commits: u64,
+    /// The last look that saw it so, in nanoseconds of the boot clock.
+    seen: AtomicU64,
+}
+
+impl Proof {
+    fn see(&self, now: BootTime) {
+        self.seen.store(nanos(now), Ordering::Relaxed);
+    }
+    fn is_fresh(&self, now: BootTime) -> bool {
+        nanos(now).saturating_sub(self.seen.load(Ordering::Relaxed)) < nanos(BootTime(LATELY))
+    }
+}
+
+fn nanos(at: BootTime) -> u64 {
+    at.0.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+/// A look of less than so long ago is as good as a first look now: what is read is bracketed by it and the second one
+/// all the same. What comes by nearshare is a commit first; that somebody behind it moves a directory away and back
+/// again meanwhile is as unseen between the two looks.
+const LATELY: Duration = Duration::from_millis(10);
+/// Files that are remembered for that, half a KiB each.
+const PROOFS_MAX: usize = 1024;
+
 impl<T: Tree> Fenceline<T> {
+    pub fn new(tree: Arc<T>, shelf: Arc<Shelf>, clock: Arc<dyn Clock>) -> Self {
+        let (hasher, life) = (hash::State::default(), DefaultLifecycle::default());
+        let lately = Cache::with(PROOFS_MAX, PROOFS_MAX as u64, UnitWeighter, hasher, life);
+        Self { tree, shelf, clock, lately }
+    }
+
     fn ask(&self, path: &RelPath, follow: bool, cached: bool) -> Fenced {
         let asked = if follow {
             self.tree.contains(path, cached)
@@ -263,12 +306,28 @@ impl<T: Tree> Fence for Fenceline<T> {
         }
     }
     fn proven(&self, path: &RelPath) -> Option<(Found, Tag)> {
+        let (now, commits) = (self.clock.boot(), self.shelf.commits());
+        let known = self.lately.get(path).filter(|proof| proof.commits == commits);
+        if let Some(proof) = known.as_ref().filter(|proof| proof.is_fresh(now)) {
+            return Some((proof.found.clone(), proof.tag));
+        }
         let found = self.tree.by_names(path)?;
+        if let Some(proof) = known.filter(|proof| proof.found == found) {
+            proof.see(now);
+            return Some((found, proof.tag));
+        }
         let tag = version_of(&self.shelf, &found)?;
+        let seen = AtomicU64::new(nanos(now));
+        self.lately.insert(path.clone(), Arc::new(Proof { found: found.clone(), tag, commits, seen }));
         Some((found, tag))
     }
     fn is_still(&self, path: &RelPath, found: &Found) -> bool {
-        self.tree.is_still(path, found)
+        let now = self.clock.boot();
+        let is_still = self.tree.is_still(path, found);
+        if is_still && let Some(proof) = self.lately.get(path).filter(|proof| proof.found == *found) {
+            proof.see(now);
+        }
+        is_still
     }
     fn straight(&self, path: &RelPath, cached: bool) -> Option<RelPath> {
         self.tree.straight(path, cached).unwrap_or_else(|error| {

@@ -448,10 +448,12 @@ impl Tree for Disk {
     }
 
     fn by_names(&self, path: &RelPath) -> Option<Found> {
-        self.by_names.as_ref()?.file(path).filter(|found| found.stamp.is_settled(self.clock.wall()))
+        let found = self.by_names.as_ref()?.file(path, self.clock.boot())?;
+        found.stamp.is_settled(self.clock.wall()).then_some(found)
     }
     fn is_still(&self, path: &RelPath, found: &Found) -> bool {
-        self.by_names.as_ref().is_some_and(|names| names.is_still(path, found))
+        let now = self.clock.boot();
+        self.by_names.as_ref().is_some_and(|names| names.is_still(path, found, now))
     }
 
     fn straight(&self, path: &RelPath, cached: bool) -> Result<Option<RelPath>> {

@@ -36,8 +36,8 @@ pub struct Asked {
 
 impl Asked {
     /// And its body.
-    pub fn new(taken: Taken) -> (Self, Body) {
-        let Taken { site, slot, client, classified, parts, body, from, room } = taken;
+    pub fn new(taken: Box<Taken>) -> (Self, Body) {
+        let Taken { site, slot, client, classified, parts, body, from, room } = *taken;
         (Self { site, slot, client, classified, parts, from, room }, body)
     }
     fn share(&self) -> &ShareId {
@@ -68,7 +68,7 @@ pub enum Wish {
 }
 
 /// Reads a LOCK.
-pub async fn wish(taken: Taken) -> Result<(Asked, Wish), Early> {
+pub async fn wish(taken: Box<Taken>) -> Result<(Asked, Wish), Early> {
     let bad = |text: &str| Box::new(answer::text(StatusCode::BAD_REQUEST, text));
     let (asked, body) = Asked::new(taken);
     let xml = match collect(body, xml::BODY_MAX).await {
@@ -316,7 +316,7 @@ fn instead(asked: &Asked, method: Method) -> Result<Request<Body>, Early> {
     }
     let (site, room) = (asked.site.clone(), asked.room.clone());
     let Asked { slot, client, .. } = *asked;
-    near::to_server(Taken { site, slot, client, classified, parts, body, from: None, room })
+    near::to_server(Box::new(Taken { site, slot, client, classified, parts, body, from: None, room }))
 }
 
 /// `urn:uuid:` and a random UUID (RFC 9562 section 5.4).
