@@ -217,9 +217,8 @@ impl Door {
             let counted = self.relay.connected();
             running.spawn(async move {
                 open.increment(1.0);
-                let served = pin!(door.connection(stream, client, own, secure, stop));
-                // `None` if it was cut off.
-                let _ended = cut.run_until_cancelled(served).await;
+                let cut = cut.child_token();
+                door.connection(stream, (client, own), secure, stop, cut).await;
                 open.decrement(1.0);
                 drop((counted, place));
             });
@@ -240,20 +239,19 @@ impl Door {
         Ok((place, own))
     }
 
-    /// One connection, from its first byte to its last.
+    /// One connection, from its first byte to its last, or until it is `cut`.
     async fn connection(
         self: Arc<Self>,
         stream: Socket,
-        client: SocketAddr,
-        own: Place,
+        (client, own): (SocketAddr, Place),
         secure: bool,
         stop: CancellationToken,
+        cut: CancellationToken,
     ) {
         if let Err(error) = prepare(&stream, self.limits) {
             tracing::debug!(%client, "socket options: {error}");
         }
-        let watched = self.watch.add(client);
-        let over = watched.over.clone();
+        let watched = self.watch.add(client, cut.clone());
         let served = async {
             let own = ForClient::new(&self, &watched, own, secure);
             if secure {
@@ -264,8 +262,8 @@ impl Door {
         };
         // Pinned here, or each that waits for it would hold it twice.
         let served = pin!(served);
-        // `None` if it kept us waiting.
-        let _ended = over.run_until_cancelled(served).await;
+        // `None` if it kept us waiting, or the end of the process does not.
+        let _ended = cut.run_until_cancelled(served).await;
     }
 
     /// TLS, and what is said over it.

@@ -133,7 +133,7 @@ fn a_connection_is_no_larger_than_what_it_has_come_to_be() {
         std::mem::size_of::<F>()
     }
     let size = size_of(|(door, stream, client, own, secure, stop)| {
-        door.connection(stream, client, own, secure, stop)
+        door.connection(stream, (client, own), secure, stop.clone(), stop)
     });
     assert!(size <= 1024, "{size} bytes");
 }

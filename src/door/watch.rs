@@ -120,7 +120,8 @@ impl Watch {
         self.now.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, client: SocketAddr) -> Arc<Watched> {
+    /// `over`: what ends the connection.
+    pub(super) fn add(&self, client: SocketAddr, over: CancellationToken) -> Arc<Watched> {
         let watched = Arc::new(Watched {
             client,
             now: self.now.clone(),
@@ -130,7 +131,7 @@ impl Watch {
             calls: AtomicU64::new(0),
             bond: OnceLock::new(),
             streams: Streams::default(),
-            over: CancellationToken::new(),
+            over,
         });
         self.all().push(Arc::downgrade(&watched));
         watched

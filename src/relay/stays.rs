@@ -24,16 +24,26 @@ pub struct Stays {
 
 #[derive(Default)]
 struct Given {
-    /// By whom, and in which order. By nobody: the servers of several sites have, so that it is of no one's.
-    by: HashMap<Key, (Option<SiteId>, u64)>,
-    order: VecDeque<Key>,
+    by: HashMap<Key, Known>,
+    /// In which order they go, each by the number under which it stands here.
+    order: VecDeque<(Key, u64)>,
     last: u64,
+}
+
+struct Known {
+    /// Nobody: the servers of several sites gave it, so that it is of no one's.
+    by: Option<SiteId>,
+    /// A higher number was given later.
+    given: u64,
+    queued: u64,
+    /// Since it was queued: it has another turn.
+    used: bool,
 }
 
 /// By a hash, for it may be of any length and is a secret.
 type Key = [u8; 16];
 
-/// Most that are known, the latest: 4 MiB.
+/// Most that are known, of which those stay that somebody uses: 6 MiB.
 const MOST: usize = 1 << 16;
 
 /// What one request proves itself by.
@@ -70,22 +80,22 @@ impl Stays {
         let Parts { headers, extensions, .. } = parts;
         let bond = extensions.get::<Arc<Bond>>().cloned();
         if let Some(bond) = &bond {
-            let by = self.given().by.get(&of_bond(bond)).and_then(|(site, _)| site.clone());
+            let by = self.given().used(&of_bond(bond));
             return Said { by, nonce: false, bond: Some(bond.clone()) };
         }
         let nonce = headers.contains_key(header::AUTHORIZATION).then(|| auth::nonce_said(headers));
         if let Some(nonce) = nonce.flatten() {
-            let by = self.given().by.get(&key("nonce", &nonce)).and_then(|(site, _)| site.clone());
+            let by = self.given().used(&key("nonce", &nonce));
             return Said { by, nonce: true, bond: None };
         }
         if !self.any_cookie.load(Ordering::Relaxed) || !headers.contains_key(header::COOKIE) {
             return Said::default();
         }
         let keys: Vec<Key> = auth::cookies_said(headers).map(|pair| key("cookie", pair)).collect();
-        let given = self.given();
-        let known = keys.iter().filter_map(|key| given.by.get(key)).filter(|(site, _)| site.is_some());
-        let by = known.max_by_key(|(_, number)| *number).and_then(|(site, _)| site.clone());
-        Said { by, nonce: false, bond: None }
+        let mut given = self.given();
+        let known = keys.iter().filter_map(|key| Some((given.by.get(key)?.of()?, key)));
+        let last = known.max_by_key(|(number, _)| *number).map(|(_, key)| key);
+        Said { by: last.and_then(|key| given.used(key)), nonce: false, bond: None }
     }
 
     /// Notes what the server of the site `by` gives with its answer. To a nonce that it cannot know it is made to
@@ -120,7 +130,21 @@ impl Stays {
     }
 }
 
+impl Known {
+    /// When it was given, if by one site alone.
+    fn of(&self) -> Option<u64> {
+        self.by.as_ref().map(|_| self.given)
+    }
+}
+
 impl Given {
+    /// By whom; it is kept the longer for being asked for.
+    fn used(&mut self, key: &Key) -> Option<SiteId> {
+        let known = self.by.get_mut(key)?;
+        known.used = true;
+        known.by.clone()
+    }
+
     /// Who gives it next is the only one.
     fn forget(&mut self, key: &Key) {
         self.by.remove(key);
@@ -129,19 +153,29 @@ impl Given {
     fn note(&mut self, by: &SiteId, keys: Vec<Key>) {
         for key in keys {
             self.last += 1;
-            if let Some((site, number)) = self.by.get_mut(&key) {
-                *number = self.last;
+            if let Some(known) = self.by.get_mut(&key) {
+                known.given = self.last;
                 // What another has given as well tells of none.
-                *site = site.take().filter(|known| known == by);
+                known.by = known.by.take().filter(|known| known == by);
                 continue;
             }
-            self.by.insert(key, (Some(by.clone()), self.last));
-            self.order.push_back(key);
-            if self.order.len() > MOST
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.by.remove(&oldest);
+            while self.order.len() >= MOST {
+                self.let_one_go();
             }
+            let (by, given, queued) = (Some(by.clone()), self.last, self.last);
+            self.by.insert(key, Known { by, given, queued, used: false });
+            self.order.push_back((key, queued));
+        }
+    }
+
+    fn let_one_go(&mut self) {
+        let Some((key, queued)) = self.order.pop_front() else { return };
+        // What was forgotten meanwhile may be known again, in another place.
+        let Some(known) = self.by.get_mut(&key).filter(|known| known.queued == queued) else { return };
+        if std::mem::take(&mut known.used) {
+            self.order.push_back((key, queued));
+        } else {
+            self.by.remove(&key);
         }
     }
 }
@@ -233,11 +267,27 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_fits() {
         let stays = Stays::default();
-        for number in 0..=MOST {
+        let gives = |number: usize| {
             answers(&stays, &Said::default(), "hq", 200, &[("set-cookie", &format!("s={number}"))]);
-        }
+        };
+        (0..=MOST).for_each(gives);
         assert_eq!(stays.given().by.len(), MOST);
-        assert_eq!(stays.said(&asks(&[("cookie", "s=0")])).by, None);
-        assert_eq!(stays.said(&asks(&[("cookie", "s=1")])).by, Some(site("hq")));
+        let by = |number: usize| stays.said(&asks(&[("cookie", &format!("s={number}"))])).by;
+        assert_eq!((by(0), by(1)), (None, Some(site("hq"))));
+        // What is used stays, whoever fetches sessions that nobody uses.
+        for number in 0..2 * MOST {
+            gives(MOST + 1 + number);
+            if number % 1000 == 0 {
+                assert_eq!(by(1), Some(site("hq")), "{number}");
+            }
+        }
+        assert_eq!(by(2), None);
+        assert_eq!(stays.given().by.len(), MOST);
+        assert_eq!(stays.given().order.len(), MOST);
+        // All of it at once: the one that has waited longest goes.
+        stays.given().by.values_mut().for_each(|known| known.used = true);
+        gives(0);
+        assert_eq!(by(0), Some(site("hq")));
+        assert_eq!(stays.given().by.len(), MOST);
     }
 }

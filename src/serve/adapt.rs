@@ -386,6 +386,11 @@ impl Connect for InProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Catalog;
+    use crate::clock::WallTime;
+    use crate::object::Local;
+    use crate::serve::clock::KernelClock;
+    use crate::tree::{Disk, RootSpec};
 
     /// By the map's own example.
     #[test]
@@ -411,5 +416,80 @@ mod tests {
         // A site's own rules take the place of the share's.
         let lyon = at("drawings", "lyon");
         assert_eq!([of(&lyon, "10.2.3.4"), of(&lyon, "10.1.2.3")], [Access::Read, Access::None]);
+    }
+
+    /// The kernel's time, and how long somebody has waited besides.
+    #[derive(Default)]
+    struct Later(AtomicU64);
+
+    impl Clock for Later {
+        fn boot(&self) -> BootTime {
+            BootTime(Duration::from_millis(self.0.load(Ordering::SeqCst)))
+        }
+        fn wall(&self) -> WallTime {
+            WallTime(KernelClock.wall().0 + Duration::from_secs(60).as_nanos() as i64)
+        }
+    }
+
+    fn tag(version: u64) -> Tag {
+        Tag { id: ObjectId::from_bytes([7; 16]), version: Version(version) }
+    }
+
+    /// `file` of a share, and the catalog's word for which version it is.
+    fn proof_of(fence: &Fenceline<Disk>, found: &Found, version: u64) {
+        let Tag { id, version } = tag(version);
+        let local = Local { handle: found.handle.clone(), stamp: found.stamp, version, settled: true };
+        let mut batch = fence.shelf.batch();
+        batch.set_local(id, Some(local));
+        fence.shelf.commit(batch, false).wait().unwrap();
+    }
+
+    /// R21: what is remembered of a file is used for 10 ms, and no longer than nothing is committed; then the disk and
+    /// the catalog are asked.
+    #[test]
+    fn what_was_proven_a_moment_ago_is_not_asked_for_again() {
+        let base = tempfile::tempdir_in("/dev/shm").unwrap();
+        let clock = Arc::new(Later::default());
+        let spec = RootSpec {
+            path: base.path().canonicalize().unwrap(),
+            share: "eng".parse().unwrap(),
+            site: "hq".parse().unwrap(),
+            marker: None,
+        };
+        let disk = Arc::new(Disk::open(&spec, clock.clone()).unwrap());
+        let catalog = Catalog::in_memory(&Default::default()).unwrap();
+        let shelf = catalog.share(&spec.share).unwrap();
+        let fence = Fenceline::new(disk.clone(), shelf, clock.clone());
+        let path = RelPath::parse(b"file").unwrap();
+        std::fs::write(base.path().join("file"), "one").unwrap();
+        let first = disk.by_names(&path).unwrap();
+        assert_eq!(fence.proven(&path), None, "the catalog does not know it");
+        proof_of(&fence, &first, 1);
+        assert_eq!(fence.proven(&path), Some((first.clone(), tag(1))));
+        assert!(fence.is_still(&path, &first));
+        // The catalog says something else.
+        proof_of(&fence, &first, 2);
+        assert_eq!(fence.proven(&path), Some((first.clone(), tag(2))));
+        // Another file is there, which nobody has committed: the second look tells at once, the first one later.
+        std::fs::write(base.path().join("other"), "two").unwrap();
+        std::fs::rename(base.path().join("other"), base.path().join("file")).unwrap();
+        assert_eq!(fence.proven(&path), Some((first.clone(), tag(2))));
+        assert!(!fence.is_still(&path, &first));
+        clock.0.fetch_add(9, Ordering::SeqCst);
+        assert!(fence.proven(&path).is_some());
+        clock.0.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(fence.proven(&path), None);
+        let second = disk.by_names(&path).unwrap();
+        proof_of(&fence, &second, 3);
+        assert_eq!(fence.proven(&path), Some((second.clone(), tag(3))));
+        // Whoever sees it again has looked.
+        clock.0.fetch_add(9, Ordering::SeqCst);
+        assert!(fence.is_still(&path, &second));
+        std::fs::remove_file(base.path().join("file")).unwrap();
+        clock.0.fetch_add(9, Ordering::SeqCst);
+        assert_eq!(fence.proven(&path), Some((second.clone(), tag(3))));
+        assert!(!fence.is_still(&path, &second));
+        clock.0.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(fence.proven(&path), None);
     }
 }

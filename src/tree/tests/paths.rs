@@ -334,6 +334,32 @@ fn what_a_server_finds_by_names_is_seen_while_it_is_there_and_unchanged() {
     });
 }
 
+/// For a second a file is asked for by its name alone: whatever the way to it is then, it has to be the same.
+#[test]
+fn what_was_found_by_names_is_found_again_by_whatever_way() {
+    everywhere(|f| {
+        f.mkdir("d");
+        f.mkdir("e");
+        f.write("d/file", "one");
+        f.write("e/file", "two");
+        let at = rel("d/file");
+        let first = f.disk.by_names(&at).unwrap();
+        fs::rename(f.path("d"), f.path("away")).unwrap();
+        f.symlink("away", "d");
+        assert!(f.disk.is_still(&at, &first), "a server that follows links comes to it");
+        assert_eq!(f.disk.by_names(&at), Some(first.clone()));
+        fs::remove_file(f.path("d")).unwrap();
+        f.symlink("e", "d");
+        assert!(!f.disk.is_still(&at, &first));
+        assert_eq!(f.disk.by_names(&at), None, "through a link");
+        fs::remove_file(f.path("d")).unwrap();
+        assert!(!f.disk.is_still(&at, &first));
+        fs::rename(f.path("e"), f.path("d")).unwrap();
+        assert!(!f.disk.is_still(&at, &first));
+        assert_eq!(f.disk.by_names(&at), Some(f.found("d/file")));
+    });
+}
+
 /// Where a link leads may change: then its name proves nothing.
 #[test]
 fn a_share_behind_a_link_is_not_looked_at_by_names() {
