@@ -295,7 +295,12 @@ pub async fn look(fence: &Arc<dyn Fence>, path: &RelPath, follow: bool) -> Fence
     }
 }
 
-fn within(share: &ShareHttp, client: SocketAddr, path: &RelPath, fenced: Fenced) -> Result<(), Early> {
+pub fn within(
+    share: &ShareHttp,
+    client: SocketAddr,
+    path: &RelPath,
+    fenced: Fenced,
+) -> Result<(), Early> {
     match fenced {
         Fenced::Inside | Fenced::Missing => Ok(()),
         Fenced::Outside => {

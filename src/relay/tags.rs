@@ -2,6 +2,7 @@
 //! elsewhere: it is asked with those, and for them the client gets ours, if it is proven which version the
 //! answer is of. That is so if the path led to the same file with the same stamp before and after (R17).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +92,7 @@ fn version(share: &ShareHttp, file: &Found) -> Option<Tag> {
 /// A GET or HEAD, asked of this site's server. `file`: what its path led to.
 pub async fn read(taken: Box<Taken>, mut file: Option<Seen>) -> Result<Response<Body>, Unread> {
     let (site, slot, path) = (taken.site.clone(), taken.slot, taken.classified.path().clone());
+    let client = taken.client;
     let share = &site.slots[slot];
     let (mut parts, body) = near::to_server(taken)?.into_parts();
     let host = parts.headers.get(header::HOST).cloned();
@@ -123,7 +125,7 @@ pub async fn read(taken: Box<Taken>, mut file: Option<Seen>) -> Result<Response<
             // A server that speaks as we do has looked itself.
             proven = tag;
         } else if fitted.rests() || said.is_file() || said == Said::Other && keep {
-            match look_again(share, &path, &mut file).await {
+            match look_again(share, client, &path, &mut file).await? {
                 Still::Same => {
                     proven = tag.or_else(|| file.as_ref().and_then(|seen| version(share, &seen.found)));
                 }
@@ -139,6 +141,9 @@ pub async fn read(taken: Box<Taken>, mut file: Option<Seen>) -> Result<Response<
                     }
                 }
             }
+        } else if file.as_ref().is_some_and(|seen| seen.cheap) && response.status().is_success() {
+            // The first look may have been another request's, and the answer is not known to be of what that saw.
+            near::within(share, client, &path, reach(share, &path).await.0)?;
         }
         if holds(&response, &fitted, said, proven) {
             name(&mut response, &fitted, said, proven);
@@ -174,16 +179,25 @@ enum Still {
 }
 
 /// The second look. What is there now is what is there before the next try.
-async fn look_again(share: &ShareHttp, path: &RelPath, file: &mut Option<Seen>) -> Still {
+///
+/// # Errors
+/// The answer if the path leads out of the share by now.
+async fn look_again(
+    share: &ShareHttp,
+    client: SocketAddr,
+    path: &RelPath,
+    file: &mut Option<Seen>,
+) -> Result<Still, Early> {
     if let (Some(seen), Some(fence)) = (&*file, &share.fence)
         && seen.cheap
         && fence.is_still(path, &seen.found)
     {
-        return Still::Same;
+        return Ok(Still::Same);
     }
     let (fenced, after) = reach(share, path).await;
+    near::within(share, client, path, fenced)?;
     let before = std::mem::replace(file, after.map(|found| Seen::of(share, found)));
-    match (before, &*file) {
+    Ok(match (before, &*file) {
         (Some(Seen { found: before, .. }), Some(Seen { found: after, .. }))
             if before.stamp == after.stamp && before.handle == after.handle =>
         {
@@ -191,7 +205,7 @@ async fn look_again(share: &ShareHttp, path: &RelPath, file: &mut Option<Seen>) 
         }
         (None, None) if fenced != Fenced::Missing => Still::NoFile,
         (before, _) => Still::Changed(before),
-    }
+    })
 }
 
 /// Why a read has no answer of the server.

@@ -180,6 +180,37 @@ async fn an_if_field_is_told_in_words_that_every_server_knows() {
     assert_eq!(log.take()[..3], want);
 }
 
+/// The look before the server is asked may be another request's, of some milliseconds ago.
+#[tokio::test]
+async fn what_a_server_reads_outside_of_the_share_is_not_given() {
+    for (tag, status, given) in [
+        // Of the file that was there: by a look behind it that it is there no more.
+        (Some(own(5)), 200, 403),
+        (Some("\"made-up\"".to_owned()), 200, 403),
+        (None, 206, 403),
+        // Nothing of it is shown.
+        (None, 404, 404),
+    ] {
+        let server = move |_: String| {
+            let mut answer = Response::builder().status(status);
+            if let Some(tag) = &tag {
+                answer = answer.header("etag", tag);
+            }
+            let answer = answer.body(Body::text("secret")).unwrap();
+            async { answer }
+        };
+        let log = Log::default();
+        log.1.lock().unwrap().versions = [5, LEAVES].into();
+        let home = primary(&log, server).await;
+        assert_eq!(home.serve(client(), with("GET", "/eng/file", &[])).await.status(), given);
+    }
+    // At a copy what a tag of something else names is nobody's affair, but what it shows is.
+    let two = two(true, five).await;
+    two.shown.lock().unwrap().versions = [5, LEAVES].into();
+    assert_eq!(two.lyon.serve(client(), with("GET", "/e/file", &[])).await.status(), 403);
+    assert_eq!(two.log.take(), ["server GET /e/file"]);
+}
+
 /// R21: which version the copy has is not known yet, and the primary can tell.
 #[tokio::test]
 async fn a_copy_leaves_conditions_to_the_primary_while_its_own_version_is_not_proven() {
