@@ -310,6 +310,10 @@ fn locks_that_nearshare_keeps_go_along_when_the_primary_copy_is_handed_over() {
     wait_for("osaka to follow", || osaka.get("/docs/f").unwrap().body == b"three");
     cluster.settle();
     cluster.site_mut("hq").kill();
+    // One whose line breaks while it is asked may still be there.
+    wait_for("osaka to miss hq", || {
+        cluster.site("osaka").status().is_ok_and(|status| status["links"][0]["up"] == false)
+    });
     let said = promote(&cluster, "osaka", &["--accept-loss"]);
     assert!(said.contains("WebDAV locks that hq kept are over"), "{said}");
     osaka.put("/docs/many1", b"four").unwrap().expect(&[204]);

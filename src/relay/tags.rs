@@ -141,8 +141,8 @@ pub async fn read(taken: Box<Taken>, mut file: Option<Seen>) -> Result<Response<
                     }
                 }
             }
-        } else if file.as_ref().is_some_and(|seen| seen.cheap) && response.status().is_success() {
-            // The first look may have been another request's, and the answer is not known to be of what that saw.
+        } else if file.as_ref().is_some_and(|seen| seen.cheap) {
+            // The answer is not known to be of the file that was there before.
             near::within(share, client, &path, reach(share, &path).await.0)?;
         }
         if holds(&response, &fitted, said, proven) {

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use http::{Request, Response};
@@ -13,7 +11,6 @@ use tokio::io::DuplexStream;
 
 use crate::body::Body;
 use crate::catalog::{CatalogError, Shelf};
-use crate::clock::{BootTime, Clock};
 use crate::effect::{Change, Depth, Read};
 use crate::embedded::{Embedded, Tags};
 use crate::follow::{AheadTicket, Follow, FollowError};
@@ -222,44 +219,24 @@ impl Wire for ToSite {
 pub struct Fenceline<T: Tree> {
     tree: Arc<T>,
     shelf: Arc<Shelf>,
-    clock: Arc<dyn Clock>,
-    lately: Cache<RelPath, Arc<Proof>, UnitWeighter, hash::State>,
+    proofs: Cache<RelPath, Arc<Proof>, UnitWeighter, hash::State>,
 }
 
-/// A file, and which version it was proven to be when the catalog had seen so many commits (R21).
+/// A file, and which version the catalog said that it is when it had seen so many commits (R21).
 struct Proof {
     found: Found,
     tag: Tag,
     commits: u64,
-    /// The last look that saw it so, in nanoseconds of the boot clock.
-    seen: AtomicU64,
 }
 
-impl Proof {
-    fn see(&self, now: BootTime) {
-        self.seen.store(nanos(now), Ordering::Relaxed);
-    }
-    fn is_fresh(&self, now: BootTime) -> bool {
-        nanos(now).saturating_sub(self.seen.load(Ordering::Relaxed)) < nanos(BootTime(LATELY))
-    }
-}
-
-fn nanos(at: BootTime) -> u64 {
-    at.0.as_nanos().try_into().unwrap_or(u64::MAX)
-}
-
-/// A look of less than so long ago is as good as a first look now: what is read is bracketed by it and the second one
-/// all the same. What comes by nearshare is a commit first; that somebody behind it moves a directory away and back
-/// again meanwhile is as unseen between the two looks.
-const LATELY: Duration = Duration::from_millis(10);
-/// Files that are remembered for that, half a KiB each.
+/// Files that are remembered so, half a KiB each.
 const PROOFS_MAX: usize = 1024;
 
 impl<T: Tree> Fenceline<T> {
-    pub fn new(tree: Arc<T>, shelf: Arc<Shelf>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(tree: Arc<T>, shelf: Arc<Shelf>) -> Self {
         let (hasher, life) = (hash::State::default(), DefaultLifecycle::default());
-        let lately = Cache::with(PROOFS_MAX, PROOFS_MAX as u64, UnitWeighter, hasher, life);
-        Self { tree, shelf, clock, lately }
+        let proofs = Cache::with(PROOFS_MAX, PROOFS_MAX as u64, UnitWeighter, hasher, life);
+        Self { tree, shelf, proofs }
     }
 
     fn ask(&self, path: &RelPath, follow: bool, cached: bool) -> Fenced {
@@ -306,28 +283,18 @@ impl<T: Tree> Fence for Fenceline<T> {
         }
     }
     fn proven(&self, path: &RelPath) -> Option<(Found, Tag)> {
-        let (now, commits) = (self.clock.boot(), self.shelf.commits());
-        let known = self.lately.get(path).filter(|proof| proof.commits == commits);
-        if let Some(proof) = known.as_ref().filter(|proof| proof.is_fresh(now)) {
-            return Some((proof.found.clone(), proof.tag));
-        }
+        let commits = self.shelf.commits();
         let found = self.tree.by_names(path)?;
-        if let Some(proof) = known.filter(|proof| proof.found == found) {
-            proof.see(now);
+        let known = self.proofs.get(path);
+        if let Some(proof) = known.filter(|proof| proof.commits == commits && proof.found == found) {
             return Some((found, proof.tag));
         }
         let tag = version_of(&self.shelf, &found)?;
-        let seen = AtomicU64::new(nanos(now));
-        self.lately.insert(path.clone(), Arc::new(Proof { found: found.clone(), tag, commits, seen }));
+        self.proofs.insert(path.clone(), Arc::new(Proof { found: found.clone(), tag, commits }));
         Some((found, tag))
     }
     fn is_still(&self, path: &RelPath, found: &Found) -> bool {
-        let now = self.clock.boot();
-        let is_still = self.tree.is_still(path, found);
-        if is_still && let Some(proof) = self.lately.get(path).filter(|proof| proof.found == *found) {
-            proof.see(now);
-        }
-        is_still
+        self.tree.is_still(path, found)
     }
     fn straight(&self, path: &RelPath, cached: bool) -> Option<RelPath> {
         self.tree.straight(path, cached).unwrap_or_else(|error| {
@@ -385,9 +352,11 @@ impl Connect for InProcess {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::catalog::Catalog;
-    use crate::clock::WallTime;
+    use crate::clock::{BootTime, Clock, WallTime};
     use crate::object::Local;
     use crate::serve::clock::KernelClock;
     use crate::tree::{Disk, RootSpec};
@@ -418,13 +387,12 @@ mod tests {
         assert_eq!([of(&lyon, "10.2.3.4"), of(&lyon, "10.1.2.3")], [Access::Read, Access::None]);
     }
 
-    /// The kernel's time, and how long somebody has waited besides.
-    #[derive(Default)]
-    struct Later(AtomicU64);
+    /// A minute later, so that whatever was just written is settled.
+    struct Later;
 
     impl Clock for Later {
         fn boot(&self) -> BootTime {
-            BootTime(Duration::from_millis(self.0.load(Ordering::SeqCst)))
+            KernelClock.boot()
         }
         fn wall(&self) -> WallTime {
             WallTime(KernelClock.wall().0 + Duration::from_secs(60).as_nanos() as i64)
@@ -444,52 +412,40 @@ mod tests {
         fence.shelf.commit(batch, false).wait().unwrap();
     }
 
-    /// R21: what is remembered of a file is used for 10 ms, and no longer than nothing is committed; then the disk and
-    /// the catalog are asked.
+    /// R21.
     #[test]
-    fn what_was_proven_a_moment_ago_is_not_asked_for_again() {
+    fn which_version_a_file_is_is_remembered_until_something_is_committed() {
         let base = tempfile::tempdir_in("/dev/shm").unwrap();
-        let clock = Arc::new(Later::default());
         let spec = RootSpec {
             path: base.path().canonicalize().unwrap(),
             share: "eng".parse().unwrap(),
             site: "hq".parse().unwrap(),
             marker: None,
         };
-        let disk = Arc::new(Disk::open(&spec, clock.clone()).unwrap());
+        let disk = Arc::new(Disk::open(&spec, Arc::new(Later)).unwrap());
         let catalog = Catalog::in_memory(&Default::default()).unwrap();
         let shelf = catalog.share(&spec.share).unwrap();
-        let fence = Fenceline::new(disk.clone(), shelf, clock.clone());
+        let fence = Fenceline::new(disk.clone(), shelf);
         let path = RelPath::parse(b"file").unwrap();
         std::fs::write(base.path().join("file"), "one").unwrap();
         let first = disk.by_names(&path).unwrap();
         assert_eq!(fence.proven(&path), None, "the catalog does not know it");
-        proof_of(&fence, &first, 1);
-        assert_eq!(fence.proven(&path), Some((first.clone(), tag(1))));
-        assert!(fence.is_still(&path, &first));
-        // The catalog says something else.
-        proof_of(&fence, &first, 2);
-        assert_eq!(fence.proven(&path), Some((first.clone(), tag(2))));
-        // Another file is there, which nobody has committed: the second look tells at once, the first one later.
+        for version in [1, 2] {
+            proof_of(&fence, &first, version);
+            for _ in 0..2 {
+                assert_eq!(fence.proven(&path), Some((first.clone(), tag(version))));
+                assert!(fence.is_still(&path, &first));
+            }
+        }
+        // Another file is there, of which nothing is committed.
         std::fs::write(base.path().join("other"), "two").unwrap();
         std::fs::rename(base.path().join("other"), base.path().join("file")).unwrap();
-        assert_eq!(fence.proven(&path), Some((first.clone(), tag(2))));
         assert!(!fence.is_still(&path, &first));
-        clock.0.fetch_add(9, Ordering::SeqCst);
-        assert!(fence.proven(&path).is_some());
-        clock.0.fetch_add(1, Ordering::SeqCst);
         assert_eq!(fence.proven(&path), None);
         let second = disk.by_names(&path).unwrap();
         proof_of(&fence, &second, 3);
         assert_eq!(fence.proven(&path), Some((second.clone(), tag(3))));
-        // Whoever sees it again has looked.
-        clock.0.fetch_add(9, Ordering::SeqCst);
-        assert!(fence.is_still(&path, &second));
         std::fs::remove_file(base.path().join("file")).unwrap();
-        clock.0.fetch_add(9, Ordering::SeqCst);
-        assert_eq!(fence.proven(&path), Some((second.clone(), tag(3))));
-        assert!(!fence.is_still(&path, &second));
-        clock.0.fetch_add(1, Ordering::SeqCst);
         assert_eq!(fence.proven(&path), None);
     }
 }

@@ -357,7 +357,7 @@ impl Site {
                 clients: clients(at),
                 fence: here.map(|here| {
                     let (tree, shelf) = (here.disk.clone(), here.shelf.clone());
-                    Arc::new(Fenceline::new(tree, shelf, self.clock.clone())) as _
+                    Arc::new(Fenceline::new(tree, shelf)) as _
                 }),
                 locks,
                 part,

@@ -397,7 +397,7 @@ impl Process {
             None => relay::Part::Remote { away },
         };
         let (tree, shelf) = (self.disk.clone(), self.shelf.clone());
-        let fence: Arc<dyn Fence> = Arc::new(Fenceline::new(tree, shelf, self.clock.clone()));
+        let fence: Arc<dyn Fence> = Arc::new(Fenceline::new(tree, shelf));
         let sites = map.shares[&share()].sites().map(|(site, _)| site.clone()).collect();
         let clients = Clients::default();
         let locks = KeptBy::Server;
