@@ -119,7 +119,7 @@ pub enum Why {
 ///                                              Unconfirmed   Forward         !Unconfirmed
 ///                                              Barrier       Forward         !Barrier
 /// ```
-/// `home_only`: [1] is DivertPlain if a full answer will do, and else !ReadAway; [2] is Forward.
+/// `home_only`: \[1\] is DivertPlain if a full answer will do, and else !ReadAway; \[2\] is Forward.
 pub fn route<P>(effect: &Effect<P>, facts: &Facts) -> Route {
     let forward_or = |route| if facts.link_up { Route::Forward } else { route };
     match (effect, facts.role) {
