@@ -262,7 +262,7 @@ impl Door {
         };
         // Pinned here, or each that waits for it would hold it twice.
         let served = pin!(served);
-        // `None` if it kept us waiting, or the end of the process does not.
+        // `None` if it kept us waiting, or ran on for too long at the end.
         let _ended = cut.run_until_cancelled(served).await;
     }
 

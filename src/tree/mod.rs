@@ -247,7 +247,8 @@ pub trait Tree: Send + Sync + 'static {
     /// What a server finds at `path` that goes by names alone, and not through the directory that is held open
     /// here: a regular file on the same mount, with no symbolic link on the way from `/` (or none a second ago, when
     /// it was found there), and with a stamp in which a change from now on would show (R17). Whether it is of the share its handle tells; where the share's
-    /// own directory is, nothing. Never waits for the disk, and `None` also means that this cannot tell.
+    /// own directory is, nothing. Waits for the disk only if it has left memory within a second; `None` also means
+    /// that this cannot tell.
     fn by_names(&self, path: &RelPath) -> Option<Found>;
     /// Whether a server finds now what [`Self::by_names`] found before, with the same stamp. As that otherwise.
     /// It goes by the inode's number: a new file of that number would have a later ctime.
